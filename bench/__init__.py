@@ -8,10 +8,11 @@
 - **sample**: the figures of one peer in one round, by the key of their metric (``results``).
 - **round**: every peer once, one after the other; figures are medians over the rounds.
 - **build**: whether the core's hot modules are compiled or interpreted (``builds``).
-- **core**: the flow table driven directly, with no network (``core``, ``core_probe``).
+- **core**: the flow table driven directly, with no network (``core``, ``core_probe``; with the BPF
+  carrier's maps ``carrier_probe``).
 - **bar**: a target figure of the project (``bars``).
 
-``run`` goes through rounds and peers, ``report`` makes tables, ``picture`` draws, ``docs`` writes
-tables into the documentation. ``sudo scripts/bench`` is the way in. ``parse``, ``results``,
-``bars``, ``report`` and ``docs`` are pure: they read text and figures, and are tested without root.
+``run`` runs rounds and peers, ``report`` makes tables, ``picture`` draws, ``docs`` writes tables
+into the documentation. ``sudo scripts/bench`` starts it. ``parse``, ``results``, ``bars``,
+``report`` and ``docs`` are pure: they read text and figures, and are tested without root.
 """

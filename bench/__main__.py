@@ -1,7 +1,7 @@
-"""``sudo scripts/bench``: measure, show the tables, keep JSON and picture in ``bench/results``.
+"""``sudo scripts/bench``: measures, prints tables, and saves JSON and picture in ``bench/results``.
 
-Rules: only a full run (all peers, the core, at least three rounds) is for the record, as
-``latest``; a quick or partial one is kept beside it as ``quick`` or ``partial``.
+Rules: only a full run (all peers, the core, at least three rounds) is saved as ``latest``; a quick
+or partial one is saved as ``quick`` or ``partial``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PICTURE_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 ROUNDS_FOR_THE_RECORD = 3
 
 
-def kept_as(options: Options) -> str:
-    """The name under which results with these options are kept."""
+def result_name(options: Options) -> str:
+    """The name under which results with these options are saved."""
     if options.quick:
         return "quick"
     partial = options.only or options.rounds < ROUNDS_FOR_THE_RECORD
@@ -62,12 +62,12 @@ def bench(quick: bool, rounds: int | None, only: str | None, write_docs: bool) -
         console.print("Interrupted; everything that was built has been removed.")
         raise
     show(results, console)
-    keep(results, kept_as(options), console)
+    save(results, result_name(options), console)
 
 
 def show(results: Results, console: Console) -> None:
     """Print every table."""
-    # A table that is not on a terminal is read elsewhere: let it be as wide as it is.
+    # Not on a terminal, a table has its full width.
     wide = console if console.is_terminal else Console(highlight=False, width=220)
     for grid in report.all_grids(results):
         wide.print(grid.rich())
@@ -75,7 +75,7 @@ def show(results: Results, console: Console) -> None:
         wide.print(line, soft_wrap=True, markup=False)
 
 
-def keep(results: Results, name: str, console: Console) -> None:
+def save(results: Results, name: str, console: Console) -> None:
     """Write ``name.json`` and ``name.png``, as files of whoever owns the directory."""
     document = RESULTS / f"{name}.json"
     picture = document.with_suffix(".png")
@@ -94,7 +94,7 @@ def keep(results: Results, name: str, console: Console) -> None:
 
 
 def main() -> None:
-    """Run the command; say an operator's mistake in one line."""
+    """Run the command; print an operator's mistake in one line."""
     try:
         bench.main(standalone_mode=False, prog_name="scripts/bench")
     except ParagliderError as error:

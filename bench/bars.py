@@ -6,9 +6,9 @@ the exit code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.results import METRICS, REFERENCE, Results
+from bench.results import METRICS, UNITS, Results
 
 # Ratios to kernel DNAT: at least, but for latency: at most.
 _COMPILED_NAT = {
@@ -36,7 +36,37 @@ RATIOS: dict[str, dict[str, float]] = {
         "p50": 2.2,
     },
 }
-AHEAD_OF = {"offload": ("haproxy", "nginx")}  # on every column
+PROXIES = ("haproxy", "nginx")
+AHEAD_OF = {"offload": PROXIES}  # on every column
+#: of rates, and of CPU a unit, to kernel DNAT: where a BPF program carries, and Python decides, or
+#: the program
+CARRIED: dict[str, dict[str, float]] = {
+    "nat-bpf": {
+        "connections": 0.95,
+        "keepalive": 1.03,
+        "bulk_down": 1.0,
+        "bulk_up": 1.0,
+        "udp": 1.0,
+        "p50": 1.0,
+    },
+    "nat-bpf-decides": {
+        "connections": 1.08,
+        "keepalive": 1.06,
+        "bulk_down": 1.03,
+        "bulk_up": 1.03,
+        "udp": 1.05,
+        "p50": 1.0,
+    },
+    "dsr-hash": {
+        "connections": 1.25,
+        "keepalive": 1.1,
+        "bulk_down": 1.15,
+        "udp": 1.05,
+        "p50": 0.95,
+    },
+}
+#: the CPU of a unit of each rate
+UNIT_OF = dict(zip(("connections", "keepalive", "bulk_down", "bulk_up", "udp"), UNITS, strict=True))
 #: ratios to a peer of the same kind, at least
 BESIDE = {"proxy": ("nginx", {"connections": 0.5, "bulk_down": 0.5, "bulk_up": 0.5})}
 MORE_THAN = {"nat-netlink-2": "nat-netlink"}  # two workers carry more than one
@@ -46,13 +76,13 @@ GROWTH = 1.5  # a new flow in the fullest table, in times of one in the emptiest
 EXPIRE_PAUSE_MS = 5.0
 
 
-COLUMNS = {metric: METRICS[metric].title for metric in RATIOS["offload"]}
+COLUMNS = tuple(RATIOS["offload"])
 BYTES, GROWTH_OF_COST, PAUSE = "bytes a flow", "growth of a new flow's cost", "expiry pause, ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """In ``column``, ``row`` is to be at least (or ``at_most``) ``limit``; it is ``figure``."""
+    """The ``figure`` in ``row`` and ``column`` must be at least (or ``at_most``) ``limit``."""
 
     row: str
     column: str
@@ -62,7 +92,7 @@ class Bar:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is met; None where the figure is missing."""
+        """Whether it is met; None if the figure is missing."""
         if self.figure is None:
             return None
         return self.figure <= self.limit if self.at_most else self.figure >= self.limit
@@ -99,7 +129,24 @@ def core_bars(results: Results) -> list[Bar]:
     return found
 
 
-def _ratio(results: Results, peer: str, metric: str, limit: float, to: str = REFERENCE) -> Bar:
+def carrier_bars(results: Results) -> list[Bar]:
+    """The bars of the peers that BPF carries, if the run has them: CPU a unit and rates relative to
+    kernel DNAT, then rates relative to the proxies.
+    """
+    found = []
+    for peer in filter(results.peer, CARRIED):
+        for metric, limit in CARRIED[peer].items():
+            rate = _ratio(results, peer, metric, limit)
+            if metric in UNIT_OF:
+                cost = results.ratio(peer, UNIT_OF[metric])
+                found.append(Bar(f"{peer}, CPU a unit", rate.column, cost, limit))
+            found.append(replace(rate, row=f"{peer}, rates"))
+        for other in PROXIES:
+            found += [_ratio(results, peer, metric, 1.0, other) for metric in CARRIED[peer]]
+    return found
+
+
+def _ratio(results: Results, peer: str, metric: str, limit: float, to: str | None = None) -> Bar:
     figure = results.ratio(peer, metric, to)
-    at_most = not METRICS[metric].more
-    return Bar(f"{peer} to {to}", COLUMNS[metric], figure, limit, at_most=at_most)
+    row = f"{peer} to {to or results.reference(peer)}"
+    return Bar(row, METRICS[metric].title, figure, limit, at_most=not METRICS[metric].more)

@@ -1,7 +1,7 @@
 """Builds: the core's hot modules compiled, or the same source interpreted.
 
-Rules: a process of its own determines which build is in use, so that a row never claims another
-build than was measured.
+Rules: a separate process determines which build is in use, so a row always names the build that was
+measured.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Lists and forgets 50,000 connections by our own requests and by pyroute2's NFCTSocket.
+"""Lists and removes 50,000 connections by our own requests and by pyroute2's NFCTSocket.
 
-``unshare -n .venv/bin/python -m bench.conntrack_probe [COUNT]``, as root: the connections are made
-in a namespace of their own. Prints milliseconds of CPU for each; why ours are kept is in
-docs/architecture.md.
+``unshare -n .venv/bin/python -m bench.conntrack_probe [COUNT]``, as root: the connections are
+created in a separate namespace. Prints milliseconds of CPU for each; docs/architecture.md has the
+decision.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from pyroute2 import NFCTSocket
 
 from paraglider.netfilter import connections, conntrack
-from paraglider.netfilter.nfnetlink import NLM_F_ACK, ask_all, attribute, message
+from paraglider.netfilter.nfnetlink import NLM_F_ACK, attribute, message, send_requests
 from paraglider.netfilter.rules.marks import BASE, MASK
 
 COUNT = 50_000
@@ -41,7 +41,7 @@ def fill(count: int) -> None:
         for kind, value in ((7, 3600), (8, MARK), (3, _CONFIRMED)):  # timeout, mark, status
             body += attribute(kind, struct.pack("!I", value))
         requests.append(message(1, 0, socket.AF_INET, body, NLM_F_ACK | _CREATE))
-    ask_all(requests)
+    send_requests(requests)
 
 
 def _tuple(kind: int, source: bytes, target: bytes, port: int, target_port: int) -> bytes:

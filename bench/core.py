@@ -1,4 +1,4 @@
-"""Has the core measured, one process a build and strategy (``core_probe``)."""
+"""Measures the core, with one process per build and strategy (``core_probe``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT = 300.0  # seconds a probe may take
 
 
 def measure(build: str, strategy: str, sizes: tuple[int, ...]) -> CoreResult:
-    """The core of ``build`` with ``strategy``, or why there is nothing to measure."""
+    """The result of ``build`` with ``strategy``, or why it cannot be measured."""
     if (why := builds.missing(build)) is not None:
         return CoreResult(build, strategy, missing=why)
     command = builds.command(build, "-m", "bench.core_probe", strategy, *map(str, sizes))

@@ -1,10 +1,10 @@
 """Measures the cost of filling a worker's flow table; no network, no root.
 
-``python -m bench.core_probe STRATEGY SIZE...`` prints a ``CoreResult`` as JSON. It is run in a
-process of its own, whose environment decides on the build and whose memory is the flows' alone.
+``python -m bench.core_probe STRATEGY SIZE...`` prints a ``CoreResult`` as JSON. It runs as a
+separate process, whose environment selects the build and whose memory is that of the flows only.
 
 Rules: as in a worker, Python's cyclic collector is off. Time is CPU time of this thread, so that
-what else the machine does is not counted. The packets are built before the clock runs.
+other programs are not counted. The packets are built before the clock starts.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from paraglider.forward.nat import datapath as core
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.host import policies
 
-CHUNK = 100  # flows between two looks at the clock
+CHUNK = 100  # flows between two readings of the clock
 NEAR = 50  # chunks before a size over which the cost of a flow is taken
-RATE = 10_000  # new flows a second of the time that the core is told
+RATE = 10_000  # new flows per second of simulated time
 BACKENDS = 10
 PORTS = 50_000  # flows a client address
 CLIENTS = int.from_bytes(socket.inet_aton("10.128.0.0"), "big")
@@ -43,7 +43,7 @@ SYN = 0x02
 AS_ON_THE_WIRE = 0  # the checksum is complete
 LATER = 100_000.0  # seconds, after which every flow is due
 
-#: the least that a user's own strategy does: ``bench_policy:First``
+#: the cheapest possible policy: ``bench_policy:First``
 POLICY = """
 class First:
     def __init__(self, **context):
@@ -78,7 +78,7 @@ def main() -> None:
 def packet_path(strategy: str, flows: int) -> WorkerDatapath:
     """A worker's packet path with one service with ``strategy``, and room for ``flows`` flows.
 
-    Raises ``OperatorError`` where this version does not have the strategy.
+    Raises ``OperatorError`` if this version does not have the strategy.
     """
     backends = [{"address": f"10.0.0.{n}", "weight": 1 + n % 3} for n in range(1, BACKENDS + 1)]
     service = {
@@ -101,9 +101,9 @@ def packet_path(strategy: str, flows: int) -> WorkerDatapath:
 
 
 def measure(build: str, strategy: str, path: WorkerDatapath, sizes: list[int]) -> CoreResult:
-    """Open flows until there are as many as each of ``sizes``, then let all of them expire.
+    """Open flows up to each of ``sizes``, then let all of them expire.
 
-    Raises ``AssertionError`` when the table does not do what it is measured at.
+    Raises ``AssertionError`` if the table does not behave as expected.
     """
     result = CoreResult(build, strategy)
     packets, handle = syns(), path.handle
@@ -115,7 +115,7 @@ def measure(build: str, strategy: str, path: WorkerDatapath, sizes: list[int]) -
     for size in sorted(sizes):
         costs = []
         while opened < size:
-            # Every flow keeps the time it was seen, and so an object of its own.
+            # Every flow stores the time it was seen, as a separate object.
             numbers = range(opened, min(opened + CHUNK, size))
             chunk = [(next(packets), number / RATE) for number in numbers]
             begin = time.thread_time_ns()

@@ -1,14 +1,14 @@
-"""Measures the cost of the counters in shared memory to a worker's packet path; no network, no
+"""Measures the cost of the counters in shared memory for a worker's packet path; no network or
 root.
 
-``python -m bench.counters_probe [SLICES]`` handles packets of flows that live, slice after slice
-of a worker's time between two ticks, one with the counters written at its end and one without, in
-turns, and prints a line for each number of backends: a packet's cost both ways and what the
-writing adds, in percent of the packet path.
+``python -m bench.counters_probe [SLICES]`` handles packets of established flows, slice after slice
+of a worker's time between two ticks, alternately with and without writing the counters at its end,
+and prints a line for each number of backends: a packet's cost in both cases and the added cost in
+percent of the packet path.
 
-Rules: time is CPU time of this thread, so that what else the machine does is not counted. Slices
-alternate, and their medians are compared, so that a drift of the machine meets both alike. The
-path is as busy as it can be; a worker that waits for packets pays the same time out of its rest.
+Rules: time is CPU time of this thread, so that other programs are not counted. Slices alternate,
+and their medians are compared, so that a drift of the machine affects both alike. The path is fully
+busy; a worker that waits for packets writes in its idle time.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Cost:
 
     @property
     def percent(self) -> float:
-        """What the writing adds to the packet path, as its slices tell."""
+        """The added cost in percent of the packet path, by the slices."""
         return (self.counted / self.without - 1) * 100
 
     @property
     def most(self) -> float:
-        """What the writing takes of a worker's time, in percent, were it never to wait."""
+        """The share of a fully busy worker's time for writing, in percent."""
         return self.tick / (TICK * 1e9) * 100
 
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(backends: int, slices: int, seconds: float) -> Cost:
-    """The cost with so many ``backends``, over ``slices`` of ``seconds`` each, both ways."""
+    """The cost with ``backends`` backends, over ``slices`` of ``seconds`` each, in both cases."""
     path = _path(backends)
     packets = list(itertools.islice(syns(), FLOWS))
     for packet in packets:
@@ -83,7 +83,7 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
         raise AssertionError(f"{path.flows} flows in the table instead of {FLOWS}")
     one = SimpleNamespace(drops=SimpleNamespace(overflows=0, overruns=0))
     queue = SimpleNamespace(
-        packets=0, batches=0, faults=0, refused=0, queues=(one,) * len(worker_queues(0))
+        packets=0, batches=0, faults=0, refused=0, queues=(one,) * len(worker_queues(0)), first=1
     )
     counters = Counters()
     writer = CounterWriter(counters, WorkerCounts(path, cast(QueueReader, queue)))

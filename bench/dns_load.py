@@ -1,11 +1,12 @@
-"""DNS queries at a steady rate, each from a port of its own, as the stub resolvers of many clients.
+"""DNS queries at a constant rate, each from its own port, as from the stub resolvers of many
+clients.
 
-``python -m bench.dns_load ADDRESS RATE SECONDS`` asks ``ADDRESS`` port 53 for the A record of
-``name.test``, RATE times a second, and prints one line of JSON: ``asked``, ``answered``,
-``again`` (queries that were sent more than once) and ``longest`` (seconds until an answer).
+``python -m bench.dns_load ADDRESS RATE SECONDS`` queries ``ADDRESS`` port 53 for the A record of
+``name.test``, RATE times a second, and prints one line of JSON: ``asked``, ``answered``, ``again``
+(queries that were sent more than once) and ``longest`` (seconds until an answer).
 
 Rules: an unanswered query is sent again from the same port after AGAIN seconds, TRIES times in all,
-as resolv.conf(5) has it; only then does it count as unanswered. Time is CLOCK_MONOTONIC.
+as in resolv.conf(5); after that it counts as unanswered. Time is CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _QUESTION: Final = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04name\x04test\x0
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the queries so far."""
+    """The results so far."""
 
     asked: int = 0
     answered: int = 0
@@ -39,7 +40,9 @@ class Tally:
 
 @dataclass(slots=True)
 class Query:
-    """One query under way: its socket, what was sent, when first, and how often."""
+    """An open query: its socket, its packet, the time of its first sending, and the number of
+    tries.
+    """
 
     socket: socket.socket
     packet: bytes
@@ -49,7 +52,7 @@ class Query:
 
 
 class Resolvers:
-    """The clients that ask ``address``."""
+    """The clients that query ``address``."""
 
     def __init__(self, address: str) -> None:
         self.tally = Tally()
@@ -74,9 +77,9 @@ class Resolvers:
         self._ready.register(end, selectors.EVENT_READ, query)
         self._waiting.append((now + AGAIN, query))
 
-    def read(self, now: float, patience: float) -> None:
-        """Take the answers that are there or come within ``patience`` seconds."""
-        for key, _ in self._ready.select(patience):
+    def read(self, now: float, timeout: float) -> None:
+        """Read the answers that arrive within ``timeout`` seconds."""
+        for key, _ in self._ready.select(timeout):
             query: Query = key.data
             try:
                 answer = query.socket.recv(512)
@@ -88,7 +91,9 @@ class Resolvers:
                 self._end(query)
 
     def send_again(self, now: float) -> None:
-        """Send again what has waited for AGAIN seconds; give up what was sent TRIES times."""
+        """Repeat queries that have waited for AGAIN seconds; drop those that
+        were sent TRIES times.
+        """
         while self._waiting and (self._waiting[0][1].done or self._waiting[0][0] <= now):
             _, query = self._waiting.popleft()
             if query.done:
@@ -102,7 +107,7 @@ class Resolvers:
             self._waiting.append((now + AGAIN, query))
 
     def _send(self, query: Query) -> None:
-        with contextlib.suppress(OSError):  # no room, or an ICMP error: as if lost on the way
+        with contextlib.suppress(OSError):  # no room, or an ICMP error: counts as lost
             query.socket.send(query.packet)
 
     def _end(self, query: Query) -> None:
@@ -112,7 +117,7 @@ class Resolvers:
 
 
 def run(address: str, rate: float, seconds: float) -> Tally:
-    """Ask for ``seconds``, ``rate`` queries a second, and wait for the last answers."""
+    """Send ``rate`` queries a second for ``seconds``, and wait for the last answers."""
     resolvers = Resolvers(address)
     begin = time.monotonic()
     wanted = int(rate * seconds)

@@ -1,7 +1,7 @@
 """Puts the record (``latest.json``) into the documentation, between markers.
 
-Rules: what the documents say between ``<!-- bench: NAME -->`` and ``<!-- bench: end -->`` is
-written here and nowhere else, and a test holds it against the record.
+Rules: the text between ``<!-- bench: NAME -->`` and ``<!-- bench: end -->`` is written only here,
+and a test compares it with the record.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ def blocks(results: Results) -> dict[str, str]:
     when = report.circumstances(results)
     remarks = "".join(f"* {line}\n" for line in report.remarks(results))
     return {
+        "units": f"{report.units(results).markdown()}\n\n" if report.has_units(results) else "",
         "rates": f"{report.rates(results).markdown()}\n\n{when}\n",
         "all": "".join(
             f"### {grid.title}\n\n{grid.markdown()}\n\n" for grid in report.all_grids(results)
@@ -42,7 +43,7 @@ def fill(text: str, results: Results) -> str:
 def write(root: Path, directory: Path) -> None:
     """Fill README.md and docs/performance.md under ``root`` with the record of ``directory``.
 
-    Raises ``OperatorError`` where there is no record.
+    Raises ``OperatorError`` if there is no record.
     """
     record = directory / f"{RECORD}.json"
     if not record.exists():

@@ -1,7 +1,7 @@
 """A server that sends every datagram back; run as a program.
 
 ``python bench/echo.py ADDRESS PORT``: bound to the address, so that answers leave from it.
-Rules: standard library only; as little as can be done for a datagram, for it is met by floods.
+Rules: standard library only; the least work for a datagram, since floods reach it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 
 def serve(sock: socket.socket, most: int = -1) -> None:
-    """Send back what comes to ``sock``, ``most`` datagrams, -1 for as long as it is open."""
+    """Echo datagrams on ``sock``, ``most`` of them, or with -1 until it is closed."""
     while most:
         data, client = sock.recvfrom(2048)
         with contextlib.suppress(OSError):  # nobody there

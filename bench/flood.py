@@ -1,16 +1,16 @@
-"""Honest clients under a flood of new flows, with every way of forwarding and with kernel DNAT.
+"""Honest clients under a flood of new flows, with every forward method and with kernel DNAT.
 
 ``python -m bench.flood [--kind tcp|udp] [--rate N] [--rounds N] [--seconds N] [--only NAME,…]``, as
-root: each round has every peer once, in an order that turns, on a stage of its own. Honest clients
+root: each round measures every peer once, in rotating order, each on a new stage. Honest clients
 (``bench/honest.py``) are measured first without a flood, then under one of SYNs or of datagrams
-from spoofed sources (``bench/syns.py``). Printed are medians over the rounds: the share of honest
-connections that was answered within a second, of a client that was there before the flood and of
-clients that come during it, and the ratio of the first to kernel DNAT's of the same run; the share
-of new UDP flows; the median time of requests over a connection and a UDP flow that stay, under the
-flood and without.
+from spoofed sources (``bench/syns.py``). It prints medians over the rounds: the share of honest
+connections that were answered within a second, for a client from before the flood and for clients
+that come during it, and the ratio of the first to kernel DNAT's of the same run; the share of new
+UDP flows; the median response time of a long-lived connection and UDP flow, under the flood and
+without.
 
 Rules: figures are ratios of one run on one machine, on which generator, clients, backends and
-balancer share the cores; what a flood costs these is in all of them.
+balancer share the cores; the cost of the flood itself is in all of them.
 """
 
 from __future__ import annotations
@@ -37,27 +37,25 @@ from paraglider.lab.interrupts import Interrupts
 
 REFERENCE = "dnat"
 NAMES = (REFERENCE, "nat-netlink", "offload", "dsr", "proxy")
-#: what comes from a network takes a processor from every process
+#: packets from a network take CPU time from every process
 FIRST = ("nice", "-n", "-15")
 HONEST_RATE = 200  # connections a second
 #: where clients come from that were not there before the flood (RFC 5737)
 NEWCOMERS = "203.0.113.0/24"
 HERE = Path(__file__).parent
-GRACE = 60.0  # seconds that a program may take longer than asked
+GRACE = 60.0  # seconds that a program may exceed its time
 
 
 @dataclass(slots=True)
 class Figures:
-    """What the rounds of one peer gave: by what ``honest`` calls it, and the packets of the flood a
-    second.
-    """
+    """The results of one peer: by the names of ``honest``, and the flood's packets per second."""
 
     calm: dict[str, list[float]] = field(default_factory=dict)
     flooded: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
 
     def add(self, calm: dict[str, float], flooded: dict[str, float], rate: float) -> None:
-        """What one round gave."""
+        """Add the results of one round."""
         for found, into in ((calm, self.calm), (flooded, self.flooded)):
             for name, value in (found | shares(found)).items():
                 into.setdefault(name, []).append(value)
@@ -91,7 +89,7 @@ class Figures:
 
 
 def shares(found: dict[str, float]) -> dict[str, float]:
-    """The shares that were kept of what was tried."""
+    """The kept shares of the tried connections."""
     return {
         f"{kind}share": found[f"{kind}kept"] / found[f"{kind}tried"]
         for kind in ("", "new_", "udp_")
@@ -100,8 +98,8 @@ def shares(found: dict[str, float]) -> dict[str, float]:
 
 
 def absorb(stage: Stage) -> None:
-    """Have the answers to the flood end at the client, whichever way they come, and those to new
-    clients reach it.
+    """Route the answers to the flood to the client, where they end, and
+    those to new clients too.
     """
     made = stage.topology
     made.client.ip(f"route add blackhole {NETWORKS[4]}", f"route add local {NEWCOMERS} dev lo")
@@ -111,7 +109,7 @@ def absorb(stage: Stage) -> None:
 
 
 def send_back(stage: Stage, peer: Peer) -> None:
-    """Have the first backend send datagrams back, from the address that the client calls."""
+    """Have the first backend echo datagrams, from the VIP's address."""
     address = VIP if peer.name == "dsr" else BACKENDS[0]
     stage.topology.backends[0].popen(
         [sys.executable, str(HERE / "echo.py"), address, str(IPERF_PORT)]
@@ -119,7 +117,7 @@ def send_back(stage: Stage, peer: Peer) -> None:
 
 
 def honest(stage: Stage, peer: Peer, seconds: int, *, newcomers: bool) -> dict[str, float]:
-    """What honest clients met for so long."""
+    """The results of honest clients for ``seconds``."""
     numbers = [str(number) for number in (HTTP_PORT, HONEST_RATE, seconds)]
     numbers.append("0" if "udp" in peer.cannot else str(IPERF_PORT))
     command = [sys.executable, str(HERE / "honest.py"), peer.address, *numbers]
@@ -130,7 +128,7 @@ def honest(stage: Stage, peer: Peer, seconds: int, *, newcomers: bool) -> dict[s
 
 
 def measure(stage: Stage, peer: Peer, kind: str, rate: int, seconds: int, figures: Figures) -> None:
-    """One round of one peer: without a flood, then under one that is there before and after."""
+    """One round of one peer: without a flood, then under one that covers the whole measurement."""
     calm = honest(stage, peer, seconds, newcomers=False)
     made = stage.topology
     link = json.loads(made.balancer.run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]

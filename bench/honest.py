@@ -1,18 +1,17 @@
-"""Honest clients: connections at a steady pace, and flows that stay; run as a program.
+"""Honest clients: connections at a constant rate, and long-lived flows; run as a program.
 
 ::
 
     python bench/honest.py VIP PORT RATE SECONDS [UDP_PORT [NETWORK]]
 
-Begins RATE connections a second for SECONDS, each for one HTTP request, and beside them asks over
-one connection that was there before, a hundred times a second. With UDP_PORT, where datagrams come
-back, the same over one flow that was there before, and ``NEW`` flows a second of one datagram each.
-With NETWORK, all of whose addresses are this host's, NEW connections a second more, each from an
-address of it that was not there before.
+Opens RATE connections a second for SECONDS, each for one HTTP request, and sends requests over one
+existing connection, a hundred times a second. With UDP_PORT, where datagrams are echoed, also over
+one existing UDP flow, and ``NEW`` flows a second of one datagram each. With NETWORK, all of whose
+addresses belong to this host, NEW connections a second more, each from a new address of it.
 
-Prints how many connections were ``tried`` and ``kept`` (answered within ``PATIENCE``), the same of
-new clients and of UDP flows (``new_tried``, ``udp_kept``, …), and the median and the 99th
-percentile of the time in which the flows that stay were answered, in ms (``p50``, ``udp_p50``, …).
+Prints how many connections were ``tried`` and ``kept`` (answered within ``TIMEOUT``), the same for
+new clients and UDP flows (``new_tried``, ``udp_kept``, …), and the median and the 99th percentile
+of the response time of the long-lived flows in ms (``p50``, ``udp_p50``, …).
 Rules: standard library only.
 """
 
@@ -31,8 +30,8 @@ from collections.abc import Callable, Coroutine, Iterator
 
 #: seconds in which a connection must have been made and answered; the kernel sends a SYN that was
 #: lost again after one second, so a lost SYN is a lost connection
-PATIENCE = 1.0
-#: seconds between two requests over a flow that stays
+TIMEOUT = 1.0
+#: seconds between two requests over a long-lived flow
 PAUSE = 0.01
 #: connections of new clients, and new flows of UDP, a second
 NEW = 50
@@ -41,10 +40,10 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: flood\r\n%s\r\n"
 
 
 async def once(vip: str, port: int, source: str | None = None) -> bool:
-    """One connection with one request; whether it was answered in time."""
+    """One connection with one request; returns whether it was answered in time."""
     writer = None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             local = (source, 0) if source else None
             reader, writer = await asyncio.open_connection(vip, port, local_addr=local)
             writer.write(_REQUEST % b"Connection: close\r\n")
@@ -66,12 +65,12 @@ def datagrams(vip: str, port: int) -> Iterator[socket.socket]:
         yield sock
 
 
-async def echoed(sock: socket.socket, number: int, patience: float = PATIENCE) -> bool:
+async def echoed(sock: socket.socket, number: int, timeout: float = TIMEOUT) -> bool:
     """Whether a datagram with ``number`` came back in time."""
     loop = asyncio.get_running_loop()
     sent = b"%d" % number
     with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             await loop.sock_sendall(sock, sent)
             while await loop.sock_recv(sock, 2048) != sent:
                 pass
@@ -80,13 +79,15 @@ async def echoed(sock: socket.socket, number: int, patience: float = PATIENCE) -
 
 
 async def once_udp(vip: str, port: int) -> bool:
-    """One flow of one datagram; whether it came back in time."""
+    """One flow of one datagram; returns whether it was echoed in time."""
     with datagrams(vip, port) as sock:
         return await echoed(sock, 0)
 
 
 async def stay_udp(vip: str, port: int, seconds: float) -> list[float]:
-    """Ask over one flow for so long; the ms until each answer, ``PATIENCE`` where none came."""
+    """Send requests over one UDP flow for ``seconds``; returns the response times in ms,
+    ``TIMEOUT`` for a missing response.
+    """
     found: list[float] = []
     with datagrams(vip, port) as sock:
         for number in range(10):
@@ -103,9 +104,9 @@ async def stay_udp(vip: str, port: int, seconds: float) -> list[float]:
 
 
 async def stay(vip: str, port: int, seconds: float, ready: asyncio.Event) -> list[float]:
-    """Ask over one connection for so long; the ms until each answer.
+    """Send requests over one connection for ``seconds``; returns the response times in ms.
 
-    An answer that is missing at the end counts for the time that it was waited for.
+    A response that is missing at the end counts with the time waited.
     """
     reader, writer = await asyncio.open_connection(vip, port)
     found = []
@@ -114,7 +115,7 @@ async def stay(vip: str, port: int, seconds: float, ready: asyncio.Event) -> lis
     while (begun := time.monotonic()) < end:
         writer.write(_REQUEST % b"")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(end - begun, PATIENCE)):
+            async with asyncio.timeout(max(end - begun, TIMEOUT)):
                 if not await reader.read(4096):
                     break
         found.append((time.monotonic() - begun) * 1000)
@@ -126,7 +127,7 @@ async def stay(vip: str, port: int, seconds: float, ready: asyncio.Event) -> lis
 async def steadily(
     begin: Callable[[int], Coroutine[object, object, bool]], rate: float, seconds: float
 ) -> tuple[int, int]:
-    """Begin ``rate`` of them a second for so long; how many there were, and how many came true."""
+    """Begin ``rate`` of them a second for ``seconds``; returns how many were tried, and kept."""
     begun = time.monotonic()
     tries = []
     for number in range(int(rate * seconds)):
@@ -137,7 +138,7 @@ async def steadily(
 
 def summary(prefix: str, times: list[float]) -> dict[str, float]:
     """Median and 99th percentile of ``times``."""
-    times = sorted(times) or [PATIENCE * 1000]
+    times = sorted(times) or [TIMEOUT * 1000]
     p99 = times[int(len(times) * 0.99)]
     return {f"{prefix}p50": statistics.median(times), f"{prefix}p99": p99}
 

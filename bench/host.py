@@ -37,7 +37,7 @@ def describe(proc: Path = Path("/proc")) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that takes part, ``missing`` for what is not installed."""
+    """The versions of all programs involved, ``missing`` for those not installed."""
     found = {"Paraglider": f"{__version__} ({_commit()})"}
     for name, command in _ASK.items():
         try:

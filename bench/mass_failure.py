@@ -1,15 +1,15 @@
-"""How long until the daemon knows that very many backends failed at once, and that they are back.
+"""Measures how long the daemon takes to detect that many backends have failed at once, or returned.
 
-``python -m bench.mass_failure [--backends 500,1000,2000] [--services 500]`` (as root) makes one
+``python -m bench.mass_failure [--backends 500,1000,2000] [--services 500]`` (as root) creates one
 network namespace with a balancer and its backends: one process that listens on every address of a
 network that is local there. Killing it fails all backends at once (their addresses refuse), and
-starting it again returns them. Checks run every second, one result is enough (``fall: 1``,
-``rise: 1``). The seconds are those from the kill until ``paraglider show --json`` has all of them
-down, and from the listening until it has all of them up. With ``--services`` it does the same for
-so many services of 4 backends, and reloads the file with a change while checks run.
+starting it again returns them. Checks run every second, one result is enough (``fall: 1``, ``rise:
+1``). The seconds are those from the kill until ``paraglider show --json`` has all of them down, and
+from the listening until it has all of them up. With ``--services`` it does the same for that many
+services of 4 backends, and reloads the file with a change while checks run.
 
-Rules: the real set-up and the real daemon; what it makes is removed whatever happens. A process of
-the daemon that was killed or replaced meanwhile is told of, and makes the exit code 1.
+Rules: the real set-up and the real daemon; everything is removed at the end. If a process of the
+daemon was killed or replaced meanwhile it is printed, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from paraglider.lab.namespace import Namespace
 PORT: Final = 8080
 #: the backends are in this network, which is local in the namespace
 NETWORK: Final = "10.64.0.0/12"
-#: seconds to wait for what must come; far beyond what is measured
-PATIENCE: Final = 60.0
-#: seconds between two looks at the backends
+#: timeout in seconds, far above the measured times
+TIMEOUT: Final = 60.0
+#: seconds between two polls of the backends
 LOOK: Final = 0.05
 #: seconds after which every backend has been checked again
 SETTLED: Final = 3.0
@@ -54,7 +54,7 @@ while True:
 
 
 def configuration(services: int, backends: int, **more: Any) -> dict[str, Any]:
-    """So many services with so many backends each, all checked."""
+    """``services`` services with ``backends`` checked backends each."""
     check = {"type": "tcp", "interval": 1, "rise": 1, "fall": 1}
     address = (f"10.{64 + n // 62500}.{n // 250 % 250}.{1 + n % 250}" for n in range(1 << 18))
     return {
@@ -92,31 +92,31 @@ class World:
         self._listener: Any = None
 
     def listen(self) -> float:
-        """Start the backends; when they listen (monotonic seconds)."""
+        """Start the backends; returns when they listen (monotonic seconds)."""
         self._listener = self.namespace.popen([sys.executable, "-c", _LISTENER], stdout=-1)
         self._listener.stdout.readline()
         return time.monotonic()
 
     def fail(self) -> float:
-        """End all backends at once; when that was."""
+        """Kill all backends at once; returns when (monotonic seconds)."""
         self._listener.send_signal(signal.SIGKILL)
         self._listener.wait()
         return time.monotonic()
 
     def until(self, ready: int, begun: float) -> float:
         """Seconds from ``begun`` until ``ready`` backends take flows, by ``show services``."""
-        while (asked := time.monotonic()) < begun + PATIENCE:
+        while (asked := time.monotonic()) < begun + TIMEOUT:
             if sum(row["ready"] for row in self.control.get("services")) == ready:
                 return asked - begun
             time.sleep(LOOK)
-        raise PlatformError(f"not {ready} backends take flows after {PATIENCE:g} s")
+        raise PlatformError(f"not {ready} backends take flows after {TIMEOUT:g} s")
 
     def starts(self) -> int:
         """How often the daemon has started processes."""
         return sum(row["starts"] for row in self.control.get("workers"))
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop the balancer and remove everything."""
         try:
             self.balancer.close()
         finally:
@@ -125,7 +125,7 @@ class World:
 
 @contextmanager
 def world(services: int, backends: int) -> Iterator[World]:
-    """One at work, with all backends up."""
+    """A running balancer with all backends up."""
     with tempfile.TemporaryDirectory(prefix="mass-failure-") as directory:
         made = World(f"pg{os.getpid()}-lb", Path(directory), configuration(services, backends))
         try:
@@ -140,7 +140,7 @@ def world(services: int, backends: int) -> Iterator[World]:
 
 
 def measure(services: int, backends: int) -> bool:
-    """Fail and return all; whether no process was replaced meanwhile."""
+    """Fail all backends and return them; returns whether no process was replaced meanwhile."""
     count = services * backends
     with world(services, backends) as made:
         begun = made.starts()
@@ -158,7 +158,7 @@ def measure(services: int, backends: int) -> bool:
 
 
 def reload(made: World) -> float:
-    """Seconds that a reload takes which changes the weight of one backend of every service."""
+    """Seconds of a reload that changes the weight of one backend of each service."""
     config = yaml.safe_load(made.balancer.config.read_text())
     for service in config["services"]:
         service["backends"][0] = {"address": service["backends"][0], "weight": 3}
@@ -174,7 +174,7 @@ def reload(made: World) -> float:
 @click.option("--backends", default="500,1000,2000", help="Of one service, by turns.")
 @click.option("--services", default=500, help="Of 4 backends each; 0 leaves them out.")
 def main(backends: str, services: int) -> None:
-    """Measure how long mass failures stay unknown."""
+    """Measure how long mass failures take to be detected."""
     kinds = [(1, int(count)) for count in backends.split(",") if count]
     if services:
         kinds.append((services, 4))

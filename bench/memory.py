@@ -1,11 +1,11 @@
 """Memory of a daemon with every role: ``python -m bench.memory [--most MB]``.
 
 Services of nat, offload (with the conntrack counter), dsr and proxy, three types of checks, a name
-in the DNS, a file of backends, the page: every process that there can be runs. Prints a line a
-process and the sum, in MB of 1,000,000 bytes; PSS (proc_pid_smaps_rollup) counts a page that N
-processes share as one N-th for each of them. The exit code is 1 where the sum is over ``--most``.
+in the DNS, a file of backends, the page: every kind of process runs. Prints a line per process and
+the sum, in MB of 1,000,000 bytes; PSS (proc_pid_smaps_rollup) divides a page that N processes share
+by N. The exit code is 1 if the sum is over ``--most``.
 
-Rules: root; the real set-up and the real daemon, in namespaces of its own that go with it.
+Rules: root; the real set-up and the real daemon, in namespaces that are removed at the end.
 """
 
 from __future__ import annotations

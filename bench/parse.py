@@ -1,4 +1,4 @@
-"""Parses the output of wrk, iperf3 and /proc.
+"""Parses the output of wrk and iperf3, /proc and control groups.
 
 Rules: pure: text in, numbers out; unexpected text raises ``ValueError`` with that text, so that a
 failed load never counts as a slow one.
@@ -100,11 +100,21 @@ def busy_ticks(stat: str) -> int:
 
     Interrupts and softirqs, where the kernel forwards packets, are part of it.
     """
-    match = re.match(r"cpu ((?: +\d+){8})", stat)
-    if match is None:
-        raise ValueError(f"this is no /proc/stat: {_tail(stat)}")
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match[1].split())
+    user, nice, system, _idle, _iowait, irq, softirq, steal = _cpu_ticks(stat)
     return user + nice + system + irq + softirq + steal
+
+
+def interrupt_ticks(stat: str) -> int:
+    """Clock ticks in interrupts and softirqs, by ``/proc/stat`` (proc(5))."""
+    return sum(_cpu_ticks(stat)[5:7])
+
+
+def cgroup_usage(stat: str) -> float:
+    """Microseconds of CPU time, by the ``cpu.stat`` of a control group (version 2)."""
+    match = re.search(r"^usage_usec (\d+)$", stat, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"this is no cpu.stat: {_tail(stat)}")
+    return float(match[1])
 
 
 def version(text: str) -> str:
@@ -118,6 +128,13 @@ def refusal(text: str) -> str:
     lines = [line for line in text.splitlines() if not line.startswith("warning:")]
     first = re.sub(r"^(?:paraglider: )?\S+:\d+:\d+: ", "", lines[0].strip()) if lines else ""
     return first.partition(";")[0].replace("`", "") or "paraglider check refuses it"
+
+
+def _cpu_ticks(stat: str) -> list[int]:
+    match = re.match(r"cpu ((?: +\d+){8})", stat)
+    if match is None:
+        raise ValueError(f"this is no /proc/stat: {_tail(stat)}")
+    return [int(ticks) for ticks in match[1].split()]
 
 
 def _tail(text: str) -> str:

@@ -1,7 +1,7 @@
 """Draws the picture of a run: ``python -m bench.picture RESULTS.json PICTURE.png``.
 
-Rules: runs in .venv-bench, where matplotlib is and Paraglider is not; so it imports nothing of the
-bench but ``results``.
+Rules: runs in .venv-bench, which has matplotlib but not Paraglider, so it imports only ``results``
+of the bench.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.results import METRICS, REFERENCE, PeerResult, Results
+from bench.results import METRICS, PeerResult, Results
 
 SHOWN = ("connections", "keepalive", "bulk_down", "bulk_up", "p50", "udp")
 INK, FAINT = "#1f2933", "#9aa5b1"
@@ -29,7 +29,7 @@ class Panel:
 
 def colour(name: str) -> str:
     """Grey is the kernel alone, blue are proxies, orange rewrites every packet, green decides."""
-    if name in ("routed", REFERENCE):
+    if name.startswith(("routed", "dnat")):
         return "#a8b3bf"
     if name in ("haproxy", "nginx"):
         return "#5b8db8"

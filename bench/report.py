@@ -10,10 +10,27 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from bench.bars import Bar, core_bars, ratio_bars
-from bench.results import COSTS, METRICS, RATES, REFERENCE, CoreResult, PeerResult, Results, Sample
+from bench.bars import Bar, carrier_bars, core_bars, ratio_bars
+from bench.results import (
+    CGROUP,
+    COSTS,
+    METRICS,
+    RATES,
+    UNITS,
+    CoreResult,
+    PeerResult,
+    Results,
+    Sample,
+)
 
 DASH = "–"
+_UNIT_TITLES = {
+    "us_connection": "connection",
+    "us_request": "keepalive request",
+    "us_mb_down": "MB down",
+    "us_mb_up": "MB up",
+    "us_datagram": "small datagram",
+}
 _MEMORY_FROM = 100_000  # flows; below, memory that was free before is counted for nothing
 
 
@@ -47,10 +64,30 @@ def rates(results: Results) -> Grid:
     return Grid("Rates and latency (× kernel DNAT)", header, _peer_rows(results, RATES))
 
 
+def units(results: Results) -> Grid:
+    """The CPU cost of a unit of each load in the bed: relative to kernel DNAT over as many backends
+    (above 1 is cheaper), and as CPU time.
+    """
+    header = ("", *(f"{_UNIT_TITLES[metric]}, µs" for metric in UNITS), "carried by")
+    rows = tuple(
+        (peer.title, *(_unit(results, peer, metric) for metric in UNITS), peer.carrier)
+        for peer in results.peers
+        if peer.missing is None
+    )
+    title = "CPU of the bed a unit (× kernel DNAT: above 1 is cheaper)"
+    return Grid(title, header, rows)
+
+
+def has_units(results: Results) -> bool:
+    """Whether the run has CPU a unit; earlier formats do not."""
+    return any(map(results.has, UNITS))
+
+
 def costs(results: Results) -> Grid:
-    """CPU seconds, of the balancer's processes and of the whole machine."""
+    """CPU seconds of the balancer's processes, and of the whole machine in runs that have it."""
     titles = ("processes, s/GB", "processes, s/10k conn.", "machine, s/GB", "machine, s/10k conn.")
-    return Grid("CPU (× kernel DNAT)", ("", *titles), _peer_rows(results, COSTS))
+    shown = {m: t for m, t in zip(COSTS, titles, strict=True) if results.has(m)}
+    return Grid("CPU (× kernel DNAT)", ("", *shown.values()), _peer_rows(results, tuple(shown)))
 
 
 def flow_table(results: Results) -> Grid:
@@ -78,7 +115,15 @@ def all_grids(results: Results) -> list[Grid]:
     grids = []
     if results.peers:
         ratios = bar_grid("Bars: ratios", ratio_bars(results))
-        grids += [rates(results), costs(results), ratios]
+        if has_units(results):
+            grids.append(units(results))
+        grids += [
+            rates(results),
+            *([costs(results)] if any(map(results.has, COSTS)) else []),
+            ratios,
+        ]
+        if bars := carrier_bars(results):
+            grids.append(bar_grid("Bars: carried by BPF, × kernel DNAT", bars))
     if results.core:
         grids += [flow_table(results), bar_grid("Bars: flow table", core_bars(results))]
     return grids
@@ -110,7 +155,7 @@ def circumstances(results: Results) -> str:
     return (
         f"{results.date}, {host['cpus']} CPUs ({host['cpu']}), {host['memory']}, Linux"
         f" {host['kernel']}, Python {host['python']}; medians of {rounds}"
-        f"{' (--quick)' if results.quick else ''}. {versions}."
+        f"{' (--quick)' if results.quick else ''}{_bed(results)}. {versions}."
     )
 
 
@@ -118,7 +163,7 @@ def sample_line(sample: Sample) -> str:
     """One sample in one line, for the progress of a run."""
     parts = []
     for metric, value in sample.items():
-        if metric in RATES:
+        if metric in (*RATES, *UNITS):
             unit = METRICS[metric].unit.replace("1/s", "")
             name = metric.replace("_", " ")
             parts.append(f"{name} {number(value, METRICS[metric].digits)}{' ' * bool(unit)}{unit}")
@@ -151,14 +196,34 @@ def _peer_row(results: Results, peer: PeerResult, metrics: tuple[str, ...]) -> t
 
 
 def _figure(results: Results, peer: PeerResult, metric: str) -> str:
+    """The median and, behind it, the ratio to the reference."""
+    return " ".join(_median(results, peer, metric, "(×{:.2f})"))
+
+
+def _unit(results: Results, peer: PeerResult, metric: str) -> str:
+    """The ratio to the reference and, behind it, the median."""
+    *text, last = _median(results, peer, metric, "×{:.2f}")
+    return f"{last} ({text[0]})" if text else last
+
+
+def _median(results: Results, peer: PeerResult, metric: str, ratio: str) -> tuple[str, ...]:
+    """The median, and the ratio to the reference where there is one, formatted by ``ratio``."""
     value = peer.median(metric)
     if value is None:
-        return DASH
+        return (DASH,)
     text = number(value, METRICS[metric].digits)
-    ratio = results.ratio(peer.name, metric)
-    if ratio is None or peer.name == REFERENCE:
-        return text
-    return f"{text} (×{ratio:.2f})"
+    found = results.ratio(peer.name, metric)
+    if found is None or peer.name == results.reference(peer.name):
+        return (text,)
+    return (text, ratio.format(found))
+
+
+def _bed(results: Results) -> str:
+    """The source of the bed's CPU time, if the run has it."""
+    if not has_units(results):
+        return ""
+    source = "its control group" if results.cpu == CGROUP else "the whole machine's"
+    return f"; CPU of the bed: {source}"
 
 
 def _bar(bar: Bar) -> str:

@@ -1,9 +1,9 @@
-"""One run: rounds, peers, loads, then the core; with progress, and without leaving anything.
+"""One run: rounds, peers, loads, then the core; shows progress, and removes everything.
 
 Lives here: ``Options`` and ``Run``.
 Rules: rounds are interleaved (every peer once a round, another one first each time), so that a
-machine whose speed drifts treats all alike. A peer that fails is noted and the others go on.
-Building and removing a stage is not torn by Ctrl-C; whatever stage there is goes with the run.
+machine whose speed drifts affects all alike. A peer that fails is noted, and the others continue.
+Ctrl-C does not interrupt building or removing a stage; at the end of the run, its stage is removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench import core, host
+from bench import cgroup, core, host
 from bench.builds import BUILDS
 from bench.loads import LOADS, LoadError, Target
 from bench.network import Stage
@@ -72,7 +72,7 @@ class Options:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Flows in the table at which the core is looked at."""
+        """The numbers of flows in the table at which the core is measured."""
         return (10_000, 100_000) if self.quick else (10_000, 100_000, 1_000_000)
 
 
@@ -103,7 +103,7 @@ class Run:
         self._task: TaskID | None = None
 
     def run(self) -> Results:
-        """Measure everything; on Ctrl-C everything is removed and the interrupt goes on up."""
+        """Measure everything; on Ctrl-C everything is removed before ``KeyboardInterrupt``."""
         with Interrupts() as interrupts:
             try:
                 try:
@@ -117,9 +117,13 @@ class Run:
         return self.results
 
     def _measure(self, interrupts: Interrupts) -> None:
+        cgroup.remove_stale()
         namespace.stale(keep=[note["prefix"] for note in scenario.notes().values()])
         options, results = self.options, self.results
-        results.peers = [PeerResult(p.name, p.title, p.missing(), p.cannot) for p in options.peers]
+        results.peers = [
+            PeerResult(p.name, p.title, p.missing(), p.cannot, backends=p.backends, direct=p.direct)
+            for p in options.peers
+        ]
         there = [result for result in results.peers if result.missing is None]
         probes = [(b, s) for b in BUILDS for s in core.STRATEGIES] if options.core else []
         steps = options.rounds * len(there) * len(LOADS) + len(probes)
@@ -141,6 +145,7 @@ class Run:
         before = self._completed()
         try:
             with self._on_stage(peer, interrupts) as stage:
+                self.results.cpu = stage.meter.source
                 target = Target(stage, peer.address, self.options.seconds, notes)
                 for name, load in LOADS.items():
                     self._step(f"round {number} · {peer.name} · {name}", 0)
@@ -148,12 +153,15 @@ class Run:
                         with self._noting(name, notes):
                             result.rounds[-1].update(load(target))
                     self._step("", 1)
+                result.carrier = peer.carrier()
                 notes += peer.trouble()
         except ParagliderError as error:
             notes.append(str(error).replace("\n", " ")[-300:])
         self._step("", before + len(LOADS) - self._completed())
         result.notes += [f"round {number}: {note}" for note in notes]
-        self._say(f"round {number} · [cyan]{peer.name}[/]: {sample_line(result.rounds[-1])}")
+        carrier = f" · carried by {escape(result.carrier)}" if result.carrier else ""
+        line = f"{sample_line(result.rounds[-1])}{carrier}"
+        self._say(f"round {number} · [cyan]{peer.name}[/]: {line}")
         for note in notes:
             self._say(f"  [yellow]{escape(note)}[/]")
 
@@ -162,7 +170,8 @@ class Run:
         """A stage on which ``peer`` answers; removed afterwards."""
         prefix = topology.new_prefix()
         name = f"paraglider-bench-{prefix}-{secrets.token_hex(4)}"
-        stage = self._stage = Stage(prefix, Path(tempfile.gettempdir()) / name, direct=peer.direct)
+        place = Path(tempfile.gettempdir()) / name
+        stage = self._stage = Stage(prefix, place, direct=peer.direct, far=peer.far)
         try:
             with interrupts.deferred():
                 stage.build()

@@ -1,15 +1,16 @@
 """Chaos: processes are killed and stopped under load, and no established flow may be lost.
 
 ``scripts/soak MINUTES`` (``python -m bench.soak MINUTES [--only nat,offload,dsr] [--transfers N]``)
-gives each way of forwarding a network of its own, opens long transfers, interactive connections and
-flows of UDP over both families, and for so many minutes kills (SIGKILL) or stops (SIGSTOP) one
-process after the other, the supervisor too, in an order drawn from ``--seed``. A supervisor that is
-gone is started again as systemd does it: what it left is killed, a second later it begins anew.
-Then it prints a line a kind of flow, and ends with 1 if one was lost. Connections of ``proxy`` end
-with the process that carries them, and are opened once more; those of the others must go on.
+gives each forward method, ``nat`` with either carrier, its own network, opens long transfers,
+interactive connections and UDP flows over both families, and for MINUTES kills (SIGKILL) or stops
+(SIGSTOP) one process after the other, including the supervisor, in an order drawn from ``--seed``.
+A killed supervisor is restarted as systemd does: its remaining processes are killed, and a second
+later it starts again. Then it prints a line per kind of flow, and exits with 1 if one was lost.
+Connections of ``proxy`` end with the process that carries them, and are opened again; all others
+must continue.
 
-Rules: the real set-up and the real daemon. What it makes is removed whatever happens, also by
-Ctrl-C. After each blow it waits until all processes serve again.
+Rules: the real set-up and the real daemon. Everything is removed at the end, also after Ctrl-C.
+After each fault it waits until all processes are ready again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -47,16 +48,24 @@ from paraglider.lab.topology import (
     backend_address,
 )
 
-FORWARDS: Final = ("nat", "offload", "dsr", "proxy")
+#: the forward methods, with either carrier where they have two: what the services of each have
+FORWARDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "nat": {"forward": "nat", "carrier": "worker"},
+    "nat-bpf": {"forward": "nat", "carrier": "bpf"},
+    "offload": {"forward": "offload"},
+    "dsr": {"forward": "dsr", "carrier": "worker"},
+    "dsr-bpf": {"forward": "dsr", "carrier": "bpf"},
+    "proxy": {"forward": "proxy"},
+}
 PORT: Final = 7000
 BACKENDS: Final = 3
-#: seconds that a stopped supervisor stands still before the watchdog would end it (here: shorter)
+#: seconds for which a stopped supervisor stays stopped, before the watchdog would kill it
 STANDSTILL: Final = 2.0
 #: seconds between the end of a supervisor and its next start (RestartSec)
 RESTART: Final = 1.0
-#: seconds until all must serve again after a blow
-PATIENCE: Final = 60.0
-#: seconds without a blow once all serve
+#: seconds within which all must be ready after a fault
+TIMEOUT: Final = 60.0
+#: seconds without a fault once all are ready
 BREATH: Final = 1.0
 _ROOT: Final = Path(__file__).parents[1]
 
@@ -64,12 +73,12 @@ _ROOT: Final = Path(__file__).parents[1]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one forward method: its flows by kind and family, why some were lost, the
-    number of each blow, and how many connections ``ended`` with their process.
+    number of each fault, and how many connections ``ended`` with their process.
     """
 
     flows: list[dict[str, Any]]
     why: dict[str, int]
-    blows: Counter[str]
+    faults: Counter[str]
     ended: int = 0
 
     @property
@@ -87,7 +96,7 @@ def configuration(forward: str, directory: Path, workers: int) -> str:
             "vip": f"{VIP[family]}/{PUBLIC_PREFIX[family]}",
             "protocol": protocol,
             "ports": PORT,
-            "forward": forward,
+            **FORWARDS[forward],
             "check": {"type": "tcp"},
             "backends": [backend_address(family, number + 1) for number in range(BACKENDS)],
         }
@@ -114,14 +123,14 @@ def configuration(forward: str, directory: Path, workers: int) -> str:
 
 
 class Soak:
-    """One way of forwarding at work and under load; a context manager, which leaves nothing."""
+    """One forward method under load; a context manager, which removes everything."""
 
     def __init__(self, forward: str, transfers: int, choice: random.Random) -> None:
         self._forward = forward
         self._transfers = transfers
         self._choice = choice
         self._left = contextlib.ExitStack()
-        self._blows: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
         self._proxied = forward == "proxy"
         self._ended = self._lost = 0
 
@@ -141,7 +150,7 @@ class Soak:
         self._left.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.chmod(0o755)
         (directory / "empty").mkdir()
-        direct = self._forward == "dsr"
+        direct = self._forward.startswith("dsr")
         plan = Plan(backends=BACKENDS, direct=direct)
         self.network = net = self._left.enter_context(Topology(plan))
         for number, backend in enumerate(net.backends, 1):
@@ -170,11 +179,11 @@ class Soak:
         self._opened = self._word()["open"]
 
     def run(self, seconds: float) -> Outcome:
-        """Deal blows for ``seconds``, then see what is left."""
-        blows = self._order()
+        """Inject faults for ``seconds``, then count the flows."""
+        faults = self._order()
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self._deal(*next(blows))
+            self._inject(*next(faults))
             time.sleep(BREATH)
         self._ask("")
         while "flows" not in (word := self._word()):
@@ -183,11 +192,11 @@ class Soak:
         if self._proxied:
             open_ = sum(row["open"] for row in flows)
             flows = [{"kind": "of others", "family": "4/6", "open": open_, "lost": self._lost}]
-        return Outcome(flows, why, self._blows, self._ended)
+        return Outcome(flows, why, self._faults, self._ended)
 
     @property
     def opened(self) -> int:
-        """Flows that were established before the first blow."""
+        """Flows that were established before the first fault."""
         return int(self._opened)
 
     def log(self) -> str:
@@ -195,7 +204,7 @@ class Soak:
         return self._balancer.log()
 
     def _order(self) -> Iterator[tuple[str, signal.Signals]]:
-        """Every process by each signal, in an order of chance, again and again."""
+        """Each process with each signal, in random order, again and again."""
         while True:
             names = [name for name in self._processes() if name != "supervisor"]
             every = [
@@ -206,11 +215,11 @@ class Soak:
             self._choice.shuffle(every)
             yield from every
 
-    def _deal(self, name: str, number: signal.Signals) -> None:
+    def _inject(self, name: str, number: signal.Signals) -> None:
         pid = self._processes().get(name)
         if pid is None:
             return
-        self._blows[f"{name} {number.name}"] += 1
+        self._faults[f"{name} {number.name}"] += 1
         carried = self._carried(None if name == "supervisor" else pid) if self._proxied else 0
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -222,15 +231,17 @@ class Soak:
             wait_until(lambda: self._processes().get(name, pid) != pid, f"{name} is replaced")
         self._await_all()
         if self._proxied:
-            self._reckon(carried)
+            self._count_ended(carried)
 
     def _carried(self, pid: int | None) -> int:
         """How many connections end with the process ``pid``, or with the daemon."""
         rows = self._workers() or []
         return sum(row.get("active") or 0 for row in rows if pid in (None, row["pid"]))
 
-    def _reckon(self, carried: int) -> None:
-        """Count who has ended since the last blow; more than ``carried`` are those of others."""
+    def _count_ended(self, carried: int) -> None:
+        """Count the flows that ended since the last fault; any beyond ``carried`` are those of
+        other processes.
+        """
         wait_until(lambda: self._count()["open"] == self.opened, "all are connected again")
         ended = self._count()["ended"]
         self._lost += max(0, ended - self._ended - carried)
@@ -244,8 +255,8 @@ class Soak:
         return word
 
     def _restart(self) -> None:
-        """Restart as systemd does: kill what is left of the old daemon, and start a new one after a
-        pause.
+        """Restart as systemd does: kill the remaining processes of the old daemon, and start a new
+        one after a pause.
         """
         left = list(self._processes().values())
         with contextlib.suppress(PlatformError):
@@ -317,15 +328,15 @@ def _ends(*arguments: object) -> list[str]:
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Wait for ``condition``; raises ``PlatformError`` when it does not come true in time."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while not condition():
         if time.monotonic() > until:
-            raise PlatformError(f"not within {PATIENCE:g} s: {what}")
+            raise PlatformError(f"not within {TIMEOUT:g} s: {what}")
         time.sleep(0.05)
 
 
 def table(outcomes: dict[str, Outcome]) -> Sequence[str]:
-    """A line a kind of flow, and what was done to the processes."""
+    """A line per kind of flow, and the injected faults."""
     lines = [f"{'forward':<8} {'flow':<9} {'family':<6} {'open':>5} {'lost':>5}"]
     for forward, outcome in outcomes.items():
         lines += [
@@ -335,8 +346,8 @@ def table(outcomes: dict[str, Outcome]) -> Sequence[str]:
         lines += [f"{forward}: {count} lost: {why}" for why, count in outcome.why.items()]
         if outcome.ended:
             lines.append(f"{forward}: {outcome.ended} connections ended with who carried them")
-        dealt = ", ".join(f"{name} {count}" for name, count in sorted(outcome.blows.items()))
-        lines.append(f"{forward}: {outcome.blows.total()} blows: {dealt}")
+        injected = ", ".join(f"{name} {count}" for name, count in sorted(outcome.faults.items()))
+        lines.append(f"{forward}: {outcome.faults.total()} faults: {injected}")
     total = sum(outcome.lost for outcome in outcomes.values())
     return [*lines, f"{total} established flows lost"]
 
@@ -345,7 +356,7 @@ def table(outcomes: dict[str, Outcome]) -> Sequence[str]:
 @click.argument("minutes", type=click.FloatRange(0, min_open=True))
 @click.option("--only", default=",".join(FORWARDS), show_default=True, metavar="FORWARD,…")
 @click.option("--transfers", type=click.IntRange(2), default=200, show_default=True)
-@click.option("--seed", type=int, help="Of the order of blows; printed, drawn when not given.")
+@click.option("--seed", type=int, help="Of the order of faults; printed, drawn when not given.")
 def soak(minutes: float, only: str, transfers: int, seed: int | None) -> None:
     """Kill and stop every process at random for MINUTES a way of forwarding, under load."""
     if os.geteuid() != 0:

@@ -1,20 +1,19 @@
 """Both ends of the soak (``bench.soak``): long transfers, an interactive echo, datagrams.
 
 ``python -m bench.soak_ends serve NAME PORT ADDRESS…`` answers in a backend: a connection that
-begins with ``stream`` is sent numbers for ever, one that begins with ``echo`` gets back what it
-sends; a datagram is answered with NAME and the datagram.
+begins with ``stream`` is sent numbers for ever; one that begins with ``echo`` is echoed; a datagram
+is answered with NAME and the datagram.
 
 ``python -m bench.soak_ends load TRANSFERS PORT KINDS VIP…`` opens the flows in the client, over all
 VIPs in turn, prints ``{"open": N}`` once all are established, and every second how many were lost.
-After an empty line of input it waits until each flow has carried something again, SETTLE seconds at
-most, and prints the result: what was lost, by kind, and why.
+After an empty line of input it waits until each flow has received data again, at most SETTLE
+seconds, and prints the lost flows by kind, with reasons.
 
-``… again TRANSFERS PORT KINDS VIP…`` opens a connection that is lost once more. To each line
-``count`` it says ``{"ended": N, "open": M}``: how many have ended so far, and how many are
-established now.
+``… again TRANSFERS PORT KINDS VIP…`` opens lost connections again. To each line ``count`` it
+answers ``{"ended": N, "open": M}``: how many have ended so far, and how many are established now.
 
-Rules: standard library only. A flow is lost when it is reset or closed, brings what it should not,
-or carries nothing any more; a datagram's flow when another backend answers it.
+Rules: standard library only. A flow is lost if it is reset or closed, or receives wrong data or
+none; a UDP flow also if another backend answers.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ PIECE: Final = 4096
 PAUSE: Final = 0.25
 #: seconds between two lines of an interactive connection, and two datagrams of a flow
 KEYSTROKE: Final = 0.1
-#: seconds that flows have to carry something again when nothing disturbs them any more
+#: seconds within which flows must receive data again after the last fault
 SETTLE: Final = 60.0
 _NUMBER: Final = struct.Struct("!Q")
 
@@ -45,7 +44,7 @@ def numbers(first: int, count: int) -> bytes:
 
 
 def say(line: str) -> None:
-    """One line of output, now."""
+    """Print one line at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -83,7 +82,7 @@ async def serve(name: str, port: int, addresses: list[str]) -> None:
 
 @dataclass(slots=True)
 class Flow:
-    """One flow: when it carried something last, and why it is lost."""
+    """One flow: the time of its last data, and the reason if it is lost."""
 
     kind: str
     family: int
@@ -127,7 +126,7 @@ class Load:
         return sum(bool(flow.lost) for flow in self.flows)
 
     def result(self) -> dict[str, Any]:
-        """What became of them."""
+        """The result: flows by outcome."""
         flows = []
         for kind, family in sorted({(flow.kind, flow.family) for flow in self.flows}):
             of = [flow for flow in self.flows if (flow.kind, flow.family) == (kind, family)]
@@ -138,7 +137,7 @@ class Load:
 
 
 async def connection(flow: Flow, vip: str, port: int) -> None:
-    """A transfer, or lines and their echo; raises what loses it."""
+    """A transfer, or lines and their echo; raises if it is lost."""
     reader, writer = await asyncio.wait_for(asyncio.open_connection(vip, port), 30)
     writer.write(b"stream\n" if flow.kind == "transfer" else b"echo\n")
     at = 0
@@ -161,7 +160,7 @@ async def connection(flow: Flow, vip: str, port: int) -> None:
 
 
 class Answers(asyncio.DatagramProtocol):
-    """Takes the answers of one flow of datagrams."""
+    """Receives the answers of one UDP flow."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow

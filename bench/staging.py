@@ -1,6 +1,7 @@
-"""A stage with a peer that answers on it, for as long as a block lasts.
+"""A stage with a peer that answers on it, for the duration of a block.
 
-Rules: building and removing are not torn by Ctrl-C; what was built goes with the block.
+Rules: Ctrl-C does not interrupt building and removing; the stage is removed at the end of the
+block.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ def staged(
 ) -> Iterator[Stage]:
     """A stage of its own, ``prepare``\\ d, on which ``peer`` answers.
 
-    Raises ``ParagliderError`` where the peer does not start or answer.
+    Raises ``ParagliderError`` if the peer does not start or answer.
     """
     prefix = topology.new_prefix()
     with tempfile.TemporaryDirectory(prefix=f"paraglider-bench-{prefix}-") as name:
-        stage = Stage(prefix, Path(name) / "stage", direct=peer.direct)
+        stage = Stage(prefix, Path(name) / "stage", direct=peer.direct, far=peer.far)
         try:
             with interrupts.deferred():
                 stage.build()

@@ -1,14 +1,14 @@
-"""Whether the rate of the first minute is the rate of the tenth.
+"""Compares the rate of the last minute with that of the first.
 
 ``python -m bench.steady [--minutes N] [--only nat,offload] [--queries RATE]`` runs wrk with a new
-connection for every request at full speed, with default settings, and DNS queries at a steady rate
-beside it, each from a port of its own, and prints a line for each minute and forward: connections a
-second, the share of the first minute's, failures, queries asked and answered. Before each minute
-the kernel's own DNAT carries the same load for a few seconds: what the machine gives then.
+connection per request at full speed, with default settings, and DNS queries at a constant rate
+beside it, each from its own port, and prints a line per minute and forward method: connections a
+second, relative to the first minute, failures, queries asked and answered. Before each minute
+kernel DNAT carries the same load for a few seconds, to measure the machine's present speed.
 
-Rules: the real set-up and the real daemon, dnsmasq and nginx, in namespaces of its own that go
-with it. The exit code is 1 where the last minute's rate is under SHARE of the first's, also as a
-ratio to DNAT's of its time, or a query has no answer.
+Rules: the real set-up and the real daemon, dnsmasq and nginx, in namespaces that are removed at the
+end. The exit code is 1 if the last minute's rate is under SHARE of the first's, also as a ratio to
+DNAT's, or if a query has no answer.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.interrupts import Interrupts
 
-#: of the first minute's rate, that the last minute must have
+#: the least rate of the last minute, as a share of the first minute's
 SHARE: Final = 0.95
 MINUTE: Final = 60
-#: how long kernel DNAT is asked before each minute
+#: seconds of kernel DNAT before each minute
 PEER_SECONDS: Final = 8
 FORWARDS: Final = ("nat", "offload")
 _GRACE: Final = 30.0
@@ -58,7 +58,7 @@ class Minute:
 
 
 def verdict(minutes: list[Minute]) -> str:
-    """What is wrong with ``minutes``; empty where nothing is."""
+    """The faults in ``minutes``; empty if there are none."""
     faults = []
     first, last = minutes[0], minutes[-1]
     share = last.rate / first.rate if first.rate else 0.0
@@ -110,11 +110,12 @@ class Defaults(Peer):
             )
         text = configuration(self.name, stage.directory)
         self._balancer = LabBalancer(stage.topology.balancer, stage.directory, text)
+        stage.after.callback(self._balancer.release_pins)
         self._balancer.set_up()
         self._balancer.start()
 
     def trouble(self) -> list[str]:
-        """What the daemon's log says of errors."""
+        """The errors in the daemon's log."""
         return [] if self._balancer is None else self._balancer.trouble()
 
 
@@ -148,7 +149,7 @@ def measure(stage: Stage, peer: Stage, queries: float) -> Minute:
 
 
 def line(forward: str, minutes: list[Minute]) -> str:
-    """What is printed of the last one of ``minutes``."""
+    """The line of the last one of ``minutes``."""
     minute, first = minutes[-1], minutes[0]
     share = minute.rate / first.rate if first.rate else 0.0
     machine = minute.peer / first.peer if first.peer else 0.0

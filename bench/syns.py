@@ -1,16 +1,15 @@
-"""A flood of SYNs or of datagrams, as fast as a program in C would send it; run as a program in a
-namespace.
+"""A flood of SYNs or datagrams at the speed of a C program; run as a program in a namespace.
 
 ::
 
     python bench/syns.py DEVICE HARDWARE VIP PORT COUNT RATE [tcp|udp [NETWORK]]
 
-Sends COUNT segments with SYN alone (tcp), or datagrams (udp), to VIP and PORT, out of DEVICE to the
-hardware address HARDWARE, RATE a second (0: as fast as it goes), each from another address of
-NETWORK and another port, and prints how many were sent and in how many seconds; SIGTERM ends it
-sooner. They are made ahead of time, and then it prints ``sending``; they go out 64 with one system
-call (sendmmsg on a packet socket), and those that go out again have another port.
-Rules: standard library only; at most ``MOST`` packets are sent, whatever is asked for.
+Sends COUNT SYN segments (tcp) or datagrams (udp) to VIP and PORT, out of DEVICE to the hardware
+address HARDWARE, RATE a second (0: at full speed), each from another address of NETWORK and another
+port, and prints how many were sent in how many seconds; SIGTERM ends it early. The packets are
+built first, then it prints ``sending``; 64 packets are sent per system call (sendmmsg on a packet
+socket), and repeated ones have another port.
+Rules: standard library only; at most ``MOST`` packets are sent.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from collections.abc import Sequence
 MOST = 5_000_000
 #: networks for benchmarks (RFC 2544) and for documentation (RFC 3849)
 NETWORKS = {4: "198.18.0.0/15", 6: "2001:db8:f::/64"}
-#: packets that are made; more than that many go out again from other ports
+#: most packets that are built; further ones repeat them from other ports
 DIFFERENT = 32768
 _AT_ONCE = 64
 _SENDER = bytes((2, 0, 0, 0, 0, 1))  # locally administered: a bridge drops frames from 0
@@ -63,8 +62,8 @@ def checksum(data: bytes) -> int:
 
 
 def syn(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
-    """An IP packet with a segment that has SYN alone and a maximum segment size; ``noise`` is its
-    sequence number.
+    """An IP packet with a SYN segment and a maximum segment size option; ``noise`` is its sequence
+    number.
     """
     tcp = struct.pack("!HHIIBBHHHBBH", sport, port, noise, 0, 6 << 4, 2, 64240, 0, 0, 2, 4, 1460)
     return _packet(source, vip, 6, tcp, 16)
@@ -89,7 +88,7 @@ def _packet(source: bytes, vip: bytes, protocol: int, inner: bytes, at: int) -> 
     return head + inner[:at] + value.to_bytes(2, "big") + inner[at + 2 :]
 
 
-#: what a flood may be of: what makes a packet, and where in its header stands what may be anything
+#: the kinds of floods: the function that builds a packet, and the offset of its variable field
 KINDS = {"tcp": (syn, 6), "udp": (datagram, 10)}
 
 
@@ -116,11 +115,11 @@ def frames(
     ]
 
 
-def move_on(arena: bytearray, header: int, noise: int) -> None:
-    """Give the packet in ``arena`` whose transport header is at ``header`` another source port.
+def change_port(arena: bytearray, header: int, noise: int) -> None:
+    """Change the source port of the packet in ``arena`` whose transport header is at ``header``.
 
-    Its checksum stays right: the 16 bits at ``noise`` of the header become as much less, in one's
-    complement.
+    The checksum stays valid: the 16 bits at ``noise`` of the header are decreased by as much, in
+    one's complement.
     """
     sport, other = _PAIR(arena, header)[0], _PAIR(arena, header + noise)[0]
     port = 1024 + (sport - 1024 + _STEP) % (65536 - 1024)
@@ -160,7 +159,7 @@ def flood(
             room = min(_AT_ONCE, len(made) - at, count - sent)
             if sent >= len(made):
                 for number in range(at, at + room):
-                    move_on(arena, number * length + header, noise)
+                    change_port(arena, number * length + header, noise)
             got = libc.sendmmsg(wire.fileno(), ctypes.c_void_p(first + at * size), room, 0)
             if got < 0 and ctypes.get_errno() not in (errno.ENOBUFS, errno.EAGAIN, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "sendmmsg")

@@ -1,28 +1,33 @@
-"""What all tests share: properties draw the same examples every time; without root, tests marked
-``root`` are skipped, with the reason; and a terminal to run a program in.
+"""Fixtures of all tests.
 
+Properties draw the same examples every time; without root, tests marked ``root`` are skipped, with
+the reason; each process has mounts of its own (``mounts``); and a terminal to run a program in.
 ``scripts/test --hypothesis-profile=explore`` draws other examples at every run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import select
 import struct
 import subprocess
+import sys
 import termios
-import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from pyroute2 import netns
 
 import paraglider.forward.registry  # noqa: F401 the model knows the methods from here on
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
+
+# With --import-mode=importlib the tests find no module beside them, such as ``waiting``.
+sys.path.insert(0, str(Path(__file__).parent))
 
 # Explored on purpose, not by whoever happens to run the tests: a run says the same of one tree
 # each time, and no example has a time to keep on a machine that others use too.
@@ -32,12 +37,17 @@ settings.load_profile("repeatable")
 
 #: folders whose files take long
 _LONG = ("net", "tests")
+_LONG_TIMEOUT = 400  # seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root when there is none; where processes share the files, begin with those
-    that take long, networks and documents, so that all processes end together.
+    """Skip tests that need root without it; if processes share the files, run slow ones first,
+    networks and documents, so that all processes end together. These have more time to end: on a
+    machine that others use too they take several times as long.
     """
+    for item in items:
+        if item.path.parent.name in _LONG and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONG_TIMEOUT))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.path.parent.name not in _LONG)
     if os.geteuid() == 0:
@@ -48,14 +58,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_mounts() -> None:
+    """Other runs on this host change nothing that these tests see; killed ones leave nothing."""
+    if os.geteuid() == 0:
+        from mounts import end_orphans, isolate, watch
+
+        end_orphans()
+        watch()
+        with contextlib.suppress(PermissionError):  # root of a container, which has no networks
+            isolate()
+
+
 _ESCAPE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
 
 
 class Screen:
-    """``command`` in a terminal of its own, and what is to be seen there.
-
-    ``lines`` are those of the last frame, ``said`` is what was written outside of frames; ``taken``
-    tells whether the program has the terminal's other screen, ``cursor`` whether it shows one.
+    """``command`` in a terminal, and its screen. ``lines`` are those of the last screen, ``said``
+    is the output outside of screens; ``taken`` is true while the alternate screen is used,
+    ``cursor`` while it is visible.
     """
 
     def __init__(self, command: Sequence[str], columns: int = 80, rows: int = 24) -> None:
@@ -83,7 +104,7 @@ class Screen:
         return termios.tcgetattr(self._theirs)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Somebody pulls at the window."""
+        """Change the size of the window."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def press(self, keys: str) -> None:
@@ -91,12 +112,17 @@ class Screen:
         os.write(self._ours, keys.encode())
 
     def until(self, true: Callable[[], object]) -> None:
-        """Look at the screen until it is so."""
-        deadline = time.monotonic() + 30
-        while not true():
-            assert time.monotonic() < deadline, (self.lines, self.said)
+        """Read the screen until the condition holds."""
+        from waiting import wait_until
+
+        def reads() -> bool:
+            if true():
+                return True
             if select.select([self._ours], [], [], 0.05)[0]:
                 self._take(os.read(self._ours, 1 << 16).decode(errors="replace"))
+            return False
+
+        wait_until(reads, lambda: (self.lines, self.said))
 
     def end(self) -> int:
         """The program's exit code; all that it wrote has been taken."""
@@ -153,13 +179,10 @@ def in_terminal() -> Iterator[Callable[..., Screen]]:
 
 @pytest.fixture
 def inside() -> Iterator[Namespace]:
-    """A network namespace of its own, with loopback and one veth pair, that the test runs in."""
+    """A network namespace with loopback and one veth pair, in which the test runs."""
     with Namespace(f"{new_prefix()}-host") as namespace:
         namespace.ip(
             "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up"
         )
-        netns.pushns(namespace.name)
-        try:
+        with namespace.entered():
             yield namespace
-        finally:
-            netns.popns()

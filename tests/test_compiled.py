@@ -1,4 +1,4 @@
-"""Which modules run compiled: all where they were built and are fresh, else none."""
+"""Compiled modules: all if they were built and are up to date, otherwise none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_list_of_the_build() -> None:
 
 
 def loaded_from(module: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Where a fresh interpreter loads ``module`` from, with ``environment`` on top of ours."""
+    """The file from which a new interpreter loads ``module``, with ``environment`` added."""
     clean = {name: value for name, value in os.environ.items() if name != _compiled.PURE}
     return subprocess.run(
         [sys.executable, "-c", TELL, module],
@@ -51,13 +51,13 @@ def loaded_from(module: str, **environment: str) -> subprocess.CompletedProcess[
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 @pytest.mark.parametrize("module", MODULES)
 def test_the_packet_path_is_compiled(module: str) -> None:
-    """Where a compiler is, scripts/bootstrap has compiled every module of the list."""
+    """With a compiler, scripts/bootstrap has compiled every module of the list."""
     assert loaded_from(module).stdout.strip().endswith(EXTENSION_SUFFIXES[0])
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if "._" not in m])
 def test_pure_means_interpreted(module: str) -> None:
-    """With PARAGLIDER_PURE every module runs from its source."""
+    """With PARAGLIDER_PURE every module is loaded from its source."""
     assert loaded_from(module, PARAGLIDER_PURE="1").stdout.strip().endswith(".py")
 
 
@@ -67,15 +67,15 @@ def test_what_exists_only_compiled_is_absent_when_pure() -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_this_run_is_what_it_says() -> None:
-    """The tests run the build that the environment asks for, and not the other by accident."""
+def test_this_run_uses_the_selected_build() -> None:
+    """The tests run the build that the environment selects."""
     nat = importlib.import_module("paraglider.forward.nat.datapath")
     pure = bool(os.environ.get(_compiled.PURE)) or shutil.which("cc") is None
     assert Path(str(nat.__file__)).suffix == (".py" if pure else ".so")
 
 
 def test_an_edited_source_is_stale(tmp_path: Path) -> None:
-    """A source, or its types, newer than what was compiled from it make all run interpreted."""
+    """If a source or its types are newer than the compiled module, all run interpreted."""
     compiled = tmp_path / f"hot{EXTENSION_SUFFIXES[0]}"
     source, types = tmp_path / "hot.py", tmp_path / "hot.pxd"
     for file, age in ((compiled, 1000), (source, 1001), (types, 1004)):
@@ -89,7 +89,7 @@ def test_an_edited_source_is_stale(tmp_path: Path) -> None:
 
 
 def test_a_stale_package_gets_the_finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``choose`` puts the finder of sources first, and only where it must."""
+    """``choose`` installs the finder of sources only if needed."""
     monkeypatch.delenv(_compiled.PURE, raising=False)
     monkeypatch.setattr(sys, "meta_path", [])
     _compiled.choose(tmp_path)

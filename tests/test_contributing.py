@@ -1,8 +1,8 @@
-"""The recipes of CONTRIBUTING.md are followed to the letter, in a copy of the package.
+"""The recipes of CONTRIBUTING.md are followed literally, in a copy of the package.
 
 A block of `python` in a recipe begins with a comment that names its file; each is written there,
-and nothing else is edited. Then the new strategy or probe must be known everywhere, in the
-compiled and in the interpreted build.
+and nothing else is edited. Then the new strategy or probe must work, in the compiled and in the
+interpreted build.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def blocks(heading: str) -> dict[str, str]:
 
 
 class Copy:
-    """A copy of the package with what a recipe adds to it."""
+    """A copy of the package with the files of a recipe."""
 
     def __init__(self, home: Path, heading: str, build: str) -> None:
         self.home = home
@@ -71,7 +71,7 @@ class Copy:
             (home / path).write_text(text)
 
     def python(self, *arguments: str) -> str:
-        """What Python prints with ``arguments``, where it imports the copy."""
+        """The output of Python with ``arguments``, importing the copy."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.home,
@@ -96,7 +96,7 @@ def build(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_strategy_is_added_by_its_recipe(tmp_path: Path, build: str) -> None:
-    """`check`, the schema, `explain` and `-D` know it by its one file, which passes its test."""
+    """`check`, the schema, `explain` and `-D` have it by its one file, which passes its test."""
     copy = Copy(tmp_path, "Add a strategy", build)
     copy.config("strategy: p2c\n    strategy_parameters: {draws: 3}")
     assert "strategy=p2c" in (said := copy.python("-m", "paraglider", "check", "-c", "c"))
@@ -146,7 +146,7 @@ asyncio.run(main())
 
 
 def test_a_probe_is_added_by_its_recipe(tmp_path: Path, build: str) -> None:
-    """`check` and the schema know it by its one file, the monitor runs it and reports its codes."""
+    """`check` and the schema have it by its one file, the monitor runs it and reports its codes."""
     copy = Copy(tmp_path, "Add a probe", build)
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True
@@ -164,7 +164,12 @@ def test_a_probe_is_added_by_its_recipe(tmp_path: Path, build: str) -> None:
         finally:
             server.kill()
     (copy.home / "tests/health").mkdir(exist_ok=True)
-    for shared in ("tests/conftest.py", "tests/health/conftest.py", "pyproject.toml"):
+    for shared in (
+        "tests/conftest.py",
+        "tests/mounts.py",
+        "tests/health/conftest.py",
+        "pyproject.toml",
+    ):
         shutil.copy(ROOT / shared, copy.home / shared)
     tests = [path for path in blocks("Add a probe") if path.startswith("tests/")]
     copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)

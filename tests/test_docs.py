@@ -1,9 +1,9 @@
-"""Every command that a document shows: run here, or by another test, or with a reason why not.
+"""Every command in a document: run here, run by another test, or listed with a reason.
 
-A command is a line of a fenced block of `sh`, a line after ``$`` of one of `console` (what follows
-is what it must print, where ``...`` stands for anything), or, below ``<!-- run: column 2 -->``,
-what stands in ticks in that column of a table. They are pasted into a shell in the namespace of
-the balancer of a network: ``paraglider`` without a command, which would not end, until it serves.
+A command is a line of a fenced block of `sh`, a line after ``$`` of one of `console` (the following
+lines are its expected output, ``...`` matches anything), or, below ``<!-- run: column 2 -->``, the
+text in ticks in that column of a table. They are pasted into a shell in the namespace of the
+balancer of a network: ``paraglider`` without a command, which would not end, until it is ready.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import prctl
 import pytest
 import yaml
+from waiting import wait_until
 
 from paraglider.host.seccomp import ROLES
 from paraglider.lab.balancer import READY, STOP_TIMEOUT, start_backend
@@ -50,6 +50,9 @@ NOT_HERE = {
         "sudo scripts/bootstrap --test": "it has made what this test runs in",
         "scripts/lint": "it runs beside this test",
         "sudo scripts/test": "it runs this test",
+    },
+    "docs/carrier.md": {
+        "paraglider carrier": "tests/net/test_carrier_life.py::test_flows_need_no_daemon",
     },
     "docs/direct.md": {
         "#!/bin/sh": "tests/test_docs_direct.py::test_the_script_that_is_shown_is_printed",
@@ -82,18 +85,27 @@ NOT_HERE = {
         ),
         "(umask 077;": "it would leave a file in /etc",
     },
+    "docs/tunnel.md": {
+        "ip link add name ipip": (
+            "tests/test_docs_tunnel.py::test_the_commands_of_the_devices_are_printed"
+        ),
+        "sudo paraglider backend-setup web": "tests/net/test_tunnel.py::test_long_transfers",
+    },
     "docs/static.md": {
         "$ sudo paraglider show": "tests/net/test_static.py::test_show_for_a_terminal",
     },
 }
 
 #: pages whose commands are for a balancer that runs; on the others they make one
-RUNNING = {"docs/operations.md", "docs/control.md", "docs/metrics.md", "docs/stats.md"}
+RUNNING = {
+    *("docs/operations.md", "docs/control.md", "docs/metrics.md", "docs/stats.md"),
+    "docs/carrier.md",
+}
 
 
 @dataclass(frozen=True)
 class Block:
-    """Commands that are shown together; with ``expected``, each with what it prints."""
+    """Commands that are shown together; with ``expected``, each with its output."""
 
     page: str
     commands: tuple[str, ...]
@@ -112,7 +124,7 @@ class Block:
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """Those of one page, in their order; of a table each command is a block."""
+    """The blocks of one page, in order; each command of a table is a block."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for kind, body in FENCED.findall(text):
         if kind == "sh":
@@ -131,7 +143,7 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
 class Room:
-    """The balancer of a network, with a /run/paraglider of its own, where commands are pasted."""
+    """The balancer of a network, with its own /run/paraglider, where commands are pasted."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.directory = directory
@@ -157,7 +169,7 @@ class Room:
         return [*self._enter, "bash", "-euo", "pipefail", "-c", inside]
 
     def paste(self, text: str) -> str:
-        """Run it to its end, which must be a good one; what it prints."""
+        """Run it to its end; its exit code must be 0. Returns its output."""
         done = subprocess.run(
             self.command(text),
             env=self.environment,
@@ -176,11 +188,10 @@ class Room:
             daemon = subprocess.Popen(
                 self.command(f"exec {text}"), env=self.environment, stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 30
-        while not READY.search(log.read_text()):
-            assert daemon.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+        wait_until(
+            lambda: READY.search(log.read_text()) or daemon.poll() is not None, log.read_text
+        )
+        assert daemon.poll() is None, log.read_text()
         return daemon
 
     def end(self, daemon: subprocess.Popen[bytes]) -> None:
@@ -200,7 +211,7 @@ class Room:
             self.paste(block.commands[0])
 
     def one(self, command: str, expected: str) -> None:
-        """Paste one command and compare what it prints with what the page says, if it does."""
+        """Paste one command and compare its output with the page's, if it shows any."""
         if DAEMON.fullmatch(bare(command)):
             self.end(self.balance(bare(command)))
             return
@@ -216,7 +227,7 @@ def bare(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Topology]:
-    """One network for all; what a page sets up there goes with it."""
+    """One network for all; the set-ups of a page end with it."""
     made = Topology(Plan())
     for number, backend in enumerate(made.backends, 1):
         start_backend(backend, f"backend{number}")
@@ -226,7 +237,7 @@ def network() -> Iterator[Topology]:
 
 @pytest.fixture(scope="module")
 def running(network: Topology, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    """A balancer at work, with a process of every kind; its service `web` is nat's."""
+    """A running balancer, with a process of every kind; its service `web` uses nat."""
     room = Room(network.balancer, tmp_path_factory.mktemp("running"))
     web = {
         "name": "web",
@@ -280,7 +291,7 @@ def fresh(tmp_path: Path) -> Iterator[Callable[[Block], Room]]:
 
 
 def test_the_pages_have_commands() -> None:
-    """They are found, and no block of them in a way that is not looked at."""
+    """Blocks are found, and all are of a known kind."""
     assert len(BLOCKS) > 40
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -304,13 +315,13 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """What a heading is linked by: its letters, digits and dashes, spaces as dashes."""
+    """The anchor of a heading: its letters, digits and dashes, with dashes for spaces."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in headings}
 
 
 def test_every_reason_is_of_a_block_and_true() -> None:
-    """None is left over, and the tests that they name exist."""
+    """No reason is unused, and the tests that they name exist."""
     for page, reasons in NOT_HERE.items():
         used = {block.reason for block in BLOCKS if block.page == page}
         assert set(reasons.values()) <= used
@@ -332,7 +343,7 @@ def test_the_drawing_has_every_process() -> None:
 
 
 @pytest.mark.root
-def test_the_processes_may_do_what_security_says(running: Room) -> None:
+def test_the_rights_of_processes_are_those_of_the_page(running: Room) -> None:
     """The page's table has every process, with its user, its root directory and its rights."""
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     match = re.search(r"^<!-- processes -->\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)
@@ -367,7 +378,7 @@ def test_the_processes_may_do_what_security_says(running: Room) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.reason is None], ids=str)
 def test_commands(block: Block, request: pytest.FixtureRequest) -> None:
-    """They end well, and print what the page says they do."""
+    """Their exit codes are 0, and their output is the page's."""
     if block.page in RUNNING:
         request.getfixturevalue("running").take(block)
     else:

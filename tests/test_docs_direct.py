@@ -15,9 +15,8 @@ SHOWN = re.compile(
 
 
 def test_the_script_that_is_shown_is_printed() -> None:
-    """The page has what the command prints for its example file.
-
-    ``UPDATE_GOLDEN=1`` writes it into the page.
+    """The page has the command's output for its example file. ``UPDATE_GOLDEN=1`` writes it into
+    the page.
     """
     page = ROOT / "docs" / "direct.md"
     text = page.read_text(encoding="utf-8")

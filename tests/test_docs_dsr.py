@@ -1,4 +1,4 @@
-"""docs/dsr.md: what it shows is printed, its file is valid, its numbers are right."""
+"""docs/dsr.md: its outputs are printed, its file is valid, its numbers are right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLE = ROOT / "conf" / "dsr.conf"
 
 
 def test_the_example_is_valid() -> None:
-    """The one on the page, and the file that it speaks of: all by dsr, both families, any."""
+    """The file on the page, and the file that it names: dsr only, both families, any."""
     match = re.search(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert match is not None
     (service,) = parse(match[1], "dsr.md").config.services
@@ -31,7 +31,7 @@ def test_the_example_is_valid() -> None:
 
 
 def test_the_commands_that_are_shown_are_printed() -> None:
-    """Those for one VIP and one backend are among those of the set-up's dry run."""
+    """Those for one VIP and one backend are in the set-up's dry run."""
     match = re.search(r"<!-- dry-run -->\n```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert match is not None
     shown = [line for line in match[1].splitlines() if line.startswith("ip ")]
@@ -42,7 +42,7 @@ def test_the_commands_that_are_shown_are_printed() -> None:
 
 
 def test_what_a_backend_gets_is_printed() -> None:
-    """Of the script on the page, what does not depend on the parameters that this host has."""
+    """The parts of the script on the page that do not depend on this host's parameters."""
     command = [sys.executable, "-m", "paraglider", "backend-setup", "web"]
     options = ["-c", str(EXAMPLE), "--backend", "10.0.0.1"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)

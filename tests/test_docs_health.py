@@ -41,7 +41,7 @@ def default(model: type[Section], key: str) -> str:
     ],
 )
 def test_keys(model: type[Section], key: str) -> None:
-    """Each key has a row, and where it has a default, that is the model's."""
+    """Each key has a row, with the model's default if it has one."""
     name = f"expect: {key}" if model is Expect else key
     written = [text.strip() for found, text in ROWS if found == name]
     assert written, f"{name} is missing"
@@ -66,7 +66,7 @@ def test_examples() -> None:
 
 
 def test_numbers() -> None:
-    """What the page promises in numbers is what the code does."""
+    """The numbers on the page are those of the code."""
     flat = " ".join(PAGE.split())
     for words in (
         f"falls {rise_and_fall.FALLS} times within {rise_and_fall.PERIOD:g} s",
@@ -79,7 +79,7 @@ def test_numbers() -> None:
     assert rise_and_fall.Thresholds(8, 1, 1).fast == 2
 
 
-def test_slow_start_begins_where_the_page_says() -> None:
+def test_slow_start_is_as_the_page_says() -> None:
     """A backend that came back has a tenth of its weight, beside another's, and one more at each of
     ten steps.
     """

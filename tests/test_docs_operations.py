@@ -1,4 +1,4 @@
-"""docs/operations.md and the pages beside it: what the daemon says to an operator stands there."""
+"""docs/operations.md and the other pages explain the daemon's messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORTEST = 4
 
 
 def pieces(node: ast.expr) -> list[str]:
-    """What of a message is always the same."""
+    """The constant parts of a message."""
     values = node.values if isinstance(node, ast.JoinedStr) else [node]
     texts = [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
     return [text for t in texts if len(text := t.strip(" :;,")) >= SHORTEST]
@@ -48,7 +48,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_warning_of_the_log_is_explained(message: list[str]) -> None:
-    """Every warning and error of the log, by what of it is always the same."""
+    """Every warning and error of the log, by the constant parts of its message."""
     assert [piece for piece in message if piece not in PAGES] == []
 
 

@@ -1,7 +1,6 @@
-"""Every page of docs/: its links lead somewhere, the tests that it names are there, and the
-configurations on it are valid.
+"""Every page of docs/: links, named tests, and configurations are valid.
 
-What a page says beyond that is tested in ``test_docs_NAME.py``.
+The other content of a page is tested in ``test_docs_NAME.py``.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from paraglider.config.load import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-FORWARDS = ("nat", "direct", "offload", "dsr", "proxy", "static", "any")
+FORWARDS = ("nat", "direct", "offload", "dsr", "tunnel", "proxy", "static", "any")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
 @each_page
 def test_links_lead_to_files(page: Path) -> None:
-    """Those to files of the repository; into another page, to one of its headings."""
+    """Links to files of the repository, and to headings of other pages."""
     for target, heading in re.findall(r"\]\(([^)#:\s]*)#?([^)\s:]*)\)", page.read_text("utf-8")):
         file = page.parent / target if target else page
         assert file.exists(), target
@@ -31,7 +30,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """What its headings are called in links, as the usual viewers make it."""
+    """The anchors of its headings, as the usual viewers compute them."""
     lines = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -46,7 +45,7 @@ def test_the_tests_that_are_named_exist(page: Path) -> None:
 
 @each_page
 def test_configurations_are_valid(page: Path) -> None:
-    """Those that are whole: `paraglider check` accepts what a reader copies."""
+    """Complete configurations: `paraglider check` accepts them."""
     blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     for block in blocks:
         if re.search(r"^services:\n", block, re.MULTILINE) and "vip:" in block:

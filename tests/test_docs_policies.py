@@ -1,4 +1,4 @@
-"""docs/policies.md: its policy, its configuration and its command do what the page says."""
+"""docs/policies.md: its policy, its configuration and its command work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_COUNTERS = {"pick", "prepare", "rr", "budget_ms"}  # other words of that tabl
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """The files of the page, where it says, below a directory of the test."""
+    """The files of the page, at their places below a directory of the test."""
     for _, text in BLOCKS:
         head = re.match(rf"# {HOME}/(\S+)\n", text)
         if head is not None:
@@ -62,7 +62,7 @@ def test_twenty_lines(home: Path) -> None:
 def test_the_policy_balances(loaded: LoadedConfig) -> None:
     """Through a balancer: the office on two backends, others on all, the emptier of two drawn."""
     registry = policies.load(loaded)
-    assert policies.begin(registry) == []
+    assert policies.import_all(registry) == []
     path = worker_datapath.build(loaded.config, 0, 0.0, registry)
     (service,) = path.services
     balancer = Balancer(ServiceMap(path.services))
@@ -99,7 +99,7 @@ def test_the_command(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_example_of_the_configuration_is_valid() -> None:
-    """Those without a service get the one of the page; keys and values are taken as they are."""
+    """Those without a service get the page's; keys and values are used unchanged."""
     examples = [text for kind, text in BLOCKS if kind == "yaml"]
     (whole,) = [text for text in examples if text.startswith(f"# {HOME}/paraglider.conf\n")]
     for text in examples:
@@ -107,14 +107,14 @@ def test_every_example_of_the_configuration_is_valid() -> None:
 
 
 def test_the_numbers_of_the_page() -> None:
-    """How often and how long a policy is benched is what the guard does."""
+    """The numbers about benching are those of the guard."""
     assert f"gets the next in turn for {BENCH:.0f} seconds" in PAGE
     assert STRIKES == 5
     assert "five times in a row" in PAGE
 
 
 def test_every_counter_is_explained(loaded: LoadedConfig) -> None:
-    """What the guard counts stands in the table of what may go wrong, but for what went well."""
+    """The guard's counters of faults are in the table."""
     guard = create("offices:Offices", registry=policies.load(loaded))
     assert isinstance(guard, PolicyGuard)
     table = PAGE[PAGE.index("| the policy | the flow | counter |") : PAGE.index("The log says so")]
@@ -122,7 +122,7 @@ def test_every_counter_is_explained(loaded: LoadedConfig) -> None:
 
 
 def test_everything_a_policy_can_read_is_there() -> None:
-    """Each name that the page gives of a flow is one that it has."""
+    """Each attribute of a flow on the page exists."""
     (section,) = re.findall(r"^A flow has (.*?)\n\n", PAGE, re.MULTILINE | re.DOTALL)
     names = set(re.findall(r"`([a-z_]+)`", section)) - {"ipaddress", "tcp", "udp", "icmp"}
     asked = flow("192.168.0.7", 1)
@@ -131,7 +131,7 @@ def test_everything_a_policy_can_read_is_there() -> None:
 
 
 def test_everything_of_a_backend_is_there(loaded: LoadedConfig) -> None:
-    """And so of a backend."""
+    """And of a backend."""
     (section,) = re.findall(r"^A backend has (.*?)\n\n", PAGE, re.MULTILINE | re.DOTALL)
     (backend, *_) = services.make_backends(loaded.config.services[0])
     for name in re.findall(r"`([a-z_]+)`", section):

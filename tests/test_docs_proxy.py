@@ -1,4 +1,4 @@
-"""docs/proxy.md: its example is valid, the messages that it explains are those that are said."""
+"""docs/proxy.md: its example is valid, and the messages that it explains exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAT = " ".join(PAGE.split())
 
 
 def test_the_example_is_valid() -> None:
-    """It is a proxy of TCP, and `paraglider check` finds nothing in it."""
+    """It is a proxy of TCP, and `paraglider check` accepts it."""
     match = re.search(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert match is not None
     (service,) = parse(match[1], "proxy.md").config.services
@@ -26,7 +26,7 @@ def test_the_example_is_valid() -> None:
 
 
 def test_its_numbers_are_the_programs() -> None:
-    """Defaults and bounds are told as they are."""
+    """Defaults and bounds equal those of the code."""
     timeouts = TimeoutsConfig()
     assert f"`timeouts.connect` ({timeouts.connect} s)" in FLAT
     assert f"`timeouts.established` ({timeouts.established:,} s)" in FLAT
@@ -45,6 +45,6 @@ def test_its_numbers_are_the_programs() -> None:
     ],
 )
 def test_the_messages_it_explains_are_said(message: str, file: str) -> None:
-    """Each stands in the page and in the program."""
+    """Each is on the page and in the code."""
     assert message in PAGE
     assert message in (ROOT / "paraglider" / file).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""docs/rfc.md: no requirement is missing, each test that it names exists, each number is told."""
+"""docs/rfc.md: every requirement is there, each named test exists, each number is explained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "rfc.md").read_text(encoding="utf-8")
-METHODS = ["nat", "direct", "offload", "dsr", "proxy", "static"]
+METHODS = ["nat", "direct", "offload", "dsr", "tunnel", "proxy", "static"]
 ANSWER = re.compile(r"(yes|yes but|no|kernel|dropped|–)(?: \[(\d+)\])?")
 #: how many requirements each document has
 REQUIREMENTS = {"RFC 4787": 14, "RFC 5382": 10, "RFC 5508": 11}
@@ -45,7 +45,7 @@ def source(file: str) -> tuple[str, frozenset[str]]:
 
 @each_row
 def test_every_test_exists(title: str, row: list[str]) -> None:
-    """Each row has one at least; of a table of rows, those of the requirement are there."""
+    """Each row has at least one; of a table of rows, those of the requirement exist."""
     named = re.findall(r"`(tests/[^`]+)`", row[-1])
     assert named, f"{title}, {row[0]}: no test"
     for test in named:
@@ -59,14 +59,14 @@ def test_every_test_exists(title: str, row: list[str]) -> None:
 
 @each_row
 def test_every_method_answers(title: str, row: list[str]) -> None:
-    """With a word that the page explains, and for all six ways."""
+    """With a word that the page explains, and for all seven methods."""
     assert len(row) == len(METHODS) + 3, row
     for answer in row[2:-1]:
         assert ANSWER.fullmatch(answer), f"{title}, {row[0]}: {answer}"
 
 
 def test_no_deviation_without_a_reason() -> None:
-    """What is answered by "no" has a number; each number has its reason, and each reason a row."""
+    """Each "no" has a number; each number has its reason, and each reason a row."""
     answers = [cell for _, row in ROWS for cell in row[2:-1]]
     matches = [match for cell in answers if (match := ANSWER.fullmatch(cell))]
     assert all(match[2] for match in matches if match[1] in ("no", "yes but"))
@@ -82,7 +82,7 @@ def test_no_requirement_is_missing(document: str) -> None:
 
 
 def test_every_row_of_the_scripts_is_in_the_page() -> None:
-    """What tests/core/test_rfc.py plays is named by its requirement."""
+    """The scripts of tests/core/test_rfc.py are named by their requirement."""
     text, _ = source("tests/core/test_rfc.py")
     labels = set(re.findall(r'^    \("(\d{4} [^"]+)"', text, re.MULTILINE))
     assert len(labels) >= 10

@@ -64,13 +64,13 @@ def test_check_accepts_the_example(tmp_path: Path, written: bool) -> None:
 
 
 def test_numbers() -> None:
-    """What the page promises in numbers is what the code does."""
+    """The numbers on the page are those of the code."""
     flat = " ".join(PAGE.split())
     for words in (
         f"lists {listing.MOST} backends at most",
         f"after {discovery.LEAST:g} s at least and {discovery.MOST:g} s at most",
         f"up to {discovery.LONGEST_WAIT:g} s",
-        f"waits {dns_lookup.FIRST_PATIENCE:g} s for the DNS",
+        f"waits {dns_lookup.FIRST_TIMEOUT:g} s for the DNS",
     ):
         assert words in flat
     assert (sources.QUIET, sources.REMINDER) == (60, 3600)

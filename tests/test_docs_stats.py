@@ -21,12 +21,12 @@ SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [
 
 @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 def test_the_examples_are_valid(text: str) -> None:
-    """Each is a section that the daemon takes."""
+    """Each is a section that the daemon accepts."""
     assert parse(text + SERVICE, "stats.md").config.stats is not None
 
 
 def test_its_numbers_are_the_programs() -> None:
-    """Bounds are told as they are."""
+    """Bounds equal those of the code."""
     text = " ".join(PAGE.split())
     assert f"{process.MOST} connections at a time, {events.MOST} streams" in text
     assert f"{process.LIFETIME:.0f} seconds for a request" in text

@@ -9,7 +9,7 @@ import paraglider
 
 
 def test_the_module_is_the_command() -> None:
-    """It answers as the console script does, and leaves with its exit code."""
+    """Its output and exit code are those of the console script."""
     command = [sys.executable, "-m", "paraglider"]
     told = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
     assert paraglider.__version__ in told.stdout

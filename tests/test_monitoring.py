@@ -1,4 +1,4 @@
-"""What conf/ has for Prometheus and Grafana: rules that say what they should, a whole dashboard."""
+"""conf/ for Prometheus and Grafana: the alert rules, and a valid dashboard."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ VARIABLES = {"$__rate_interval": "1m", "$instance": ".*", "$service": ".*"}
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What ``promtool ARGUMENTS`` says; it must be content."""
+    """The output of ``promtool ARGUMENTS``, which must succeed."""
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def questions(panels: list[dict[str, Any]]) -> list[str]:
-    """What the panels ask Prometheus."""
+    """The queries of the panels."""
     return [target["expr"] for panel in panels for target in panel.get("targets", ())]
 
 
@@ -38,8 +38,8 @@ def test_the_rules_are_rules() -> None:
     assert "SUCCESS" in promtool("check", "rules", ALERTS)
 
 
-def test_what_the_rules_say() -> None:
-    """Each alert fires where it should, and none where all is well; the test knows all of them."""
+def test_alerts_fire_when_they_should() -> None:
+    """Each alert fires when it should, and none without a problem; the test covers all of them."""
     assert "SUCCESS" in promtool("test", "rules", SAID)
     rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
     told = SAID.read_text(encoding="utf-8")
@@ -68,9 +68,7 @@ def test_the_scrape_in_the_document(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_is_whole() -> None:
-    """Every panel has a title, a number and a place of its own, and a question, but for headings;
-    the questions are such that Prometheus understands.
-    """
+    """Every panel has a title, an id and a position, and except for headings a valid query."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     places = [
         (x, y)
@@ -87,7 +85,7 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
-    """As rules, with a value for each of Grafana's variables, all of its questions are right."""
+    """As rules, with a value for each of Grafana's variables, all queries are valid."""
     asked = questions(json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"])
     rules = []
     for number, expression in enumerate(asked):

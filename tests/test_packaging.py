@@ -1,4 +1,4 @@
-"""The package says the same of itself everywhere, and the scripts can be run from anywhere."""
+"""The package's metadata is consistent, and the scripts run from any directory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import paraglider
+from paraglider import _compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (
@@ -26,7 +27,7 @@ SCRIPTS = (
 
 
 def setup_output(*arguments: str) -> str:
-    """What ``setup.py`` prints, run where nothing but setuptools can be imported."""
+    """The output of ``setup.py``, where only setuptools can be imported."""
     done = subprocess.run(
         [sys.executable, "setup.py", *arguments],
         cwd=ROOT,
@@ -38,7 +39,7 @@ def setup_output(*arguments: str) -> str:
 
 
 def test_version_is_read_without_importing() -> None:
-    """``setup.py`` tells the version of the package, whose dependencies it may not need."""
+    """``setup.py`` prints the version of the package without its dependencies."""
     assert setup_output("--version").splitlines()[-1] == paraglider.__version__
 
 
@@ -66,7 +67,7 @@ def imported_roots(source: str) -> set[str]:
 
 
 def test_what_is_imported_is_required() -> None:
-    """What the package imports from elsewhere is among what ``setup.py`` asks for."""
+    """The package's third-party imports are in ``setup.py``'s requirements."""
     # pydantic pins its own pydantic_core, whose types its errors have.
     projects = {
         "dns": "dnspython",
@@ -106,15 +107,21 @@ def test_bootstrap_refuses_what_it_does_not_know() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.timeout(600)  # it starts hundreds of programs, and nothing promises how fast
 def test_bootstrap_again_changes_nothing() -> None:
-    """Once all is installed, another run says nothing and installs nothing."""
+    """After an installation, another run prints and installs nothing."""
     stamp = ROOT / ".venv" / ".paraglider-stamp"
     before = stamp.stat().st_mtime_ns
+    compiled = _compiled.compiled_files(ROOT / "paraglider")
+    times = [file.stat().st_mtime_ns for file in compiled]
     done = subprocess.run(
         [str(ROOT / "scripts/bootstrap"), "--test"], cwd="/", capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert stamp.stat().st_mtime_ns == before
+    # Git may have touched a source that is the same: the modules are made fresh, not anew.
+    assert _compiled.compiled_files(ROOT / "paraglider") == compiled
+    assert all(file.stat().st_mtime_ns > time for file, time in zip(compiled, times, strict=True))
 
 
 def test_the_license_is_the_one_that_is_said() -> None:
@@ -133,13 +140,49 @@ def test_the_unit_is_locked_in() -> None:
 
 
 def test_the_page_is_part_of_the_package(tmp_path: Path) -> None:
-    """What the stats page serves is installed with it, uPlot's licence too."""
+    """The stats page's files are installed with it, including uPlot's licence."""
     setup_output("-q", "build_py", "--build-lib", str(tmp_path))
     static = Path("paraglider/daemon/web/static")
     built = {path.name for path in (tmp_path / static).iterdir()}
     assert built == {path.name for path in (ROOT / static).iterdir()}
     assert {"index.html", "page.js", "uPlot.iife.min.js", "uPlot.LICENSE.txt"} <= built
     assert "MIT" in (tmp_path / static / "uPlot.LICENSE.txt").read_text()
+
+
+def build_carrier(into: Path, **environment: str) -> str:
+    """What ``setup.py build_bpf`` says on its way to ``into``."""
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_bpf", "--build-lib", str(into)],
+        env={**os.environ, "PARAGLIDER_PURE": "1", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_bpf_programs_are_part_of_the_package(tmp_path: Path) -> None:
+    """A build has their objects, which are the same wherever and whenever they are built, and are
+    those of this clone (else scripts/bootstrap has not been run).
+    """
+    assert build_carrier(tmp_path) == ""
+    for name in ("carrier.bpf.o", "decap.bpf.o"):
+        built = (tmp_path / "paraglider/bpf" / name).read_bytes()
+        assert built[:4] == b"\x7fELF"
+        assert built[18:20] in (b"\xf7\0", b"\0\xf7")  # EM_BPF
+        assert str(ROOT).encode() not in built
+        assert built == (ROOT / "paraglider/bpf" / name).read_bytes()
+
+
+def test_without_a_compiler_there_is_no_carrier(tmp_path: Path) -> None:
+    """A build without clang says so, succeeds, and leaves no object of before."""
+    assert "no clang" in build_carrier(tmp_path, PATH=str(tmp_path))
+    clang = tmp_path / "clang"
+    clang.write_text("#!/bin/sh\nexit 1\n")
+    clang.chmod(0o755)
+    assert "does not build" in build_carrier(tmp_path, PATH=str(tmp_path))
+    assert not list(tmp_path.rglob("*.o"))
 
 
 def test_nothing_of_ours_fixes_the_hash_of_dictionaries() -> None:

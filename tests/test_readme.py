@@ -1,4 +1,4 @@
-"""What the README shows works: its ten-line configuration, and its walk through by hand."""
+"""The README's configuration of ten lines and its walk-through work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from paraglider.lab import namespace
 from paraglider.lab.balancer import READY, STOP_TIMEOUT
@@ -38,7 +38,7 @@ def step(name: str) -> str:
 
 
 def test_the_configuration_has_ten_lines_and_is_valid(tmp_path: Path) -> None:
-    """The configuration is as short as it says, and ``paraglider check`` finds nothing in it."""
+    """The configuration has ten lines, and ``paraglider check`` accepts it."""
     assert len(configuration().splitlines()) == 10
     file = tmp_path / "paraglider.conf"
     file.write_text(configuration(), encoding="utf-8")
@@ -49,7 +49,7 @@ def test_the_configuration_has_ten_lines_and_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_options_shown_exist() -> None:
-    """Each option in the table of commands is one that the command knows."""
+    """Each option in the table of commands exists."""
     for line in re.findall(r"^\| `(paraglider[^`]*)`", README, re.MULTILINE):
         words = line.split("[")[0].split()
         command = [word for word in words if word.replace("-", "").islower()]
@@ -78,7 +78,7 @@ class Walk:
         return ["bash", "-euo", "pipefail", "-c", text]
 
     def take(self, name: str) -> str:
-        """Paste one step; returns what it prints."""
+        """Paste one step; returns its output."""
         done = subprocess.run(
             self.command(step(name)),
             cwd=ROOT if name == "place" else self.directory,
@@ -104,11 +104,11 @@ class Walk:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 20
-        while not READY.search(self.log.read_text()):
-            assert shell.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(
+            lambda: READY.search(self.log.read_text()) or shell.poll() is not None,
+            self.log.read_text,
+        )
+        assert shell.poll() is None, self.log.read_text()
         return shell
 
 

@@ -17,8 +17,9 @@ class Peer(ABC):
 
     ``name`` is what ``--only`` takes, ``title`` what tables say. ``address`` is what the client
     calls, ``backends`` how many of them answer there. ``direct``: they answer past the balancer,
-    by a leg in the client's network. ``cannot`` names the loads that this peer cannot carry, with
-    the reason; ``quick`` tells whether ``--quick`` has it.
+    by a leg in the client's network. ``far``: a router is between the balancer and them. ``cannot``
+    names the loads that this peer cannot carry, with the reason; ``quick`` tells whether
+    ``--quick`` has it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Peer(ABC):
     address: str = VIP
     backends: int = len(BACKENDS)
     direct: bool = False
+    far: bool = False
     quick: bool = True
     cannot: ClassVar[dict[str, str]] = {}
 
@@ -36,6 +38,10 @@ class Peer(ABC):
     @abstractmethod
     def start(self, stage: Stage) -> None:
         """Set up and start; raises ``ParagliderError`` when that fails."""
+
+    def carrier(self) -> str:
+        """What has carried the flows' packets since ``start``; empty if the peer itself did."""
+        return ""
 
     def trouble(self) -> list[str]:
         """Errors that the peer has logged since ``start``."""

@@ -13,6 +13,7 @@ import ipaddress
 import shlex
 import signal
 import sys
+from typing import get_args
 
 import click
 
@@ -28,8 +29,9 @@ from paraglider.host import apply, backend_plan
 from paraglider.host.backend_plan import Role
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root
-from paraglider.host.state import StateFile, in_turn
+from paraglider.host.state import StateFile, wait_for_setup_lock
 from paraglider.host.step import Step
+from paraglider.host.tunnel_plan import Decapsulation
 from paraglider.netfilter.rules import backend as text
 
 PROG = "paraglider backend-setup"
@@ -43,6 +45,12 @@ PROG = "paraglider backend-setup"
 @click.option(
     "--backend", metavar="ADDRESS", help="Backend of this host. Default: found by its addresses."
 )
+@click.option(
+    "--decapsulation",
+    type=click.Choice(get_args(Decapsulation)),
+    help="What removes the outer headers of `forward: tunnel`: devices of the kernel, or BPF."
+    " Default: auto, the devices where the kernel has them.",
+)
 @click.option("--tc", is_flag=True, help="Print the rewriting of responses for tc instead of nft.")
 @click.pass_obj
 def backend_setup(
@@ -52,22 +60,31 @@ def backend_setup(
     apply_: bool,
     undo: bool,
     backend: str | None,
+    decapsulation: Decapsulation | None,
     tc: bool,
 ) -> None:
     """Print the commands that a backend's host needs for SERVICE..., or run them.
 
     Depending on the service's `forward` and `return` these are: the VIP on loopback, a route
-    through the balancer, rules that rewrite responses, or nothing.
+    through the balancer, rules that rewrite responses, the end of a tunnel, or nothing.
     """
     if (apply_ and undo) or (tc and (apply_ or undo)):
         raise OperatorError("--apply, --undo and --tc exclude each other", "give one of them")
+    if decapsulation is not None and (undo or tc):
+        raise OperatorError(
+            f"--decapsulation has no meaning with {'--undo' if undo else '--tc'}", "leave it out"
+        )
     if undo:
         check_root(PROG)
-        with in_turn():
+        with wait_for_setup_lock():
             _undo(names)
         return
     loaded = load_with_marks(find_config(config if config is not None else options.config))
     services = _services(loaded, names)
+    if decapsulation is not None and not any(map(_is_tunnel, services)):
+        what = f"--decapsulation has no meaning for {', '.join(names)}, without `forward: tunnel`"
+        raise OperatorError(what, "leave it out")
+    way = decapsulation or "auto"
     named = _address(backend)
     host = Host()
     roles = [backend_plan.find_backends(service, host, named) for service in services]
@@ -75,12 +92,12 @@ def backend_setup(
         check_root(PROG)
         # SIGTERM must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-        with in_turn():
-            _apply(loaded.config, roles, host)
+        with wait_for_setup_lock():
+            _apply(loaded.config, roles, host, way)
     else:
         made: set[tuple[str, ...]] = set()
         shown = (
-            _tc(loaded.config, role, host) if tc else _script(loaded.config, role, host, made)
+            _tc(loaded.config, role, host) if tc else _script(loaded.config, role, host, made, way)
             for role in roles
         )
         print("#!/bin/sh -e\n" + "".join(shown), end="")
@@ -99,6 +116,10 @@ def _services(loaded: LoadedConfig, names: tuple[str, ...]) -> list[Service]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def _is_tunnel(service: Service) -> bool:
+    return registry.of(service).backend_need(service)[0] == "decapsulate"
+
+
 def _address(given: str | None) -> IPAddress | None:
     try:
         return None if given is None else ipaddress.ip_address(given)
@@ -108,19 +129,20 @@ def _address(given: str | None) -> IPAddress | None:
         ) from None
 
 
-def _apply(config: Config, roles: list[Role], host: Host) -> None:
+def _apply(config: Config, roles: list[Role], host: Host, decapsulation: Decapsulation) -> None:
     printer, state = StepPrinter(), _state()
     # Check all services before the first change.
     for role in roles:
-        backend_plan.require(backend_plan.make_plan(config, role, host, state.load()), host)
+        plan = backend_plan.make_plan(config, role, host, state.load(), decapsulation)
+        backend_plan.require(plan, host)
     for role in roles:
-        steps = backend_plan.make_plan(config, role, host, state.load())
+        steps = backend_plan.make_plan(config, role, host, state.load(), decapsulation)
         if not steps:
             why = registry.of(role.service).backend_need(role.service)[1]
             print(f"nothing to do for `{role.service.name}`: {why}")
             continue
         apply.set_up(steps, host, state, printer)
-        for note in backend_plan.notes(config, role, host):
+        for note in backend_plan.notes(config, role, host, decapsulation):
             print(f"warning: {role.service.name}: {note}", file=sys.stderr)
     if not printer.empty:
         printer.print_totals()
@@ -136,7 +158,7 @@ def _undo(names: tuple[str, ...]) -> None:
             )
     printer = StepPrinter()
     for name in names or served:
-        apply.take_back(backend_plan.undo_plan(name, state.load()), host, state, printer)
+        apply.revert_steps(backend_plan.undo_plan(name, state.load()), host, state, printer)
     if printer.empty:
         print("nothing to undo")
     else:
@@ -147,13 +169,19 @@ def _state() -> StateFile:
     return StateFile(purpose="backend")
 
 
-def _script(config: Config, role: Role, host: Host, made: set[tuple[str, ...]]) -> str:
+def _script(
+    config: Config,
+    role: Role,
+    host: Host,
+    made: set[tuple[str, ...]],
+    decapsulation: Decapsulation,
+) -> str:
     """The commands for one service. ``made`` are the changes of the services before it; this one's
     are added.
     """
-    steps = backend_plan.make_plan(config, role, host, ())
+    steps = backend_plan.make_plan(config, role, host, (), decapsulation)
     lines = _head(role)
-    lines += [f"# Note: {note}." for note in backend_plan.notes(config, role, host)]
+    lines += [f"# Note: {note}." for note in backend_plan.notes(config, role, host, decapsulation)]
     if not steps:
         lines.append("# Nothing to do.")
     shared = [step for step in steps if step.change.identity in made]

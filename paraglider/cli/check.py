@@ -17,18 +17,24 @@ import click
 from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.config.model import BackendSource, Service
+from paraglider.config.deciding import kernel_decides
+from paraglider.config.model import BackendSource, Config, Service
 from paraglider.config.sources import origins, read_files, resolved
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
+from paraglider.host.carrier import check as carrier_lack
+from paraglider.host.carrier import check_xdp
+from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.foreign import seen_from_here
-from paraglider.host.neighbours import crowded
+from paraglider.host.neighbours import neighbour_table_warnings
 
 
 @click.command()
 @config_option
-@click.option("--host", is_flag=True, help="Also check this host: interfaces and other firewalls.")
+@click.option(
+    "--host", is_flag=True, help="Also check this host: interfaces, other firewalls, and BPF."
+)
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:
     """Validate a configuration file and summarize its services."""
@@ -41,8 +47,10 @@ def check(options: Options, config: str | None, host: bool) -> None:
     policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):
         print(f"warning: {line}", file=sys.stderr)
-    for line in crowded(whole, options.families, Host()) if host else ():
+    for line in neighbour_table_warnings(whole, options.families, Host()) if host else ():
         print(f"warning: {line}", file=sys.stderr)
+    if host and whole.wants_bpf:
+        _print_carrier(whole)
     drops = seen_from_here(whole.for_families(options.families)) if host else []
     for chain in drops:
         print(f"warning: chain {chain.chain}: {chain}", file=sys.stderr)
@@ -52,7 +60,35 @@ def check(options: Options, config: str | None, host: bool) -> None:
     for service in whole.for_families(options.families).services:
         print(_summary(service, named.get(service.name)))
         print(f"  {service.forward}: {service.method.describe(service)}")
-        print(f"  {service.strategy} picks {service.strategy_class.summary}.")
+        strategy = service.strategy_class
+        turns = strategy.turns(by_kernel=kernel_decides(service))
+        print(f"  {service.strategy} picks {strategy.summary}{turns}.")
+
+
+def _print_carrier(config: Config) -> None:
+    """Print what will carry the flows of services that want BPF, and why not BPF."""
+    why = carrier_lack()
+    if not why:
+        lacking = check_xdp(config)
+        print("carrier: xdp" if config.wants_xdp and not lacking else "carrier: bpf")
+        if lacking:
+            named = [one.name for one in config.services if one.carrier == "xdp"]
+            ends = f"`carrier: xdp` of {', '.join(named)} needs it"
+            print(f"warning: XDP carries no flow here, and {ends}: {lacking}", file=sys.stderr)
+        for line in not_carried(config):
+            print(f"warning: {line}", file=sys.stderr)
+        return
+    needing = [one for one in config.services if one.needs_bpf]
+    how = " or ".join(f"`carrier: {name}`" for name in sorted({one.carrier for one in needing}))
+    ends = f", and {how} of {', '.join(s.name for s in needing)} needs it" if needing else ""
+    print("carrier: worker")
+    print(f"warning: BPF carries no flow here{ends}: {why}", file=sys.stderr)
+
+
+def _options(service: Service) -> dict[str, str]:
+    """What carries and what decides the flows of ``service``, where there is a choice."""
+    names = ("carrier", "decide")
+    return {name: getattr(service, name) for name in names if name in service.method.options}
 
 
 def _summary(service: Service, listed_in: BackendSource | None) -> str:
@@ -64,6 +100,7 @@ def _summary(service: Service, listed_in: BackendSource | None) -> str:
         "ports": ports,
         "forward": service.forward,
         "return": service.answers,
+        **_options(service),
         "strategy": service.strategy,
         "affinity": service.affinity,
         "backends": len(service.backends),

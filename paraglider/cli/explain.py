@@ -26,7 +26,14 @@ from paraglider.core.strategies import NewFlow
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.explain import Capture, Situation, compare, impacts
-from paraglider.forward.listing import NOTHING, LiveState, backends_in, flow_key, flows_in
+from paraglider.forward.listing import (
+    NOTHING,
+    LiveState,
+    backends_in,
+    deciding_in,
+    flow_key,
+    flows_in,
+)
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.capture import ip_packets
@@ -120,9 +127,11 @@ def _daemon(control: ControlClient, client: str | None) -> _DaemonState | None:
     """The daemon's backends and flows, all or those of ``client``; None if no daemon answers."""
     try:
         flows, backends = control.get("flows", client=client), control.get("backends")
+        services = control.get("services")
         live = LiveState(
             flows_in(json.dumps(flows), control.path),
             backends_in(json.dumps(backends), control.path),
+            deciding_in(json.dumps(services), control.path),
         )
     except ParagliderError:
         return None
@@ -136,7 +145,7 @@ def _situation(file: str, options: Options, live: LiveState) -> Situation:
     if seed is not None:
         config = config.seeded(seed)
     registry = policies.load(loaded)
-    policies.begin_as(config.user, registry)
+    policies.import_as(config.user, registry)
     return Situation(config, registry, live)
 
 
@@ -181,7 +190,7 @@ def _end(word: str, echo: bool) -> tuple[IPAddress, int]:
 def _captured(pcap: str, situation: Situation) -> Capture:
     try:
         with Path(pcap).open("rb") as stream:
-            return Capture().take(ip_packets(stream, pcap), situation.balancer.services)
+            return Capture().add_packets(ip_packets(stream, pcap), situation.balancer.services)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OperatorError(f"{pcap!r} cannot be read ({reason})", "name a capture") from None

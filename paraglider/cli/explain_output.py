@@ -51,7 +51,7 @@ class ExplainReport:
         """Add the flows of a capture, and the counts of its packets by kind."""
         found = self.data.setdefault("flows", [])
         for each in capture.flows.values():
-            seen = {"packets": each.packets, "begins": each.begins}
+            seen = {"packets": each.packets, "begins": each.has_first}
             found.append({**self._explained(each.flow), **seen})
         self.data["packets"] = {name: capture.counts[name] for name in _PACKETS}
 
@@ -110,7 +110,16 @@ def _changed(change: ServiceImpact) -> dict[str, Any]:
             name: {"before": before, "after": after}
             for name, (before, after) in change.shares.items()
         },
+        "decides": {"before": change.decides[0], "after": change.decides[1] or None},
     }
+
+
+#: what decides about new flows, as text
+_DECIDERS: Final = {
+    "worker": "a worker",
+    "kernel": "the kernel",
+    "hash": "the kernel for each packet",
+}
 
 
 def lines(data: Mapping[str, Any]) -> Iterator[str]:
@@ -206,6 +215,9 @@ def _change(change: Mapping[str, Any]) -> Iterator[str]:
         share = _percent(space["moved"] / space["of"])
         counted = f"{space['moved']} of {space['of']} {unit}"
         yield f"  {what}: {share} of the hash space moves ({counted})"
+    decides = change["decides"]
+    if decides["before"] != decides["after"]:
+        yield f"    {_DECIDERS[decides['before']]} → {_DECIDERS[decides['after']]} decides"
     for name, share in change["shares"].items():
         before, after = _percent(share["before"]), _percent(share["after"])
         yield f"    {name:<22} {before:>7} → {after:>7} of new flows"

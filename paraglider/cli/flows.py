@@ -13,8 +13,7 @@ import click
 
 from paraglider.cli import tables
 from paraglider.cli.common_options import control_client, json_option, print_json, print_table
-from paraglider.cli.main import config_option
-from paraglider.daemon.http.client import ControlClient
+from paraglider.cli.main import Options, config_option
 
 
 @click.group(invoke_without_command=True)
@@ -39,11 +38,10 @@ def flows(
     """List flows. `flows --backend A kill` ends the flows to A: their clients reconnect."""
     words = {"client": client, "backend": backend, "service": service}
     given = {name: value for name, value in words.items() if value is not None}
-    control = control_client(ctx.obj, config)
     if ctx.invoked_subcommand is not None:
-        ctx.obj = (control, given, as_json)
+        ctx.obj = (ctx.obj, config, given, as_json)
         return
-    answer = control.get("flows", limit=limit, **given)
+    answer = control_client(ctx.obj, config).get("flows", limit=limit, **given)
     if as_json:
         print_json(answer)
         return
@@ -54,15 +52,19 @@ def flows(
 
 @flows.command()
 @click.option("--all", "everything", is_flag=True, help="End all flows, if no option selects any.")
+@config_option
 @json_option
 @click.pass_obj
 def kill(
-    asked: tuple[ControlClient, dict[str, str], bool], everything: bool, as_json: bool
+    before: tuple[Options, str | None, dict[str, str], bool],
+    everything: bool,
+    config: str | None,
+    as_json: bool,
 ) -> None:
     """End the selected flows: the next packet of each client is answered with RST."""
-    control, given, json_before = asked
+    options, file, given, json_before = before
     body: dict[str, Any] = {**given, "all": True} if everything else given
-    answer = control.post("flows/kill", body)
+    answer = control_client(options, config or file).post("flows/kill", body)
     if as_json or json_before:
         print_json(answer)
     else:

@@ -18,6 +18,11 @@ from paraglider.lab import failover_scenario, scenario
     default="nat",
     help="Forward method.",
 )
+@click.option(
+    "--carrier",
+    type=click.Choice(["auto", "bpf", "worker"]),
+    help="What carries the flows, with --forward nat, dsr and tunnel.",
+)
 @click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one per core.")
 @click.option(
     "--connections",
@@ -36,6 +41,7 @@ from paraglider.lab import failover_scenario, scenario
 @click.option("--down", is_flag=True, help="Remove labs that were kept.")
 def lab(
     forward: str,
+    carrier: str | None,
     workers: int,
     connections: int,
     backends: int,
@@ -55,7 +61,9 @@ def lab(
         removed = scenario.down()
         console.print(f"Removed {', '.join(removed)}." if removed else "No lab is running.")
         return
-    options = scenario.LabOptions(forward, workers, connections, backends, keep, failover)
+    options = scenario.LabOptions(
+        forward, workers, connections, backends, keep, failover, carrier=carrier
+    )
     chosen = failover_scenario.FailoverLab if failover else scenario.Lab
     try:
         good = chosen(options, console).run()

@@ -23,6 +23,10 @@ COMMANDS = {
         "paraglider.cli.backend_setup:backend_setup",
         "Print, make or undo the set-up of a backend's host.",
     ),
+    "carrier": (
+        "paraglider.cli.carrier:carrier",
+        "Print or switch what carries flows, BPF or the workers.",
+    ),
     "check": ("paraglider.cli.check:check", "Validate a configuration file and summarize it."),
     "explain": (
         "paraglider.cli.explain:explain",

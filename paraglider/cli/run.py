@@ -17,19 +17,23 @@ from functools import partial
 
 from paraglider.config.sources import origins
 from paraglider.daemon import log
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
+from paraglider.daemon.control.connections import ControlConnections
+from paraglider.daemon.control.listening import ControlSocket
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.adjust import HostRules
+from paraglider.daemon.host_helper.carrier import CarrierAttachment
 from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.host_helper.readings import read
-from paraglider.daemon.http.listening import ControlSocket
 from paraglider.daemon.http.process import HttpSpec
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.inputs.startup_sources import gathered, names_in
-from paraglider.daemon.process_specs import Place, be, forget_other_journals, make_specs
+from paraglider.daemon.inputs.startup_sources import dns_names_in, gathered
+from paraglider.daemon.process_specs import Place, forget_other_journals, make_specs, run_role
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
+from paraglider.daemon.stats.carried import CarriedCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
@@ -41,12 +45,17 @@ from paraglider.forward.load import find_config
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.host import policies, privileges
+from paraglider.host.carrier import load_wanted
+from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.host.cores import agree, worker_cores
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.file_watch import FilePoller
-from paraglider.host.ownership import STARTED, announce, owner_of, state_path
+from paraglider.host.journal_files import resteered
+from paraglider.host.ownership import STARTED, CarrierClaim, announce, owner_of, state_path
+from paraglider.host.resolv_conf import ResolvConf
+from paraglider.host.seed import steering_seed
 from paraglider.netfilter.queue.proc import require_free
 from paraglider.netfilter.rules.steering import worker_queues
 
@@ -61,7 +70,7 @@ def run(
     user: str | None,
     log_style: str,
 ) -> None:
-    """Balance what the file says until SIGTERM or SIGINT; exits the process."""
+    """Balance the file's services until SIGTERM or SIGINT; exits the process."""
     path = find_config(config)
     settings = Settings(path, families, failover, queue_length, user)
     found = settings.read()
@@ -90,23 +99,44 @@ def run(
     named, kept = origins(wanted), DnsCache(DnsCacheFile(), log.logger().warning)
     if named:
         from paraglider.daemon.monitor import discovery
-        from paraglider.daemon.monitor.dns_lookup import ask_once
+        from paraglider.daemon.monitor.dns_lookup import resolve_once
 
         discovery.preload()
-        answers = ask_once(names_in(wanted), uid, gid)
+        answers = resolve_once(dns_names_in(wanted), (uid, gid), wanted.chroot)
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families, Host()).adjust(wanted):
             log.logger().info("host changed", what=line)
     queued = wanted.queued.services
     agree(cores, {service.family for service in queued})
     carrying = cores if queued else ()
-    specs = make_specs(wanted, Place(cores, uid, gid), registry, discovers=bool(named))
-    specs.append(HostHelperSpec(len(specs), wanted, families))
-    offloaded = {service.family for service in wanted.services if service.method.conntracked}
-    readings = KernelReadings(read(offloaded))
-    watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(announce(carrying)))
+        claim = stack.enter_context(contextlib.closing(CarrierClaim()))
+        moved = bool(queued) and resteered(wanted.queued, cores)
+        carrier, lacking = load_wanted(wanted, len(cores), claimed=claim.held, resteered=moved)
+        at_xdp = carrier is not None and carrier.early is not None
+        if wanted.wants_bpf:
+            by = "xdp" if at_xdp else "bpf" if carrier is not None else "worker"
+            log.logger().info("carrier of flows", carrier=by, why=lacking)
+            for line in not_carried(wanted) if carrier is not None else ():
+                log.logger().warning(line)
+        switch = CarrierSwitch(lacking, xdp=at_xdp)
+        switch.log_deciders(wanted.services)
+        specs = make_specs(
+            *(wanted, Place(cores, uid, gid), registry),
+            discovers=bool(named),
+            watches_files=any(source.file is not None for source in named.values()),
+            carrier=None if carrier is None else carrier.maps,
+            steering=steering_seed(),
+        )
+        helper_carrier = None if carrier is None else carrier.duplicate()
+        specs.append(HostHelperSpec(len(specs), wanted, families, helper_carrier))
+        offloaded = {service.family for service in wanted.services if service.method.conntracked}
+        begun = None if carrier is None else CarrierAttachment(carrier, wanted, log.logger())
+        readings = KernelReadings(read(offloaded, begun))
+        if carrier is not None:
+            carrier.close()  # each process has descriptors of its own
+        watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
         token = stack.enter_context(contextlib.closing(Token(wanted)))
         page = None
@@ -114,26 +144,32 @@ def run(
             bound = stack.enter_context(contextlib.closing(StatsSocket(wanted.stats.bind)))
             listening, stats = bound.listening, wanted.stats
             page = StatsPage(listening, stats.names, stats.admin, page_files())
-        place = (os.geteuid(), uid, gid, wanted.chroot)
-        specs.append(HttpSpec(len(specs), control.listening, *place, page))
+        connections = stack.enter_context(
+            contextlib.closing(ControlConnections(control.listening, os.geteuid()))
+        )
+        specs.append(HttpSpec(len(specs), connections, uid, gid, wanted.chroot, page))
         controller = Controller(
             wanted,
             registry,
             partial(forget_other_journals, specs),
             token.digest,
-            read=settings.read,
+            read=settings.reading,
             file=FilePoller([path]),
             named=named,
             kept=kept,
+            control=connections,
+            resolv_conf=ResolvConf() if named else None,
             kernel=KernelMonitor(
                 watch,
                 KernelCounters(wanted, readings.carried),
                 Refusals(wanted, readings.refused),
                 readings,
+                carrier=switch,
+                carried=CarriedCounters(wanted, readings.carrier()),
             ),
         )
-        privileges.limit_parent()
-        status = Supervisor(specs, be, controller, Notifier()).run()
+        privileges.limit_parent(*(privileges.CARRIER_CAPABILITIES if carrier is not None else ()))
+        status = Supervisor(specs, run_role, controller, Notifier()).run()
     sys.exit(status)
 
 

@@ -14,19 +14,19 @@ import click
 from paraglider import __version__
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import config_option, families
-from paraglider.cli.steps import carry_out, take_back
+from paraglider.cli.steps import apply_steps, undo_steps
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
 from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.inputs.startup_sources import gathered, names_in
+from paraglider.daemon.inputs.startup_sources import dns_names_in, gathered
 from paraglider.daemon.messages import DnsFailure, DnsUpdate
 from paraglider.errors import OperatorError
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host.apply import prepare
 from paraglider.host.changes.base import Host
-from paraglider.host.checks import check_root, check_user
+from paraglider.host.checks import check_chroot, check_root, check_user
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.ownership import SET_UP
 
@@ -55,7 +55,7 @@ def setup_host(
     wanted = families(four, six)
     if undo:
         check_root(PROG)
-        take_back(wanted, SET_UP, dry_run, "nothing to undo")
+        undo_steps(wanted, SET_UP, dry_run, "nothing to undo")
         return
     try:
         loaded = load_with_marks(find_config(config))
@@ -72,7 +72,7 @@ def setup_host(
     check_root(PROG)
     answers = _dns_answers(loaded.config)
     found = gathered(loaded.config, listed, answers, _warn, DnsCache(DnsCacheFile()))
-    carry_out(prepare, found, wanted, SET_UP, dry_run)
+    apply_steps(prepare, found, wanted, SET_UP, dry_run)
 
 
 def _dns_answers(config: Config) -> list[DnsUpdate | DnsFailure]:
@@ -80,12 +80,13 @@ def _dns_answers(config: Config) -> list[DnsUpdate | DnsFailure]:
 
     The DNS library is imported only if there are names, because it is the largest import.
     """
-    user, names = check_user(config.user), names_in(config)
+    user, names = check_user(config.user), dns_names_in(config)
     if not names:
         return []
-    from paraglider.daemon.monitor.dns_lookup import ask_once
+    from paraglider.daemon.monitor.dns_lookup import resolve_once
 
-    return ask_once(names, *user)
+    check_chroot(config.chroot)
+    return resolve_once(names, user, config.chroot)
 
 
 def _warn(line: str) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 import click
 
 from paraglider.cli.main import Options, config_option
-from paraglider.cli.steps import carry_out
+from paraglider.cli.steps import apply_steps
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
 from paraglider.forward.load import find_config, load_with_marks
@@ -50,7 +50,7 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
         print(f"warning: {line}", file=sys.stderr)
     check_root("paraglider start")
     refuse_beside_daemon()
-    set_up = partial(carry_out, prepare_start, loaded.config, options.families, STARTED, dry_run)
+    set_up = partial(apply_steps, prepare_start, loaded.config, options.families, STARTED, dry_run)
     if watch and not dry_run:
         _keep(set_up, options)
     else:

@@ -1,6 +1,6 @@
 """Shared by the commands that change this host: apply or undo a plan, and print its steps.
 
-Lives here: ``carry_out``, ``take_back``.
+Lives here: ``apply_steps``, ``undo_steps``.
 Rules: one line per step on stdout, warnings on stderr; with ``dry_run`` stdout is an equivalent
 shell script. Only one such command runs at a time in a network namespace.
 """
@@ -14,8 +14,9 @@ from collections.abc import Callable
 from paraglider.cli.step_printer import StepPrinter
 from paraglider.config.model import Config
 from paraglider.forward.static.checks import kernel_only
-from paraglider.host import apply
+from paraglider.host import apply, bpffs, carrier
 from paraglider.host.announce import announce_now
+from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.cores import refuse_other_cores, worker_cores
 from paraglider.host.dns_cache import DnsCacheFile
@@ -23,7 +24,7 @@ from paraglider.host.journal_files import leftovers
 from paraglider.host.ownership import SET_UP, STARTED
 from paraglider.host.plan_filter import lacking
 from paraglider.host.seed import machine_seed
-from paraglider.host.state import StateFile, in_turn
+from paraglider.host.state import StateFile, wait_for_setup_lock
 from paraglider.host.step import Step
 from paraglider.host.wanted import WantedFile
 
@@ -34,11 +35,11 @@ TERMINATED = 128 + signal.SIGTERM
 """The exit code after SIGTERM, as in shells."""
 
 
-def carry_out(
+def apply_steps(
     prepare: Prepare, config: Config, families: frozenset[int], owner: str, dry_run: bool
 ) -> None:
     """Set the host up for ``config`` and print the steps; raises as ``apply.set_up``."""
-    with in_turn():
+    with wait_for_setup_lock():
         host, state = Host(), StateFile(owner=owner)
         config = config.seeded(machine_seed(_print_warning))
         steps = prepare(config, families, host, state)
@@ -47,6 +48,10 @@ def carry_out(
             return
         if owner == SET_UP:
             refuse_other_cores(apply.steered(steps))
+            if why := carrier.prepare(config):
+                _print_warning(f"BPF will carry no flow: {why}")
+            for line in not_carried(config):
+                _print_warning(line)
         # SIGTERM must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         printer = StepPrinter()
@@ -58,17 +63,19 @@ def carry_out(
         _warn(config, families, host, lacking(config.for_families(families), workers, steps))
 
 
-def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
-    """Undo ``carry_out`` of ``owner`` and print the steps; prints ``nothing`` if there are none."""
-    with in_turn():
+def undo_steps(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
+    """Undo the set-up of ``owner`` and print the steps; prints ``nothing`` if there are none."""
+    with wait_for_setup_lock():
         host, state = Host(), StateFile(owner=owner)
         whole = {change.family for change in state.load()} <= families
         kept = [(path, "journal of flows") for path in leftovers()] if whole else []
         if whole and (answers := DnsCacheFile().path).exists():
             kept.append((answers, "answers of the DNS"))
+        pins = bpffs.pins_path() if whole else None
         if dry_run:
             script = apply.undo_script(families, host, state)
             script += "".join(f"rm -f {path}\n" for path, _ in kept)
+            script += f"rm -r {pins}\n" if pins is not None else ""
             print(script or f"# {nothing}\n", end="")
             return
         printer = StepPrinter()
@@ -77,7 +84,9 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
         for path, what in kept:
             path.unlink(missing_ok=True)
             printer("done", f"{what} {path} removed")
-        if steps or kept:
+        if whole and carrier.undo():
+            printer("done", f"BPF carrier {pins} removed")
+        if steps or kept or pins is not None:
             printer.print_totals()
         else:
             print(nothing)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 from paraglider.cli.main import Options, config_accepted
-from paraglider.cli.steps import take_back
+from paraglider.cli.steps import undo_steps
 from paraglider.host.checks import check_root
 from paraglider.host.ownership import SET_UP, STARTED, owner_of, state_path
 
@@ -25,4 +25,4 @@ def stop(options: Options, dry_run: bool) -> None:
     if owner_of(state_path()) == SET_UP:
         print("nothing is started; `paraglider.config --undo` undoes the daemon's set-up")
         return
-    take_back(options.families, STARTED, dry_run, "nothing is started")
+    undo_steps(options.families, STARTED, dry_run, "nothing is started")

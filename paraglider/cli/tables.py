@@ -1,4 +1,4 @@
-"""The tables of `show` and `flows`: services with their backends, flows, processes.
+"""The tables of `show`, `flows` and `carrier`: services with their backends, flows, processes.
 
 Rules: pure: converts the control socket's answers to text tables. The layout is that of ``ipvsadm
 -Ln --stats``: a service, followed by its backends. Unknown values are shown as "-".
@@ -6,7 +6,7 @@ Rules: pure: converts the control socket's answers to text tables. The layout is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.text import Text
@@ -15,6 +15,9 @@ from paraglider.cli.listing import Column, TextTable
 from paraglider.netfilter.rules.steering import QUEUE_NAMES
 
 Row = Mapping[str, Any]
+
+#: most services that a line names
+MOST_NAMES: Final = 8
 
 #: colours repeat the words, so that none is needed to read a table
 _COLOURS: Final = {"ready": "green", "drain": "yellow", "maint": "yellow"}
@@ -76,7 +79,7 @@ def services(rows: Iterable[Row]) -> TextTable:
         listing.add(
             row["service"],
             endpoint(row),
-            row["forward"],
+            forwarding(row),
             row["strategy"],
             row["affinity"],
             Text(f"{row['ready']}/{row['backends']}", "" if row["ready"] else "red"),
@@ -95,6 +98,9 @@ def flows(rows: Iterable[Row]) -> TextTable:
             Column("VIP", rank=1),
             Column("Backend"),
             Column("State"),
+            Column("Carrier", rank=3),
+            Column("InPkts", right=True, rank=4),
+            Column("OutPkts", right=True, rank=4),
             Column("Idle", right=True),
         )
     )
@@ -106,6 +112,8 @@ def flows(rows: Iterable[Row]) -> TextTable:
             _end(row["vip"], row["port"]),
             row["backend"],
             row["state"],
+            row.get("carrier") or "-",
+            *(quantity(row.get(name)) for name in ("packets_in", "packets_out")),
             duration(row["idle"]),
         )
     return listing
@@ -119,6 +127,7 @@ def processes(rows: Iterable[Row]) -> TextTable:
             Column("State"),
             Column("PID", right=True, rank=3),
             Column("Filter", rank=4),
+            Column("Carrier", rank=3),
             Column("Up", right=True, rank=1),
             Column("Active", right=True),
             Column("Closing", right=True, rank=5),
@@ -137,6 +146,7 @@ def processes(rows: Iterable[Row]) -> TextTable:
             up(row),
             "-" if row["pid"] is None else str(row["pid"]),
             row.get("filter") or "-",
+            row.get("carrier") or "-",
             "-" if row["seconds"] is None else duration(row["seconds"]),
             *(quantity(row.get(name)) for name in ("active", "closing", "half_open")),
             quantity(row.get("packets")),
@@ -147,11 +157,75 @@ def processes(rows: Iterable[Row]) -> TextTable:
     return listing
 
 
+def carrier(answer: Row) -> Iterator[str]:
+    """What carries flows, a line per fact."""
+    reason = answer["reason"]
+    yield f"{answer['carrier']}{f': {reason}' if reason else ''}"
+    services = answer.get("services", ())  # an older daemon has none
+    decided = [row["service"] for row in services if row["decided_by"] == "kernel"]
+    if decided:
+        yield f"the kernel decides for {_names(decided)}"
+    yield from undecided(services)
+    if answer["able"]:
+        yield f"interfaces: {', '.join(answer['devices']) or 'none'}"
+        if answer.get("xdp") or answer.get("no_xdp"):  # an older daemon has neither
+            yield f"at XDP: {', '.join(answer['xdp']) or 'none'}"
+        for name, why in answer.get("no_xdp", {}).items():
+            yield f"not at XDP of {name}: {why}"
+        yield f"flows carried by BPF: {answer['flows']}, refused by the kernel: {answer['refused']}"
+
+
+def carrier_packets(packets: Mapping[str, int]) -> TextTable:
+    """The packets that the BPF program saw, by what it did with them, the most frequent first."""
+    listing = TextTable((Column("Reason"), Column("Packets", right=True)))
+    for reason, count in sorted(packets.items(), key=lambda each: -each[1]):
+        if count:
+            listing.add(reason, str(count))
+    return listing
+
+
+def forwarding(service: Row) -> str:
+    """The forward method of a service, its carrier if that is not the worker, and what decides
+    about its flows, unless that is a worker by `decide: python`.
+    """
+    carrier = service.get("carrier")
+    if carrier not in ("bpf", "xdp"):
+        return str(service["forward"])
+    if service.get("decided_by") == "kernel":
+        decides = ", kernel decides"
+    else:
+        decides = ", worker decides" if _undecided(service) else ""
+    return f"{service['forward']} ({carrier}{decides})"
+
+
+def undecided(services: Iterable[Row]) -> Iterator[str]:
+    """Why a worker decides about the flows of services that want the kernel to, a line per
+    reason.
+    """
+    found: dict[str, list[str]] = {}
+    for service in services:
+        if _undecided(service):
+            found.setdefault(service["why_python"], []).append(service["service"])
+    for why, names in found.items():
+        yield f"a worker decides for {_names(names)}: {why}"
+
+
+def _undecided(service: Row) -> bool:
+    """Whether a worker decides, against the wish of the file."""
+    return service.get("decide") not in (None, "python") and service["decided_by"] == "python"
+
+
+def _names(names: Sequence[str]) -> str:
+    """Some of the ``names``, and how many others there are."""
+    others = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {others} more" if others > 0 else "")
+
+
 def title(service: Row) -> Text:
     """A service in one line: address, forward, strategy, ready backends."""
     ready = f"{service['ready']} of {service['backends']} ready"
     return Text.assemble(
-        f"{service['service']} {endpoint(service)} {service['forward']} {service['strategy']} ",
+        f"{service['service']} {endpoint(service)} {forwarding(service)} {service['strategy']} ",
         (ready, "" if service["ready"] else "red"),
     )
 

@@ -78,7 +78,7 @@ class Terminal:
         self._console.update_screen(Group(*lines))
 
     @staticmethod
-    def pressed(descriptor: int) -> list[str]:
+    def read_keys(descriptor: int) -> list[str]:
         """The keys that were pressed; empty if the terminal was closed."""
         try:
             return _KEY.findall(os.read(descriptor, 1024).decode(errors="replace"))

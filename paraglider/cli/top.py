@@ -26,7 +26,7 @@ from paraglider.cli.common_options import (
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
-from paraglider.cli.top_screen import SORTS, TopView, pressed, report, screen_lines, settled
+from paraglider.cli.top_screen import SORTS, TopView, handle_key, report, screen_lines, settled
 from paraglider.daemon.http.client import ControlClient
 from paraglider.daemon.processes.loop import Loop
 from paraglider.errors import ParagliderError
@@ -36,7 +36,7 @@ _END: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: seconds until the second sample, which gives the first rates
 _FIRST: Final = 0.5
 #: timeout of a request in seconds; no key is read meanwhile
-_PATIENCE: Final = 5.0
+_TIMEOUT: Final = 5.0
 
 Ask = Callable[[], dict[str, Any]]
 
@@ -62,7 +62,7 @@ def top(
     Keys: q quits; f, c, p, b, s and o sort by flows, connections, packets, bytes, state and the
     order of the file; r reverses; w shows the workers first; arrows, space and page keys scroll.
     """
-    control = ControlClient(control_client(options, config).path, _PATIENCE)
+    control = ControlClient(control_client(options, config).path, _TIMEOUT)
 
     def ask() -> dict[str, Any]:
         status: dict[str, Any] = control.get("status")
@@ -156,9 +156,9 @@ class TopLoop:
     def _read_keys(self) -> None:
         """Handle keys. No keys at all means that the terminal was closed."""
         descriptor = self._terminal.keys
-        keys = [] if descriptor is None else self._terminal.pressed(descriptor)
+        keys = [] if descriptor is None else self._terminal.read_keys(descriptor)
         columns, rows = self._terminal.size
         for key in keys:
-            view = pressed(self._view, key, max(1, rows - 5))
+            view = handle_key(self._view, key, max(1, rows - 5))
             self._view = settled(self._status, view, columns, rows)
         self._quit = self._quit or not keys or "q" in keys

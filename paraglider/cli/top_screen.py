@@ -37,13 +37,13 @@ _RATES: Final = {
     "OutB/s": "bytes_out",
 }
 #: from worst to best
-_GRAVITY: Final = (State.DOWN, State.DRAIN_DOWN, State.MAINT, State.DRAIN, State.READY)
+_SEVERITY: Final = (State.DOWN, State.DRAIN_DOWN, State.MAINT, State.DRAIN, State.READY)
 
 
-def _gravity(row: Row) -> float:
+def _severity(row: Row) -> float:
     """The severity of a backend's state, or the share of a service that is not ready."""
     if "state" in row:
-        return len(_GRAVITY) - _GRAVITY.index(State(row["state"]))
+        return len(_SEVERITY) - _SEVERITY.index(State(row["state"]))
     return 1 - row["ready"] / row["backends"] if row["backends"] else 1.0
 
 
@@ -58,7 +58,7 @@ SORTS: Final[dict[str, Callable[[Row], float] | None]] = {
     "conns": lambda row: row["rates"]["conns"] or 0,
     "packets": lambda row: _both(row["rates"], "packets_in", "packets_out"),
     "bytes": lambda row: _both(row["rates"], "bytes_in", "bytes_out"),
-    "state": _gravity,
+    "state": _severity,
 }
 _SORT_KEYS: Final = {name[0]: name for name in SORTS} | {"o": "file", "f": "flows"}
 #: the help line, long and short
@@ -78,7 +78,7 @@ class TopView:
     offset: int = 0
 
 
-def pressed(view: TopView, key: str, page: int) -> TopView:
+def handle_key(view: TopView, key: str, page: int) -> TopView:
     """``view`` after ``key``; unknown keys are ignored. ``page`` is the lines of a screen."""
     if key in _SORT_KEYS:
         return replace(view, sort=_SORT_KEYS[key], offset=0)

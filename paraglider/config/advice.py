@@ -12,7 +12,7 @@ from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config
 
-# What the standards ask of a device that forgets flows: seconds, and where that is said.
+# Minimum timeouts that the standards require of a NAT: seconds, and the section.
 MINIMA = {
     "syn": (240, "RFC 5382, REQ-5"),
     "established": (7440, "RFC 5382, REQ-5"),
@@ -24,6 +24,7 @@ MINIMA = {
 def warnings(config: Config) -> list[Problem]:
     """All warnings about a valid configuration, as problems."""
     found = [*_timeouts(config), *_weights(config), *_gateways(config)]
+    found += [*_deciding(config), *_carrying(config)]
     return [*found, *_failover(config), *_health(config)]
 
 
@@ -52,6 +53,23 @@ def _weights(config: Config) -> Iterator[Problem]:
                 yield Problem(place, what, f"use {weighing()}, or leave the weight out")
 
 
+def _deciding(config: Config) -> Iterator[Problem]:
+    for index, service in enumerate(config.services):
+        chooses = "decide" in service.method.options and service.decide != "python"
+        if chooses and not service.wants_bpf:
+            what = f"`decide: {service.decide}` has no effect with `carrier: {service.carrier}`:"
+            what += " the kernel decides only where BPF carries, so a worker does"
+            yield Problem(("services", index, "decide"), what, "leave one of the two out")
+
+
+def _carrying(config: Config) -> Iterator[Problem]:
+    for index, service in enumerate(config.services):
+        if service.carrier == "xdp" and service.wants_bpf and not service.method.at_xdp:
+            what = f"`carrier: xdp` with `forward: {service.forward}`: the program at XDP leaves"
+            what += " these packets to the one at tc"
+            yield Problem(("services", index, "carrier"), what, "write `carrier: bpf`")
+
+
 def _gateways(config: Config) -> Iterator[Problem]:
     families = {service.family for service in config.services}
     private = config.network.private
@@ -73,8 +91,8 @@ def _health(config: Config) -> Iterator[Problem]:
     for index, service in enumerate(config.services):
         path: Path = ("services", index)
         check = service.check
-        if check is not None and check.patience > check.interval:
-            what = f"a check may take {check.patience:g} s, and the next is due after"
+        if check is not None and check.effective_timeout > check.interval:
+            what = f"a check may take {check.effective_timeout:g} s, and the next is due after"
             what += f" {check.interval:g} s: it begins later when one hangs"
             remedy = f"write `timeout: {check.interval:g}` or less, or a longer interval"
             yield Problem((*path, "check", "timeout"), what, remedy)

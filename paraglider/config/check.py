@@ -1,6 +1,6 @@
 """Checks across several fields or several services: errors, each with its remedy.
 
-Lives here: ``check`` (all errors of a configuration that the model has accepted),
+Lives here: ``check`` and ``checking`` (all errors of a configuration that the model has accepted),
 ``check_interfaces`` (against the names of a host's interfaces).
 Rules: a problem has the path that it points at, and in ``needs`` every other path that it depends
 on, so that ``load`` can drop it if one of those is itself in error. Pure: the host is an argument.
@@ -10,27 +10,42 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from paraglider.config.check_health import check_health
 from paraglider.config.check_shared import check_shared
 from paraglider.config.check_strategy import check_strategy
+from paraglider.config.deciding import kernel_decides
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.method import METHODS, Method
 from paraglider.config.model import Config, Service
+from paraglider.config.service import METHODS, Method
+from paraglider.config.steps import Steps, completed
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 
 #: keys of a service that only some forwarding methods take (``Method.options``)
-OPTIONS = ("snat", "proxy_protocol")
+OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation")
+
+#: services that are checked in one step
+STEP: Final = 100
 
 
 def check(config: Config) -> list[Problem]:
     """Every error in ``config``; empty if there is none."""
+    return completed(checking(config))
+
+
+def checking(config: Config) -> Steps[list[Problem]]:
+    """As ``check``, in steps of some services."""
     problems = [*_process(config), *_network(config)]
     for index, service in enumerate(config.services):
+        if index % STEP == STEP - 1:
+            yield
         path: Path = ("services", index)
         problems += [*_addresses(path, service), *_backends(path, service)]
-        problems += [*_options(path, service), *service.method.check(path, service, config)]
+        problems += [*_options(path, service), *_exempt(path, service, config)]
+        problems += service.method.check(path, service, config.network)
         problems += [*check_strategy(path, service), *check_health(path, service)]
+    yield
     problems += [*_names(config), *_claims(config), *check_shared(config)]
     return problems
 
@@ -134,7 +149,7 @@ def _elsewhere(port: int | None, service: Service) -> bool:
 
 
 def _instead(address: IPAddress, service: Service, usual: str) -> str:
-    """What to write where ``address`` is unusable."""
+    """The remedy for an unusable ``address``."""
     if address.is_loopback and service.protocol == "tcp" and not service.all_ports:
         takes = _methods(method for method in METHODS.values() if method.loopback)
         return f"write {usual}, or use {takes}, which takes loopback too"
@@ -202,14 +217,46 @@ def _options(path: Path, service: Service) -> Iterator[Problem]:
     """Problems of keys that the method of ``service`` does not take."""
     forward, needs = service.forward, ((*path, "forward"),)
     for key in OPTIONS:
-        if getattr(service, key) is not None and key not in service.method.options:
+        given = key in service.model_fields_set and getattr(service, key) is not None
+        if given and key not in service.method.options:
             what = f"`{key}` has no meaning with `forward: {forward}`"
             takers = _methods(method for method in METHODS.values() if key in method.options)
             remedy = f"leave `{key}` out, or use {takers}"
             yield Problem((*path, key), what, remedy, at="key", needs=needs)
+    if service.decide == "hash" and "decide" in service.method.options:
+        yield from _hash(path, service)
     if service.return_ == "direct" and "return" not in service.method.options:
         what = f"`return: direct` does not go with `forward: {forward}`"
         yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
+
+
+def _hash(path: Path, service: Service) -> Iterator[Problem]:
+    """Problems of `decide: hash`, by which a packet goes where its own bytes lead."""
+    place, forward = (*path, "decide"), service.forward
+    if service.method.owns_vip:
+        what = f"`decide: hash` with `forward: {forward}`, whose replies need a flow"
+        takers = _methods(
+            each for each in METHODS.values() if "decide" in each.options and not each.owns_vip
+        )
+        remedy = f"write `decide: auto`, or use {takers}"
+        yield Problem(place, what, remedy, needs=((*path, "forward"),))
+    if service.strategy_class.kernel_pick not in ("client", "flow"):
+        what = f"`decide: hash` with `strategy: {service.strategy}`, which is no hash"
+        remedy = "use `strategy: maglev` or `source`, or leave `decide` out"
+        yield Problem(place, what, remedy, needs=((*path, "strategy"),))
+    if service.affinity == "client":
+        what = "`decide: hash` with `affinity: client`, which keeps a list of clients"
+        remedy = "use `strategy: source` without `affinity`, or leave `decide` out"
+        yield Problem(place, what, remedy, needs=((*path, "affinity"),))
+
+
+def _exempt(path: Path, service: Service, config: Config) -> Iterator[Problem]:
+    """Problems of exempt endpoints, which the program that decides does not know."""
+    family = {each.address.version for each in config.network.exempt}
+    if service.decide != "python" and kernel_decides(service) and service.vip.version in family:
+        what = f"`decide: {service.decide}` with `exempt` endpoints, which the kernel does not know"
+        remedy = "leave `decide` out, or `exempt`"
+        yield Problem((*path, "decide"), what, remedy, needs=(("network", "exempt"),))
 
 
 def _methods(chosen: Iterable[Method]) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 from paraglider.config.check_strategy import check_parameters
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.health import Check
+from paraglider.config.health import Check, probes
 from paraglider.config.model import BackendSource, Service
-from paraglider.config.probe import probes
 from paraglider.config.types import is_endpoint, shown
 
 #: keys of a check that only some probes take (``ProbeKind.keys``)

@@ -1,8 +1,8 @@
 """Checks of what two services with different methods cannot share: a port of a backend, a VIP.
 
-Lives here: ``check_shared``, which ``check`` calls for the whole.
+Lives here: ``check_shared``, which ``check`` calls with the whole configuration.
 Rules: as in ``check``. Compares ports at the backend, mapped or not. Uses properties of the
-methods, and none by name.
+methods, not their names.
 """
 
 from __future__ import annotations
@@ -68,13 +68,20 @@ def _is_rewritten(service: Service) -> bool:
 
 
 def _vips(config: Config) -> Iterator[Problem]:
-    """VIPs that must be addresses of this host for one service, and must not be for another."""
+    """VIPs that must be addresses of this host for one service, and must not be for another; and
+    those that only backends have, of two methods.
+    """
     owned: dict[IPAddress, int] = {}
     for index, service in enumerate(config.services):
         if service.method.owns_vip:
             owned.setdefault(service.vip.ip, index)
+    first: dict[IPAddress, int] = {}
     for index, service in enumerate(config.services):
         other = owned.get(service.vip.ip)
+        if other is None and not service.method.owns_vip:
+            other = first.setdefault(service.vip.ip, index)
+            if config.services[other].method is service.method:
+                continue
         if not service.method.owns_vip and other is not None:
             rival, forward = config.services[other], service.forward
             what = f"VIP {service.vip.ip} is also `{rival.name}`'s, by `forward: {rival.forward}`"

@@ -51,7 +51,7 @@ def check_parameters(
             what = f"{owner} has no parameter {ticked(key)}"
             remedy = f"its parameters are: {', '.join(names)}" if names else "leave it out"
             yield Problem(place, what, remedy, at="key", needs=(needs,))
-        elif wrong := names[key].wrong(value):
+        elif wrong := names[key].error(value):
             what, _, remedy = wrong.partition("; ")
             yield Problem(place, f"{ticked(key)}: {what}", remedy, needs=(needs,))
 

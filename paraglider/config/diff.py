@@ -1,9 +1,11 @@
 """The differences between two configurations as text, and those that need a restart.
 
 Lives here: ``differences``, ``in_place`` (the new configuration without the changes that need a
-restart), and ``predecessors``, which maps services of the new configuration to the old one.
-Rules: pure. Services are identified by name, or by VIP, protocol and ports; backends by ADDRESS or
-ADDRESS:PORT.
+restart), ``shared`` (the new configuration with the unchanged objects of the old one), and
+``predecessors``, which maps services of the new configuration to the old one.
+Rules: pure. A service costs one comparison (``shared``), and the same object costs nothing more:
+the supervisor compares between requests. Services are identified by name, or by VIP, protocol and
+ports; backends by ADDRESS or ADDRESS:PORT.
 """
 
 from __future__ import annotations
@@ -56,6 +58,18 @@ def in_place(old: Config, new: Config) -> Config:
     return new.model_copy(update={name: getattr(old, name) for name in RESTART})
 
 
+def shared(old: Config, new: Config) -> Config:
+    """``new`` with the services of ``old`` that are equal: from then on a comparison of the two is
+    one of objects.
+    """
+    known = {service.name: service for service in old.services}
+    services = tuple(
+        before if (before := known.get(service.name)) == service and before is not None else service
+        for service in new.services
+    )
+    return new.model_copy(update={"services": services})
+
+
 def predecessors(old: Config, new: Config) -> dict[str, str]:
     """The predecessor in ``old`` of each service of ``new``, by names; new services have none.
 
@@ -69,7 +83,11 @@ def predecessors(old: Config, new: Config) -> dict[str, str]:
     loose: list[Service] = []
     for service in new.services:
         namesake = names.get(service.name)
-        if namesake is None or (_what(namesake) == _what(service) and not _meet(namesake, service)):
+        if namesake is service:
+            found[service.name] = names.pop(service.name).name
+        elif namesake is None or (
+            _what(namesake) == _what(service) and not _meet(namesake, service)
+        ):
             loose.append(service)
         else:
             found[service.name] = names.pop(service.name).name
@@ -114,8 +132,15 @@ def _services(old: Config, new: Config) -> Iterator[str]:
 
 
 def _service(old: Service, new: Service) -> Iterator[str]:
+    if old is new:
+        return
+    differing = {
+        name
+        for name in Service.model_fields
+        if name not in _APART and getattr(old, name) != getattr(new, name)
+    }
     before, after = (
-        one.model_dump(mode="json", by_alias=True, exclude=_APART) for one in (old, new)
+        one.model_dump(mode="json", by_alias=True, include=differing) for one in (old, new)
     )
     for key in before:
         for path, was, now in _changes(key, before[key], after[key]):
@@ -124,6 +149,8 @@ def _service(old: Service, new: Service) -> Iterator[str]:
         yield f"service {old.name}: seed changed"
     if new.source is not None and old.source != new.source:
         yield f"service {old.name}: backends come from {_source(old)} → {_source(new)}"
+    if old.backends == new.backends:
+        return
     known = {backend.name: backend for backend in old.backends}
     wanted = {backend.name: backend for backend in new.backends}
     for name, backend in known.items():

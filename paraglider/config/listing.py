@@ -7,8 +7,8 @@
 
 Lives here: ``parse``.
 Rules: one backend per line, ``ADDRESS[:PORT] [weight=N]``, an IPv6 address with a port in brackets.
-What a key may hold is ``model.Backend``'s to say. The number of backends, and of mistakes that are
-told, is bounded, whatever the file holds. Pure.
+``service.BackendConfig`` validates the values. The number of backends and of reported mistakes is
+bounded for any file. Pure.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend
     try:
         return BackendConfig.model_validate(given)
     except ValidationError:
-        mark, value = keys["weight"]  # all else has been judged above
+        mark, value = keys["weight"]  # all other keys have been checked above
         what = f"`weight`: {value} is out of range"
         raise _LineError(path, what, "write 0 to 65535", mark) from None
 

@@ -1,9 +1,9 @@
-"""A configuration file → ``Config``, or every mistake in it at once.
+"""Loads a configuration file as ``Config``, or raises with all its mistakes.
 
-Lives here: ``find_config``, ``load``, ``load_with_marks`` and ``LoadedConfig``: from text
-(``source``) through plain data (``reader``) and the model (``model``, ``messages``) to the checks
-(``check``). A ``glider.yaml`` is detected by its root key, and converted.
-Rules: raises only ``ConfigError``, whatever the file holds. Never writes.
+Lives here: ``find_config``, ``load``, ``load_with_marks``, ``loading`` and ``LoadedConfig``: from
+text (``source``) through plain data (``reader``) and the model (``model``, ``messages``) to the
+checks (``check``). A ``glider.yaml`` is detected by its root key, and converted.
+Rules: raises only ``ConfigError`` for any content. Never writes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from paraglider.config.diagnostics import ConfigError, Marks, Path, PathSet, Pro
 from paraglider.config.importers import glider
 from paraglider.config.importers.draft import Draft
 from paraglider.config.model import Config
+from paraglider.config.steps import Steps, completed
 from paraglider.errors import OperatorError
 
-__all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks"]
+__all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks", "loading"]
 
 SEARCHED = (
     FilePath("paraglider.conf"),
@@ -64,7 +65,7 @@ class LoadedConfig:
 def find_config(path: str | None = None, searched: tuple[FilePath, ...] = SEARCHED) -> FilePath:
     """The file to read: ``path`` if given, else the first of ``searched`` that exists.
 
-    Raises ``OperatorError`` when there is none.
+    Raises ``OperatorError`` if there is none.
     """
     if path is not None:
         return FilePath(path)
@@ -83,13 +84,23 @@ def load(path: str | FilePath) -> Config:
 
 def load_with_marks(path: str | FilePath) -> LoadedConfig:
     """As ``load``, with the places of the keys; raises ``ConfigError``."""
+    return completed(loading(path))
+
+
+def loading(path: str | FilePath) -> Steps[LoadedConfig]:
+    """As ``load_with_marks``, in steps."""
     file = str(path)
-    return parse(source.read(file), file)
+    return (yield from _parsing(source.read(file), file))
 
 
 def parse(text: str, file: str) -> LoadedConfig:
     """The configuration in ``text``; ``file`` is its name in messages. Raises ``ConfigError``."""
-    parsed = reader.parse(text)
+    return completed(_parsing(text, file))
+
+
+def _parsing(text: str, file: str) -> Steps[LoadedConfig]:
+    parsed = yield from reader.parsing(text)
+    yield
     problems = list(parsed.problems)
     if not parsed.broken and not isinstance(parsed.data, dict):
         what = "the file is no mapping of keys to values"
@@ -101,20 +112,20 @@ def parse(text: str, file: str) -> LoadedConfig:
         # Notes that `import` prints for the operator are errors here.
         draft.problems += [replace(note, path=(glider.ROOT,)) for note in draft.notes]
         return accepted(draft, file)
-    return _accepted(parsed.data, parsed.marks, problems, file)
+    return (yield from _accepting(parsed.data, parsed.marks, problems, file))
 
 
 def accepted(draft: Draft, file: str) -> LoadedConfig:
     """The configuration that an importer made of ``file``; raises ``ConfigError`` with every
     mistake, at its place in that file.
     """
-    return _accepted(draft.data, draft.marks, draft.problems, file)
+    return completed(_accepting(draft.data, draft.marks, draft.problems, file))
 
 
-def _accepted(
+def _accepting(
     data: dict[str, Any], marks: Marks, problems: list[Problem], file: str
-) -> LoadedConfig:
-    config, found = _checked(data, marks, problems)
+) -> Steps[LoadedConfig]:
+    config, found = yield from _checked(data, marks, problems)
     if problems or found or config is None:
         raise ConfigError(report(file, marks, [*problems, *found]))
     return LoadedConfig(config, marks, file)
@@ -126,12 +137,15 @@ def _in_full(path: FilePath) -> str:
 
 def _checked(
     data: dict[str, Any], marks: Marks, known: list[Problem]
-) -> tuple[Config | None, list[Problem]]:
+) -> Steps[tuple[Config | None, list[Problem]]]:
     """The configuration, if the model accepts it, and all problems that are not in ``known``."""
     unknown = PathSet(problem.path for problem in known)
     try:
         config = _modelled(data)
-        return config, _consistent(data, unknown) if known else check.check(config)
+        yield
+        if known:
+            return config, _consistent(data, unknown)
+        return config, (yield from check.checking(config))
     except ValidationError as error:
         findings = error.errors(include_url=False)
     problems: list[Problem] = []

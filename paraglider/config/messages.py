@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from paraglider.config.diagnostics import Marks, Path, Problem, spelled
-from paraglider.config.model import BackendConfig, Config, PrivateSide, PublicSide, Service
+from paraglider.config.model import BackendConfig, Config, Service
+from paraglider.config.network import PrivateSide, PublicSide
 from paraglider.config.section import Section
 from paraglider.config.types import parse_port_range, quoted, several, shown, ticked
 
@@ -88,7 +89,7 @@ def reword(error: ErrorDetails, marks: Marks) -> list[Problem]:
     if kind == "value_error":
         return _from_type(path, value, str(context["error"]))
     if kind == "too_short" and value:
-        return []  # every item was wrong, and each says so itself
+        return []  # every item was wrong, and is reported itself
     what, remedy = _words(kind, path, value, context, marks.texts.get(path))
     return [Problem(path, f"`{_key(path)}`: {what}", remedy)]
 
@@ -128,7 +129,7 @@ def _unknown_key(path: Path, marks: Marks) -> Problem:
 
 
 def _from_type(path: Path, value: Any, message: str) -> list[Problem]:
-    """A message of ``types`` ("what; remedy"), at the very item of a list where that is clear."""
+    """A message of ``types`` ("what; remedy"), at the item of a list if that is known."""
     if path[-1] == "ports" and isinstance(value, list):
         found = []
         for index, item in enumerate(value):
@@ -220,7 +221,7 @@ def repaired(data: Any, wrong: Iterable[Path]) -> Any:
     Lists keep their length, so that paths stay valid.
     """
     result = copy.deepcopy(data)
-    # The longest first: what is wrong inside a section goes before the section itself.
+    # The longest first: a mistake inside a section precedes one of the section itself.
     for path in sorted(wrong, key=len, reverse=True):
         result = _without(result, path)
     return result
@@ -232,7 +233,7 @@ def _without(root: Any, path: Path) -> Any:
         try:
             holder = holder[step]
         except (KeyError, IndexError, TypeError):
-            return root  # an enclosing value is wrong as well, and goes by itself
+            return root  # an enclosing value is wrong as well, and is reported first
     if isinstance(holder, list) and path and isinstance(path[-1], int):
         model = section_at(path)
         if model is None:

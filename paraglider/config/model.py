@@ -1,11 +1,10 @@
-"""The configuration file as immutable objects (pydantic 2); DESIGN: the file is YAML.
+"""The configuration file as immutable objects (pydantic 2). The file is YAML.
 
-Lives here: one class a section, one documented field a key; those of a service are in
-``config.service``. The JSON Schema in
-``conf/paraglider.schema.json`` is generated from these classes.
-Rules: a field's own type and range are checked here; what concerns several fields or several
-services is checked in ``check``; what needs the host (interfaces, users, cores) is checked
-by ``paraglider.host``. No I/O.
+Lives here: one class per section, one documented field per key; those of a service are in
+``config.service``. The JSON Schema in ``conf/paraglider.schema.json`` is generated from these
+classes.
+Rules: a field's own type and range are checked here; contradictions between fields or services in
+``check``; the host (interfaces, users, cores) by ``paraglider.host``. No I/O.
 """
 
 from __future__ import annotations
@@ -19,14 +18,11 @@ from pydantic_core import CoreSchema
 
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
+from paraglider.config.network import Network
 from paraglider.config.section import Seconds, Section
 from paraglider.config.service import BackendConfig, BackendSource, Service
-from paraglider.config.types import AddressWithPrefix, ExemptEndpoint
 
 __all__ = ["BackendConfig", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
-
-# As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
-InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
 
 class Workers(Section):
@@ -97,31 +93,6 @@ class Stats(Section):
     )
 
 
-class PublicSide(Section):
-    """The side of the clients; `paraglider.config` adds the VIPs to this interface."""
-
-    interface: InterfaceName = Field(description="Interface that faces the clients.")
-
-
-class PrivateSide(Section):
-    """The side of the backends; `paraglider.config` adds the gateway addresses here."""
-
-    interface: InterfaceName = Field(description="Interface that faces the backends.")
-    gateway: tuple[AddressWithPrefix, ...] = Field(
-        default=(), description="Addresses that the backends use as default gateway.", strict=False
-    )
-
-
-class Network(Section):
-    """What the set-up script configures on the host; leave out to leave interfaces alone."""
-
-    public: PublicSide | None = Field(default=None, description="Side of the clients.")
-    private: PrivateSide | None = Field(default=None, description="Side of the backends.")
-    exempt: tuple[ExemptEndpoint, ...] = Field(
-        default=(), description="Endpoints that are never balanced.", strict=False
-    )
-
-
 def _closed_from_number(value: Any) -> Any:
     """One number of seconds is for either end of a flow; True and False are no numbers here."""
     return {"rst": value, "fin": value} if type(value) is int else value
@@ -135,7 +106,7 @@ class Closed(Section):
 
 
 class _NumberAlone:
-    """Tells the JSON Schema that one number may stand for a section."""
+    """Adds to the JSON Schema that a single number may replace the section."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
@@ -181,7 +152,7 @@ class TimeoutsConfig(Section):
 
     @property
     def _old_name(self) -> int | None:
-        """What is given for ``closed`` by the name that it had."""
+        """The value given for ``closed`` under its old name."""
         return None if "closed" in self.model_fields_set else self.closing
 
 
@@ -241,13 +212,23 @@ class Config(Section):
         return self.model_copy(update={"services": services})
 
     def for_families(self, families: frozenset[int]) -> Config:
-        """The same configuration with the services of ``families`` ({4}, {6} or both) alone."""
+        """The same configuration with only the services of ``families`` ({4}, {6} or both)."""
         return self.only(lambda service: service.family in families)
 
     def only(self, chosen: Callable[[Service], bool]) -> Config:
-        """The same configuration with the ``chosen`` services alone; there may be none."""
+        """The same configuration with only the ``chosen`` services; there may be none."""
         services = tuple(service for service in self.services if chosen(service))
         return self.model_copy(update={"services": services})
+
+    @property
+    def wants_bpf(self) -> bool:
+        """Whether BPF carries flows of a service if the kernel can (`carrier` is not `worker`)."""
+        return any(service.wants_bpf for service in self.services)
+
+    @property
+    def wants_xdp(self) -> bool:
+        """Whether a service wants BPF also at XDP."""
+        return any(service.wants_bpf and service.carrier == "xdp" for service in self.services)
 
     @property
     def queued(self) -> Config:

@@ -18,6 +18,7 @@ from yaml.composer import Composer
 from yaml.resolver import Resolver
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
+from paraglider.config.steps import Steps, completed
 from paraglider.config.types import shown, ticked
 
 MAX_BYTES = 10_000_000
@@ -35,7 +36,7 @@ _UNUSUAL = re.compile(r"[^\n -~]|\?|[|>][-+0-9]*#")  # where libyaml reads anoth
 _BREAKS = "\0\r\n\x85\u2028\u2029"  # the end of a line, or of the text
 _ENDS = f"#{_BREAKS}"
 
-# PyYAML's words for common slips → what is wrong, and what would be right.
+# PyYAML's messages for common slips → our message and remedy.
 _YAML_SLIPS = (
     (r"found character '\\t'", "a tab stands where YAML allows no tab", "write spaces there"),
     (
@@ -158,7 +159,7 @@ class _Composer(_Bounded, yaml.SafeLoader):
                 self.allow_simple_key = True
 
 
-def _quickly(text: str) -> Document | None:
+def _quickly(text: str) -> Steps[Document | None]:
     """Compose ``text`` with libyaml, in a tenth of the time; None if libyaml is missing or reports
     an error, because ``_Composer`` has better messages and places.
 
@@ -185,6 +186,7 @@ def _quickly(text: str) -> Document | None:
         root = Quick().get_single_node()
         if root is None:
             return None
+        yield
         document.data = _Builder(document).build(root, ())
     except (yaml.YAMLError, _TooLargeError):
         return None
@@ -193,7 +195,12 @@ def _quickly(text: str) -> Document | None:
 
 def parse(text: str) -> Document:
     """One YAML document as plain data; never raises: every mistake is in ``problems``."""
-    return _quickly(text) or _slowly(text)
+    return completed(parsing(text))
+
+
+def parsing(text: str) -> Steps[Document]:
+    """As ``parse``, in two steps; a text that libyaml does not read is one long step."""
+    return (yield from _quickly(text)) or _slowly(text)
 
 
 def _slowly(text: str) -> Document:
@@ -233,7 +240,7 @@ def _mark(mark: Any) -> Mark:
 def _reworded(error: yaml.MarkedYAMLError) -> Problem:
     raw = f"{error.context or ''}: {error.problem or ''}".strip(": ")
     mark = _mark(error.problem_mark or error.context_mark)
-    # A quote without end is found at the end of the file; where it starts is what helps.
+    # PyYAML reports a quote without end at the end of the file; its start is more helpful.
     if "unexpected end of stream" in raw and error.context_mark is not None:
         mark = _mark(error.context_mark)
     for pattern, what, remedy in _YAML_SLIPS:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 #: whole seconds, for durations of minutes and hours
 Seconds = Annotated[int, Field(ge=1, le=10_000_000)]
-#: seconds, of which a fraction may matter: how often to look, how long to wait
+#: seconds, possibly with a fraction: intervals, timeouts
 Duration = Annotated[float, Field(ge=0.1, le=86_400)]
 
 

@@ -1,13 +1,21 @@
-"""A service of the configuration file, and its backends, as immutable objects (pydantic 2).
+"""A service of the configuration file, its backends and its forward method.
 
-Lives here: ``Service``, ``BackendConfig``, ``BackendSource``, ``ServiceTimeouts``; ``config.model``
-has the rest of the file, and gives these names on.
-Rules: as in ``config.model``. No I/O.
+Lives here: ``Service``, ``EncapsulationConfig``, ``BackendConfig``, ``BackendSource``,
+``ServiceTimeouts``; ``config.model`` has the rest of the file, and gives these names on.
+``Method`` is the part of
+``forward.base.ForwardMethod`` that the configuration and the layers below ``forward`` use, and
+``METHODS`` are the methods by name.
+Rules: as in ``config.model``. No I/O. ``METHODS`` is empty until ``paraglider.forward.registry`` is
+imported, which fills it; so imports point down, and the model's error messages and schema still
+name every method.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -21,8 +29,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
+from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check
-from paraglider.config.method import METHODS, Method, default_method, method_names
+from paraglider.config.network import Network
 from paraglider.config.section import Seconds, Section
 from paraglider.config.strategy import StrategyName, StrategyParameters
 from paraglider.config.types import (
@@ -36,9 +45,94 @@ from paraglider.config.types import (
 from paraglider.core.policy_guard import kind
 from paraglider.core.strategies import Strategy
 
+
+class Method(ABC):
+    """A value of a service's ``forward``. Attributes apply to all services of the method."""
+
+    #: the value of ``forward``
+    name: ClassVar[str]
+
+    #: optional keys of a service that this method takes
+    options: ClassVar[frozenset[str]] = frozenset()
+
+    #: packets (the first of a flow, or all) pass the queue of a worker
+    queued: ClassVar[bool] = False
+
+    #: a proxy worker listens at the VIP and accepts the connections
+    listens: ClassVar[bool] = False
+
+    #: the kernel's conntrack has the flows, translates and counts them; a worker decides once
+    conntracked: ClassVar[bool] = False
+
+    #: a worker has the flows in its own table, and in a journal for its successor
+    journalled: ClassVar[bool] = False
+
+    #: the VIP is an address of this host; otherwise only the backends have it
+    owns_vip: ClassVar[bool] = True
+
+    #: the backends have to be in a network of the private interface
+    neighbours: ClassVar[bool] = False
+
+    #: the program at XDP carries its packets, if it has a carrier in BPF
+    at_xdp: ClassVar[bool] = True
+
+    #: an address of loopback can be a VIP or a backend
+    loopback: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self, path: Path, service: Service, network: Network) -> Iterable[Problem]:
+        """The errors of ``service``, which has this method and is at ``path``, in a file with
+        ``network``, except keys that the method does not take (``options``).
+        """
+
+    @abstractmethod
+    def describe(self, service: Service) -> str:
+        """The properties of the method for ``service``: cost, requirements, what the backends
+        see.
+        """
+
+    def answers(self, service: Service) -> Literal["via", "direct"]:
+        """The way of the replies: through this host, or from the backend to the client."""
+        return service.return_
+
+    def answers_pass(self, service: Service) -> bool:
+        """Whether packets of the backends' answers are forwarded by this host."""
+        return self.queued and self.answers(service) == "via"
+
+
+#: the registered methods by their names, in the order of the registry; the first is the default
+METHODS: dict[str, Method] = {}
+
+
+def method_names() -> tuple[str, ...]:
+    """The names of the registered methods; raises ``RuntimeError`` when there is none."""
+    if not METHODS:
+        raise RuntimeError("no forwarding method is registered: import paraglider.forward.registry")
+    return tuple(METHODS)
+
+
+def default_method() -> str:
+    """The method of a service without ``forward``."""
+    return method_names()[0]
+
+
 #: the port of the DNS, and seconds for which its answered flows are kept
 _DNS = 53
 _DNS_REPLY = 5
+
+
+class EncapsulationConfig(Section):
+    """How packets are encapsulated, with `forward: tunnel`."""
+
+    type: Literal["ipip", "gue"] = Field(
+        default="ipip", description="ipip: IP in IP, of either family; gue: in UDP too."
+    )
+    port: Port = Field(default=6080, description="UDP port of the backends, with gue.")
+
+    @property
+    def udp_port(self) -> int:
+        """The UDP port of the outer header; 0 if it has no UDP."""
+        return self.port if self.type == "gue" else 0
 
 
 class ServiceTimeouts(Section):
@@ -73,7 +167,7 @@ class BackendConfig(Section):
     )
     weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0: none.")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its name in messages: ADDRESS, or ADDRESS:PORT if its port is mapped."""
         if self.port is None:
@@ -160,6 +254,19 @@ class Service(Section):
         alias="return",
         description="via: replies pass this host; direct: the backend answers the client.",
     )
+    encapsulation: EncapsulationConfig = EncapsulationConfig()
+    carrier: Literal["auto", "bpf", "xdp", "worker"] = Field(
+        default="auto",
+        description="What carries a flow once its backend is decided: auto: a BPF program where the"
+        " kernel has it, else the worker; bpf: the program only; xdp: the program, in the drivers"
+        " of the interfaces too; worker: the worker only.",
+    )
+    decide: Literal["auto", "python", "hash"] = Field(
+        default="python",
+        description="What picks the backend of a new flow, where BPF carries: python: a worker;"
+        " auto: the program in the kernel if the service needs no more than a table, unseen by the"
+        " host's firewall; hash: the program for each packet, without flows (dsr, tunnel).",
+    )
     strategy: StrategyName = Field(
         default="rr", description="What picks the backend of a new flow, or package.module:Class."
     )
@@ -215,7 +322,7 @@ class Service(Section):
         return self.listed if isinstance(self.listed, BackendSource) else None
 
     def with_backends(self, backends: tuple[BackendConfig, ...]) -> Service:
-        """The same service with ``backends`` in place of its own."""
+        """The same service with ``backends`` instead of its own."""
         return self.model_copy(update={"listed": backends})
 
     @property
@@ -239,8 +346,20 @@ class Service(Section):
         return self.method.answers(self)
 
     @property
+    def wants_bpf(self) -> bool:
+        """Whether BPF carries its flows if the kernel can: ``carrier`` is not `worker`, and the
+        method has a carrier in BPF.
+        """
+        return self.carrier != "worker" and "carrier" in self.method.options
+
+    @property
+    def needs_bpf(self) -> bool:
+        """Whether it cannot work without BPF: it wants BPF, and ``carrier`` is not `auto`."""
+        return self.wants_bpf and self.carrier != "auto"
+
+    @property
     def hash_seed(self) -> int:
-        """The key of its hashes: ``seed``, or 0 where it has none (``Config.seeded``)."""
+        """The seed of its hashes: ``seed``, or 0 without one (``Config.seeded``)."""
         return 0 if self.seed is None else self.seed
 
     @property

@@ -1,9 +1,8 @@
 """The types of a service's `strategy` and `strategy_parameters`, with their JSON schemas.
 
-Lives here: ``StrategyName`` (an alias becomes the name that it stands for), ``StrategyParameters``
-and ``POLICY``.
-Rules: names, aliases and parameters are those of the classes in ``core.strategies``; none is
-written here. What contradicts them is found by ``check_strategy``.
+Lives here: ``StrategyName`` (replaces an alias by its name), ``StrategyParameters`` and ``POLICY``.
+Rules: names, aliases and parameters are those of the classes in ``core.strategies``; none is listed
+here. ``check_strategy`` finds contradictions.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def _name_schema() -> dict[str, Any]:
 
 
 def _about(strategy: type[Strategy]) -> str:
-    return f"Picks {strategy.summary}."
+    return f"Picks {strategy.summary}{strategy.turns()}."
 
 
 def _parameters_schema() -> dict[str, Any]:

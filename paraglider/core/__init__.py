@@ -9,14 +9,14 @@ Glossary
     strategy    picks a backend for a new flow                                    (``strategies``)
     affinity    a client keeps its backend                                        (``affinity``)
     flow        one connection: keys, translation, state, last seen               (``flow``)
-    journal      what of every flow outlives the process, in place in mapped memory (``journal``)
-    restore     flows that a journal knows, in a table again                      (``restore``)
-    translation one slice replaced by another, and a checksum delta               (``translation``)
-    balancer    service look-up, affinity, strategy: which backend for a new flow (``balancer``)
-    explain     why a flow gets its backend, in words                             (``explain``)
-    impact      what a change of the configuration gives to other backends        (``impact``)
-    verdict     what the core says of a packet, and why                           (``verdict``)
+    journal     the flows in mapped memory, which outlives the process            (``journal``)
+    restore     puts the flows of a journal into a flow table                     (``restore``)
+    translation the rewriting of packets between a service and a backend          (``translation``)
+    balancer    chooses the backend of a new flow: service, affinity, strategy    (``balancer``)
+    explain     the reason for a choice, as text                                  (``explain``)
+    impact      the flows that a change of the configuration moves                (``impact``)
+    verdict     what happens to a packet, and the reason                          (``verdict``)
 
-The same core serves the workers, `paraglider explain` and the tests. Bytes from the wire never
-raise out of it: a packet that cannot be understood is counted by reason and dropped.
+The same core serves the workers, `paraglider explain` and the tests. No bytes from the wire raise
+an exception: an invalid packet is counted by reason and dropped.
 """

@@ -1,9 +1,9 @@
-"""Why a flow gets its backend: the balancer's decision, in words.
+"""Explains the balancer's choice of a backend for a flow, as text.
 
-Lives here: ``explain`` (one flow), ``shares`` (what of all new flows each backend gets).
-Rules: the objects are those that the workers decide with, and the decision is theirs. Where it
-depends on turns or on live flows, which a worker alone knows, it is left open, with the backends
-that it is between: no backend is ever made up. A strategy of the operator's own is never called.
+Lives here: ``explain`` (one flow), ``shares`` (each backend's share of all new flows).
+Rules: decides with the same classes as the workers. If a choice depends on turns or live flows,
+which only a worker knows, the result is the list of candidates, never a guess. A policy of the
+operator is never called.
 """
 
 from __future__ import annotations
@@ -26,15 +26,23 @@ _UNSEEDED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DecisionStep:
-    """One step of a decision: what was looked at (service, state, flow, affinity, strategy)."""
+    """One step of a decision; ``about`` is service, state, flow, affinity, decides or strategy."""
 
     about: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
+class Decider:
+    """What picks the backend of a new flow, the kernel or a worker, as ``text``."""
+
+    kernel: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend that may get the flow, and its share of all new flows where that is known."""
+    """A backend that may get the flow, and its share of all new flows, None if unknown."""
 
     backend: Backend
     share: float | None
@@ -42,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """``backend`` is None where the flow gets none, and where it is left open: then there are
+    """``backend`` is None if the flow gets none, or if several are possible: these are the
     ``candidates``, in the order of the configuration.
     """
 
@@ -53,15 +61,21 @@ class Explanation:
 
 
 def explain(
-    balancer: Balancer, flow: NewFlow, existing: Backend | None = None, *, seeded: bool = True
+    balancer: Balancer,
+    flow: NewFlow,
+    existing: Backend | None = None,
+    *,
+    seeded: bool = True,
+    decider: Decider | None = None,
 ) -> Explanation:
-    """Which backend ``flow`` gets, and why. ``existing`` is the backend of a flow that lives.
+    """The backend that ``flow`` gets, and why. ``existing`` is the backend of a live flow.
 
-    ``seeded`` is false where the balancer's hashes have another seed than the objects here.
+    ``seeded`` is false if the daemon's hashes use a seed that is unknown here. ``decider`` is what
+    decides if the flow is new; None: a worker, which needs no step.
     """
     service = balancer.find(flow.protocol, flow.key)
     if service is None:
-        return Explanation(None, None, (), (DecisionStep("service", _stranger(balancer, flow)),))
+        return Explanation(None, None, (), (DecisionStep("service", _no_service(balancer, flow)),))
     why = [DecisionStep("service", described(service)), DecisionStep("state", _states(service))]
     if existing is not None:
         why.append(DecisionStep("flow", f"it exists: all its packets go to {existing.name}"))
@@ -79,6 +93,9 @@ def explain(
     strategy = service.strategy
     known = seeded or not strategy.hashes
     reason = strategy.reason(flow, service.pool.ready) if known else _UNSEEDED
+    if decider is not None:
+        why.append(DecisionStep("decides", decider.text))
+    reason += strategy.turns(by_kernel=decider is not None and decider.kernel)
     why.append(DecisionStep("strategy", reason))
     if strategy.hashes and seeded:
         backend = balancer.choose(service, flow, lambda _: False)
@@ -90,14 +107,14 @@ def explain(
 
 
 def shares(service: VirtualService) -> dict[Backend, float | None]:
-    """The share of all new flows that each ready backend gets in the long run; None where that is
-    not known (``Strategy.shares``).
+    """The share of all new flows that each ready backend gets in the long run, None if unknown
+    (``Strategy.shares``).
     """
     return service.strategy.shares(service.pool.ready)
 
 
 def described(service: VirtualService) -> str:
-    """A service as messages tell it: its name, and what it claims."""
+    """A service as text: its name, VIP, protocols and ports."""
     return f"`{service.name}` has {ipaddress.ip_address(service.vip)}, {_claims(service)}"
 
 
@@ -109,7 +126,7 @@ def _claims(service: VirtualService) -> str:
     return f"{names}, port{'' if spans[0].isdigit() and not spans[1:] else 's'} {', '.join(spans)}"
 
 
-def _stranger(balancer: Balancer, flow: NewFlow) -> str:
+def _no_service(balancer: Balancer, flow: NewFlow) -> str:
     """Why no service takes ``flow``."""
     there = [service for service in balancer.services.services if service.vip == flow.vip]
     if not there:

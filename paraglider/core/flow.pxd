@@ -19,3 +19,4 @@ cdef class Flow:
     cdef public unsigned char protocol
     cdef public unsigned char state
     cdef public unsigned char proof
+    cdef public unsigned char carried

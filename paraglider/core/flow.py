@@ -30,11 +30,11 @@ FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_
 
 
 class FlowTimeouts:
-    """Idle seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2).
+    """Idle timeouts in seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2).
 
-    ``syn`` is for flows that are half-open or wait for the last ACK, ``established`` for
-    half-closed ones too, ``closed_rst`` and ``closed_fin`` for those that were closed by RST and by
-    both FINs.
+    ``syn`` applies to flows that are half-open or wait for the last ACK, ``established`` to
+    established and half-closed flows, ``closed_rst`` and ``closed_fin`` to flows closed by RST or
+    by both FINs.
     """
 
     __slots__ = ("by_state",)
@@ -71,17 +71,18 @@ class FlowTimeouts:
 
 
 class Flow:
-    """One connection. ``seen`` is when its last packet passed; ``bucket`` is the list of the
-    timer wheel it stands in, at index ``slot``; ``record`` its number in the journal, 0 for none.
+    """One connection. ``seen`` is the time of its last packet; ``bucket`` the list of the timer
+    wheel that contains it, at index ``slot``; ``record`` its number in the journal, 0 for none.
+    ``carried`` is not 0 while the table's carrier may have it; only the carrier sets it.
 
-    Of TCP: ``expected`` is the sequence number that the client's next segment should have, as far
-    as it is known; ``progress`` the last number that counted as evidence (``tcp_events``),
-    ``proof`` how often it has grown; 0 where nothing is known. A flow that was established has all
-    the proof that there is.
+    For TCP: ``expected`` is the expected sequence number of the client's next segment; ``progress``
+    the last number that counted as evidence (``tcp_events``), ``proof`` how often it has grown; all
+    three are 0 while unknown. ``proof`` of an established flow is GROWTHS.
     """
 
     __slots__ = (
         "bucket",
+        "carried",
         "expected",
         "forward_key",
         "progress",
@@ -113,6 +114,7 @@ class Flow:
         self.bucket: list[Flow] = []
         self.slot = 0
         self.record = 0
+        self.carried = 0
         self.expected = 0
         self.progress = 0
         self.proof = 0 if GROUP_OF[state] == OPENING else GROWTHS

@@ -1,36 +1,40 @@
-"""States of flows: what moves a flow from one to the next, who makes room first, what counts.
+"""States of flows: transitions, order of eviction, and the group that a state counts in.
 
-Every rule is a row of a table here, and nothing else moves a TCP flow. ``TWO_SIDED`` is for flows
-whose packets pass in both directions (nat), ``ONE_SIDED`` for those whose answers go past the
-balancer (nat with ``return: direct``, dsr). A pair that is not in a state's row changes nothing.
+All transitions of TCP flows are in the tables of this module. ``TWO_SIDED`` is for flows whose
+packets pass in both directions (nat), ``ONE_SIDED`` for flows whose answers bypass the balancer
+(nat with ``return: direct``, dsr). An event that is not in a state's row changes nothing.
 
             SYN_SENT ─▶ SYN_RECEIVED ─▶ ESTABLISHED ─▶ FIN_CLIENT  ─▶ LAST_ACK         ─▶ TIME_WAIT
                                              │     └─▶ FIN_BACKEND ─▶ LAST_ACK_BACKEND ─▶ TIME_WAIT
                                              └─▶ RESET, CLIENT_RESET (and back, RFC 7857 section 3)
-  one-sided SYN_SENT ─▶ UNCONFIRMED ─▶ ESTABLISHED ─▶ CLIENT_DONE ─▶ TIME_WAIT
+    one-sided: SYN_SENT ─▶ UNCONFIRMED ─▶ ESTABLISHED ─▶ CLIENT_DONE ─▶ TIME_WAIT
 
-Half-closed flows live as established ones do (RFC 5382 REQ-5 speaks of half-open ones). A flow is
-closed when both FINs were seen and the second was acknowledged, or by RST: it is kept for a while,
-and makes room for any other.
+Half-closed flows have the timeout of established ones (RFC 5382 REQ-5 is about half-open ones). A
+flow is closed when both FINs were seen and the second was acknowledged, or by RST; a closed flow is
+kept for a while, and is evicted first.
 
-An event is a kind of segment of one side, as far as it is believed:
+An event is a plausible segment of one side:
 
-* C_PROOF is an ACK that says more than C_ACK. While a flow opens, two-sided: it acknowledges the
-  SYN that the backend sent, which only one who hears the backend can. One-sided: what the client
-  sent and acknowledged has grown for the time GROWTHS, each time later than the packet before.
-  After a RST: of a flow that was established. After the client's FIN, one-sided: it acknowledges
-  one number more than the FIN did, as the backend's FIN is counted.
-* C_RST is a RST of the client within WINDOW of the sequence number that the backend expects, as
-  far as that is known; one from elsewhere in the space of numbers is no event. Whoever guesses has
-  one chance in 2,048, and the backend's answer to a guess within its window (RFC 5961 section 3.2:
-  a challenge ACK) brings the flow back.
-* What a backend sends is believed: only hosts behind the balancer have its address.
+* C_PROOF is an ACK that proves more than C_ACK. Two-sided, during the handshake: it acknowledges
+the backend's SYN, which only the receiver of the backend's packets can. One-sided: the client's
+sequence and acknowledgment numbers have grown GROWTHS times, each in a later packet. After a RST:
+the flow was established before. One-sided, after the client's FIN: it acknowledges one number more
+than the FIN did, which is the backend's FIN.
+* C_RST is a RST of the client within WINDOW of the sequence number that the backend expects, if
+known; any other RST is no event. A guess succeeds once in 2,048 times, and the backend's answer to
+a guess within its window (RFC 5961 section 3.2: a challenge ACK) restores the flow. One-sided, a
+RST or a FIN is within UNSEEN_WINDOW of the client's last number, and a guess succeeds once in 128
+times. If packets may have passed unseen (by a lease of dsr), no number is implausible: a FIN
+counts, and a RST farther than UNSEEN_WINDOW counts as a FIN, since a flow after a FIN is kept while
+it is in use.
+* Segments of a backend are always plausible: only hosts behind the balancer have its address.
 
-A SYN moves no live flow. It goes to the flow's own backend, whose TCP decides (RFC 5961 section
-4.2): with a challenge ACK where the connection lives, with RST or as a new connection where not.
+A SYN does not change the state of a live flow. It is forwarded to the flow's backend, whose TCP
+decides (RFC 5961 section 4.2): a challenge ACK if the connection is alive there, otherwise RST or a
+new connection.
 
-Rules: numbers are those of the journal on disk (``journal``), so they never change their meaning;
-a new state takes a new number.
+Rules: the numbers are stored in journals on disk (``journal``), so their meaning never changes; a
+new state gets a new number.
 """
 
 from __future__ import annotations
@@ -41,20 +45,20 @@ from typing import Final
 SYN_SENT: Final = 0  # the client's SYN was seen
 SYN_RECEIVED: Final = 1  # the backend answered it
 ESTABLISHED: Final = 2
-LAST_ACK: Final = 3  # both FINs were seen, the client has yet to acknowledge the backend's
+LAST_ACK: Final = 3  # both FINs were seen; the client must acknowledge the backend's
 UDP_NEW: Final = 4  # no answer yet
 UDP_OPEN: Final = 5  # the client went on after the answer; one-sided: a second packet
 ICMP_OPEN: Final = 6
 GONE: Final = 7  # in no table
-UNCONFIRMED: Final = 8  # one-sided: the client went on, and may not hear the backend at all
-FIN_CLIENT: Final = 9  # half-closed: the client has sent all that it has
-FIN_BACKEND: Final = 10  # half-closed: the backend has
+UNCONFIRMED: Final = 8  # one-sided: the client sent more, but may not receive from the backend
+FIN_CLIENT: Final = 9  # half-closed by the client
+FIN_BACKEND: Final = 10  # half-closed by the backend
 TIME_WAIT: Final = 11  # closed
 RESET: Final = 12  # closed by a RST of the backend
 CLIENT_RESET: Final = 13  # closed by a RST that may be the client's
 UDP_ANSWERED: Final = 14  # one exchange
-LAST_ACK_BACKEND: Final = 15  # both FINs were seen, the backend has yet to acknowledge
-CLIENT_DONE: Final = 16  # one-sided: the client's FIN was seen, the backend's cannot be
+LAST_ACK_BACKEND: Final = 15  # both FINs were seen; the backend must acknowledge the client's
+CLIENT_DONE: Final = 16  # one-sided: the client's FIN was seen; the backend's never passes here
 
 STATE_NAMES: Final = (
     "syn-sent",
@@ -89,13 +93,13 @@ B_FIN: Final = 7
 B_RST: Final = 8
 EVENTS: Final = 9
 
-#: bytes by which a RST may miss the sequence number that is known to be expected next, either way:
-#: what is in flight while it is sent
+#: largest distance in bytes, either way, of a RST from the expected sequence number: the bytes in
+#: flight
 WINDOW: Final = 1 << 20
-#: the same where packets pass unseen for a lease at a time (dsr)
+#: the same for a segment of a one-sided flow, of which packets may be in the worker's queue while a
+#: carrier in the kernel has later ones: no more than the largest receive window in use
 UNSEEN_WINDOW: Final = 1 << 24
-#: times that what was sent and acknowledged must grow before a one-sided flow counts as
-#: established
+#: times that the numbers of a one-sided flow must grow before it counts as established
 GROWTHS: Final = 2
 
 Transitions = Mapping[int, Mapping[int, int]]
@@ -106,13 +110,13 @@ _RESETS: Final = {C_RST: CLIENT_RESET, B_RST: RESET}
 TWO_SIDED: Final[Transitions] = {
     SYN_SENT: {
         B_SYN_ACK: SYN_RECEIVED,
-        B_ACK: ESTABLISHED,  # it has the connection: the SYN was forged, or comes of an old one
+        B_ACK: ESTABLISHED,  # it has the connection: the SYN was forged or of an old connection
         B_FIN: FIN_BACKEND,
         **_RESETS,
     },
     SYN_RECEIVED: {
         C_PROOF: ESTABLISHED,
-        C_FIN: FIN_CLIENT,  # where it acknowledges the backend's SYN
+        C_FIN: FIN_CLIENT,  # if it acknowledges the backend's SYN
         B_FIN: FIN_BACKEND,
         **_RESETS,
     },
@@ -147,16 +151,16 @@ ONE_SIDED: Final[Transitions] = {
     TIME_WAIT: {C_SYN: SYN_SENT},
 }
 
-#: closed states after which the client's next SYN goes to the same backend all the same, where that
-#: takes new flows: who closed the flow is not certain, and it may be alive there
+#: closed states after which the client's next SYN goes to the same backend if that takes new flows:
+#: the connection may still be alive there
 DOUBTFUL: Final = frozenset((CLIENT_RESET, CLIENT_DONE))
 
-# What a state counts as, for operators, for `weighted` and for those who wait for a drain.
-OPENING: Final = 0  # not answered yet, or not known to be
+# The groups of states, for `show`, for `weighted` and for the end of a drain.
+OPENING: Final = 0  # not answered yet, as far as known
 ACTIVE: Final = 1
-CLOSING: Final = 2  # closed, or as good as
+CLOSING: Final = 2  # closed, or about to be
 
-#: classes of states in which flows make room, each with a timer wheel of its own
+#: classes of states for eviction, each with its own timer wheel
 CLOSED_CLASS: Final = 0
 DONE_CLASS: Final = 1
 HALF_OPEN_CLASS: Final = 2
@@ -165,7 +169,7 @@ DATAGRAM_CLASS: Final = 4
 LASTING_CLASS: Final = 5
 CLASSES: Final = 6
 
-#: state → what it counts as, its class, its protocol
+#: state → its group, its class, its protocol
 _KINDS: Final[Mapping[int, tuple[int, int, str]]] = {
     SYN_SENT: (OPENING, HALF_OPEN_CLASS, "tcp"),
     SYN_RECEIVED: (OPENING, HALF_OPEN_CLASS, "tcp"),
@@ -192,7 +196,7 @@ PROTOCOL_OF: Final = tuple(_KINDS[state][2] for state in range(STATES))
 
 
 def flattened(table: Transitions) -> bytes:
-    """``table`` for the packet path: at state x EVENTS + event, the next state."""
+    """``table`` for the packet path: the next state at index state x EVENTS + event."""
     return bytes(
         table.get(state, {}).get(event, state) for state in range(STATES) for event in range(EVENTS)
     )

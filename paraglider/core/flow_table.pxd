@@ -2,6 +2,7 @@
 import cython
 
 from paraglider.core.flow cimport Flow
+from paraglider.core.flow_index cimport FlowIndex
 from paraglider.core.journal cimport Journal
 from paraglider.core.timer_wheel cimport TimerWheel
 from paraglider.core.translation cimport Translation
@@ -28,6 +29,11 @@ cdef class FlowTable:
     cdef public long long closing
     cdef public Journal journal
     cdef public object carrier
+    cdef public object unread
+    cdef public long long reserved
+    cdef public tuple compact
+    cdef public int held
+    cdef public bint damaged
     cdef public long long _count
     cdef public long long _done
     cdef public tuple _wheels
@@ -38,27 +44,33 @@ cdef class FlowTable:
     cpdef bint make_room(self, unsigned char protocol, double now)
     @cython.locals(flow=Flow)
     cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Translation translation, double now)
-    @cython.locals(protocol="unsigned char", translation=Translation)
-    cpdef enter(self, Flow flow)
+    cpdef restore(self, Flow flow)
+    @cython.locals(translation=Translation)
+    cpdef add(self, Flow flow)
+    @cython.locals(forward=FlowIndex, reverse=FlowIndex)
+    cpdef attach(self, Flow flow)
+    @cython.locals(forward=FlowIndex, reverse=FlowIndex)
+    cpdef detach(self, Flow flow)
+    cpdef lose(self, Translation translation)
     cpdef move(self, Flow flow, unsigned char state, double now)
+    cpdef bint refresh(self, Flow flow) except -1
+    cpdef bint fetch(self, unsigned char protocol, bytes key, double now) except -1
     @cython.locals(translation=Translation)
     cpdef _confirm(self, Flow flow)
     @cython.locals(translation=Translation)
     cpdef forget(self, Flow flow, double now)
-    @cython.locals(looked="long long", flow=Flow, victim=Flow, bucket=list)
+    @cython.locals(checked="long long", flow=Flow, victim=Flow, bucket=list)
     cpdef long long expire(self, double now, long long budget=*)
     @cython.locals(
         flow=Flow, victim=Flow, most="long long", flows="long long", moves=int, compared=int
     )
     cpdef Flow _victim(self, TimerWheel wheel, double idle, double now)
-    @cython.locals(seen=double)
-    cdef bint _refresh(self, Flow flow) except -1
     @cython.locals(seconds=double)
-    cdef double _deadline(self, Flow flow) except? -1
-    @cython.locals(kind=int)
+    cpdef double deadline(self, Flow flow) except? -1
+    @cython.locals(kind=int, wheel=TimerWheel)
     cpdef _schedule(self, Flow flow)
     @cython.locals(bucket=list, last=Flow)
-    cdef _leave(self, Flow flow)
+    cdef _unschedule(self, Flow flow)
     cdef _tally(self, Translation translation, int group, int change)
 
 

@@ -48,7 +48,7 @@ def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Par
     return inner
 
 
-def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
+def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable, now: float) -> int:
     """Translate the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
 
     Returns -1 when done, else the reason code by which it is accepted unchanged or dropped.
@@ -70,6 +70,8 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
         return -1
     flow = flows.reverse[inner.protocol].get(key) if inner.kind != ECHO_REPLY else None
     if flow is None:
+        if inner.protocol in CHECKSUM_AT and flows.fetch(inner.protocol, key, now):
+            return translate(buf, offset, error, flows, now)
         return verdict.NO_FLOW
     if not _intact(buf, offset, error):
         return verdict.BAD_CHECKSUM

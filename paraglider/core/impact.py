@@ -1,11 +1,9 @@
-"""What a change of the configuration moves: the share of a service's flows that another backend
-would get.
+"""The impact of a change of the configuration: the share of flows that get another backend.
 
-Lives here: ``moved`` (of all possible flows), ``impact`` (of one), ``overlaps`` (which service has
-what another had).
-Rules: a table is compared entry by entry; where there is none, SAMPLES flows are tried, the same
-ones every time. Where flows go by turn, nothing is said to move. Two backends are the same when
-the flow would reach the same address and port.
+Lives here: ``moved`` (of all possible flows), ``impact`` (of one flow), ``overlaps`` (the services
+that get the ports of a service).
+Rules: look-up tables are compared entry by entry, other hashes by SAMPLES fixed flows. Strategies
+that take turns move no flow. Two backends are the same if a flow reaches the same address and port.
 """
 
 from __future__ import annotations
@@ -22,13 +20,15 @@ from paraglider.core.pool import Backend
 from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import NewFlow
 
-#: flows tried where there is no table: a share of 10 % is told within 0.5 %, 19 times of 20
+#: sampled flows: a share of 10 % is measured within 0.5 % (95 % confidence)
 SAMPLES: Final = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """``moved`` of ``of`` flows would get another backend; ``sampled``: those that were tried."""
+    """``moved`` of ``of`` flows get another backend; with ``sampled`` these are sampled flows,
+    otherwise the entries of a table.
+    """
 
     moved: int
     of: int
@@ -41,17 +41,19 @@ class Moved:
 
 
 class Impact(StrEnum):
-    """What becomes of a flow by a change."""
+    """The impact of a change on a flow."""
 
     KEPT = "kept"  # the same backend
-    MOVED = "moved"  # another one, if it came anew
-    LOST = "lost"  # its service or its backend is gone
-    OPEN = "open"  # by turn, before or after: nobody knows
+    MOVED = "moved"  # another backend, if it is opened again
+    LOST = "lost"  # its service or its backend is removed
+    OPEN = "open"  # unknown: the strategy takes turns, before or after
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Ports ``first`` to ``last`` of ``protocol``, which ``service`` has now; None: nobody."""
+    """Ports ``first`` to ``last`` of ``protocol`` and the ``service`` that has them after the
+    change, if any.
+    """
 
     protocol: int
     first: int
@@ -60,8 +62,8 @@ class Overlap:
 
 
 def overlaps(service: VirtualService, before: ServiceMap, after: ServiceMap) -> Iterator[Overlap]:
-    """What ``service`` has in ``before``, piece by piece, with the service that has it in
-    ``after``. What it claims and a narrower one has is none of it.
+    """The ports of ``service`` in ``before``, in pieces, each with the service that has it in
+    ``after``. Ports on which a narrower service takes precedence are left out.
     """
     rivals = [s for s in (*before.services, *after.services) if s.vip == service.vip]
     edges = {edge for rival in rivals for first, last in rival.ports for edge in (first, last + 1)}
@@ -86,7 +88,9 @@ def overlaps(service: VirtualService, before: ServiceMap, after: ServiceMap) -> 
 
 
 def moved(before: VirtualService, after: VirtualService, protocol: int, port: int) -> Moved | None:
-    """How much of all flows to ``port`` another backend gets in ``after``; None without a hash."""
+    """The share of all flows to ``port`` that get another backend in ``after``; None if one of the
+    strategies does not hash.
+    """
     old, new = before.strategy, after.strategy
     if not (old.hashes and new.hashes):
         return None
@@ -110,15 +114,15 @@ def _samples(service: VirtualService, protocol: int, port: int) -> Iterator[NewF
 
 
 def same(one: Backend, other: Backend, port: int) -> bool:
-    """True when a flow to ``port`` of the VIP reaches the same place by both."""
+    """Whether a flow to ``port`` of the VIP reaches the same address and port by both."""
     return (one.address, one.port or port) == (other.address, other.port or port)
 
 
 def impact(flow: NewFlow, actual: Backend | None, lives: bool, after: Explanation) -> Impact:
-    """What becomes of ``flow``, whose backend is ``actual`` (None: nobody knows).
+    """The impact on ``flow``, whose backend is ``actual`` (None: unknown).
 
-    A flow that ``lives`` is lost only with its backend, and no turn takes it elsewhere; one that
-    comes anew is lost also when no backend takes any.
+    A flow that ``lives`` is lost only with its backend; a new flow is also lost if no backend takes
+    new flows.
     """
     service = after.service
     if service is None:

@@ -23,6 +23,9 @@ ACK: Final = 0x10
 
 #: longest packet in a netlink attribute (nlattr.nla_len has 16 bits, the header 4 bytes)
 LONGEST: Final = 65531
+#: bytes that a worker reads of a longer packet if the kernel rewrites it (``forward.nat.long``):
+#: from here on that costs less than copying the packet twice
+COPY: Final = 4096
 #: shortest IPv4 or IPv6 packet whose length field is 0: a BIG TCP segment, which is too long for
 #: the field (Linux, include/net/ip.h: iph_set_totlen)
 _BIG: Final = 65536
@@ -96,7 +99,7 @@ def parse(buf: bytearray, offset: int, length: int, whole: bool = True) -> Parse
 def _walk4(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed) -> int:
     header = (buf[offset] & 15) << 2
     total = buf[offset + 2] << 8 | buf[offset + 3]
-    if not total and length >= LONGEST and not whole:
+    if not total and length >= COPY and not whole:
         total = _BIG
     if header < 20 or header > length:
         return verdict.BAD_HEADER_LENGTH
@@ -153,7 +156,7 @@ def _big6(buf: bytearray, offset: int, length: int) -> int:
     """
     at = offset + 40
     if buf[offset + 6] == TCP:
-        return _BIG if length >= LONGEST else 0
+        return _BIG if length >= COPY else 0
     if buf[offset + 6] != _HOP_BY_HOP or length < 48 or bytes(buf[at + 1 : at + 4]) != _JUMBO:
         return 0
     payload = int.from_bytes(buf[at + 4 : at + 8], "big")

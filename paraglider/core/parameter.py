@@ -28,7 +28,7 @@ class Parameter:
     help: str
     check: Callable[[int | str], str] = lambda _: ""
 
-    def wrong(self, value: object) -> str:
+    def error(self, value: object) -> str:
         """Why ``value`` is wrong and what would be right, separated by "; "; else empty."""
         if isinstance(self.default, str):
             if not isinstance(value, str):
@@ -48,7 +48,7 @@ class Parameter:
 
 def found_in(package: str, path: Iterable[str], base: type[Any]) -> Iterator[type[Any]]:
     """The subclasses of ``base`` that the modules of ``package`` (in the folders ``path``) define,
-    but for those whose name begins with an underscore; by the modules' names.
+    except private ones; sorted by module.
     """
     for found in sorted(pkgutil.iter_modules(path), key=lambda module: module.name):
         module = importlib.import_module(f"{package}.{found.name}")

@@ -1,13 +1,13 @@
-"""A user's own strategy, kept from doing harm: timed, checked, and set aside while it fails.
+"""A wrapper around a user's strategy that limits the damage of its faults.
 
-Whatever the class does, every new flow gets a ready backend: where it raises, or returns what is
-no ready backend, the fallback picks. A class that fails or is slow STRIKES times in a row is
-benched: the fallback picks for BENCH seconds, then the class is tried again, and one more failure
-benches it again. A call cannot be interrupted: one that never returns stops its worker, and
-``called`` says which one it is. Who ends that worker has the next one ``suspend`` the class: then
-the fallback picks until it is taken back.
-Rules: the clock is a parameter. Nothing is logged here; what happened is counted, and ``error``
-says it in words. No exception is kept, since its traceback would be a cycle that nobody collects.
+Every new flow gets a ready backend: if the class raises, or returns anything but a ready backend,
+the fallback picks. A class that fails or is slow STRIKES times in a row is benched: the fallback
+picks for BENCH seconds, then the class is tried again, and one more failure benches it again. A
+call cannot be interrupted: a class that never returns blocks its worker, and ``called`` has the
+number of its service. The supervisor kills that worker, and its successor ``suspend``s the class:
+the fallback picks until the suspension ends.
+Rules: the clock is a parameter. Nothing is logged here; faults are counted, and ``error`` describes
+the last one. No exception is stored, because its traceback would be a reference cycle.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ BENCH: Final = 30.0
 
 
 class PolicyGuard(Strategy):
-    """The strategy ``policy``, with ``fallback`` in its place when it fails.
+    """The strategy ``policy``; ``fallback`` picks when it fails.
 
-    ``clock`` gives seconds, ``budget`` is how many of them a pick may take. Counters: ``picked``
-    flows by the class itself, ``raised`` calls that raised, ``wrong`` picks of no ready backend,
-    ``slow`` picks over the budget (used all the same), ``spared`` flows that were not asked
-    about, ``benched`` how often it was set aside. ``error`` describes the last failure.
+    ``clock`` returns seconds, ``budget`` is the longest time of a pick in seconds. Counters:
+    ``picked`` flows picked by the class, ``raised`` calls that raised, ``wrong`` results that are
+    not a ready backend, ``slow`` picks over the budget (their result is used), ``spared`` flows for
+    which the class was not called, ``benched`` times that it was benched. ``error`` describes the
+    last fault.
     """
 
     name = "policy"
@@ -52,33 +53,33 @@ class PolicyGuard(Strategy):
         self._until = 0.0
         self.picked = self.raised = self.wrong = self.slow = self.spared = self.benched = 0
         self.error = ""
-        #: where ``number`` stands while the class is called, which may never return
+        #: holds ``number`` during a call of the class, which may never return; otherwise 0
         self.called: list[int] | memoryview[int] = [0]
         self.number = 0
 
-    def become(self, policy: Picker) -> None:
-        """``policy`` picks from here on."""
+    def set_policy(self, policy: Picker) -> None:
+        """Replace the wrapped strategy by ``policy``."""
         self._policy = policy
         self._prepared = False
         if self._ready and not self._suspended:
             self._prepare()
 
     def suspend(self, suspended: bool) -> None:
-        """Whether the class is not to be called at all; where it is again, it is told first."""
+        """Stop calling the class (True), or resume; its ``prepare`` is then called first."""
         self._suspended = suspended
         self._prepared = False
 
     def shares(self, ready: tuple[Backend, ...]) -> dict[Backend, float | None]:
-        """Nothing is known of them."""
+        """Unknown: None for every backend."""
         return dict.fromkeys(ready)
 
     def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
-        """That the policy is not called: it may count."""
+        """A fixed text; the policy is not called, because a call may change its state."""
         return "a class of the operator's own decides, which is not called here"
 
     @property
     def faults(self) -> int:
-        """Everything that went wrong so far."""
+        """The number of faults so far."""
         return self.raised + self.wrong + self.slow
 
     def counts(self) -> dict[str, int]:
@@ -87,7 +88,7 @@ class PolicyGuard(Strategy):
         return {name: getattr(self, name) for name in names}
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Tell the class and the fallback; the class is never shown an empty pool."""
+        """Prepare the class and the fallback; the class never gets an empty pool."""
         self._fallback.prepare(ready)
         self._ready = {id(backend): backend for backend in ready}
         self._prepared = False
@@ -95,7 +96,7 @@ class PolicyGuard(Strategy):
             self._prepare()
 
     def pick(self, flow: NewFlow) -> Backend:
-        """The class's backend if it gives one that is ready, else the fallback's."""
+        """The backend that the class picks if it is ready, otherwise the fallback's."""
         if self._suspended or flow.now < self._until:
             self.spared += 1
             return self._fallback.pick(flow)
@@ -108,7 +109,7 @@ class PolicyGuard(Strategy):
         try:
             answer = self._policy.pick(flow)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the flow needs a backend
-            self._raised(error, "pick")
+            self._record_error(error, "pick")
         else:
             backend = self._ready.get(id(answer))
             if backend is None:
@@ -133,16 +134,16 @@ class PolicyGuard(Strategy):
         try:
             self._policy.prepare(tuple(self._ready.values()))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a change of backends goes on
-            self._raised(error, "prepare")
+            self._record_error(error, "prepare")
             return False
         finally:
             self.called[0] = 0
         self._prepared = True
         return True
 
-    def _raised(self, error: BaseException, method: str) -> None:
+    def _record_error(self, error: BaseException, method: str) -> None:
         self.raised += 1
-        self.error = f"{method} raised {describe(error)}"
+        self.error = f"{method} raised {describe_error(error)}"
 
     def _bench(self, now: float) -> None:
         self.benched += 1
@@ -154,8 +155,8 @@ def kind(strategy: str) -> type[Strategy]:
     return KINDS.get(strategy, PolicyGuard)
 
 
-def describe(error: BaseException) -> str:
-    """An error of a user's code in one line: what, and the first line of his that led to it."""
+def describe_error(error: BaseException) -> str:
+    """An error of a user's code in one line: the error, and the user's line that led to it."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001 - even its text is the user's code
@@ -170,7 +171,7 @@ def describe(error: BaseException) -> str:
 
 
 def _imports(frame: FrameType) -> bool:
-    """Whether a frame is of who imports the user's code: Python, or one that says so (pytest's
-    ``__tracebackhide__``).
+    """Whether a frame belongs to the import of the user's code: importlib, or a frame that sets
+    ``__tracebackhide__`` (pytest).
     """
     return "importlib" in frame.f_code.co_filename or "__tracebackhide__" in frame.f_locals

@@ -23,13 +23,12 @@ ALL_PORTS: Ports = ((1, 65535),)
 class VirtualService:
     """A VIP (packed), the transport protocols and port ranges (inclusive), over one pool.
 
-    ``method`` is the name of its forwarding method, by which its datapath and carrier are found.
-    ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
-    belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
-    flows, ``routed`` that its packets stay as they are (dsr). ``udp_reply`` is for how many seconds
-    an answered UDP flow is kept, 0 for as long as any. Every backend has one translation; one that
-    ``before``, the service that this one takes the place of, has alike is the same object, so that
-    the flows to it are this service's.
+    ``method`` is the name of its forwarding method, which selects datapath and carrier. ``direct``
+    is true if replies bypass this host; ``echo`` if ICMP echo belongs to the service (``protocol:
+    any``); ``offloaded`` if the kernel carries its flows; ``routed`` if its packets are not
+    rewritten (dsr). ``udp_reply`` is the timeout of an answered UDP flow in seconds, 0 for the
+    default. Every backend has one translation. ``before`` is the service that this one replaces:
+    equal translations are shared with it, so that existing flows belong to this service.
     """
 
     def __init__(
@@ -80,13 +79,13 @@ class VirtualService:
                 known.udp_reply = udp_reply
                 translation = known
             self.translations[backend] = translation
-        pool.watch(self._lose)
+        pool.watch(self._update_translations)
         pool.watch(strategy.prepare)
 
-    def _lose(self, _ready: tuple[Backend, ...]) -> None:
+    def _update_translations(self, _ready: tuple[Backend, ...]) -> None:
         """End the flows to lost backends, and keep those to backends that returned."""
         for backend, translation in self.translations.items():
-            translation.lose(backend.lost, backend.datagrams_lost)
+            translation.set_lost(backend.lost, backend.datagrams_lost)
 
 
 class _Claims:

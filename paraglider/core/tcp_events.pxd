@@ -2,21 +2,38 @@
 import cython
 
 from paraglider.core.flow cimport Flow
+from paraglider.core.flow_table cimport FlowTable
 
 # Constants that tcp_events.py imports: C numbers here, so that comparing them costs nothing.
 cdef int B_ACK, B_FIN, B_RST, B_SYN_ACK, C_ACK, C_FIN, C_PROOF, C_RST, C_SYN, GROWTHS
 cdef int CLIENT_DONE, CLIENT_RESET, RESET, SYN_RECEIVED, SYN_SENT, UNCONFIRMED
 cdef int ACK, FIN, RST, SYN
+cdef unsigned int _NUMBERS, _HALF, UNSEEN_WINDOW, WINDOW
 
 
-@cython.locals(kind=int, near=bint, sequence="unsigned int", acknowledged="unsigned int")
+@cython.locals(before="unsigned int", known="unsigned int", unseen=bint, event=int)
+cpdef int segment_event(
+    FlowTable table,
+    Flow flow,
+    bytearray buf,
+    Py_ssize_t transport,
+    bint direct,
+    bint leased,
+    double now,
+) except -2
+
+
+@cython.locals(
+    kind=int, near=bint, sequence="unsigned int", acknowledged="unsigned int", window="unsigned int"
+)
 cpdef int client_event(
     Flow flow,
     bytearray buf,
     Py_ssize_t transport,
     bint direct,
-    unsigned int window,
+    bint unseen,
     double now,
+    unsigned int before=*,
 ) except -2
 
 
@@ -33,4 +50,4 @@ cpdef int backend_event(Flow flow, bytearray buf, Py_ssize_t transport) except -
 cdef unsigned int _number(bytearray buf, Py_ssize_t at) except? 0
 
 
-cdef bint _near(unsigned int one, unsigned int other, unsigned int window)
+cdef bint _near(unsigned int one, unsigned int other, unsigned int window) noexcept

@@ -17,4 +17,4 @@ cdef class TimerWheel:
     cpdef object first(self)
     @cython.locals(bucket=list, flow=Flow)
     cpdef Flow candidate(self, long long second)
-    cpdef go_on(self, unsigned int slot)
+    cpdef continue_at(self, unsigned int slot)

@@ -1,25 +1,29 @@
-"""Timer wheel of flows: a bucket for each second, and no timer work for a packet.
+"""Timer wheel of flows: one bucket per second, and no timer work for a packet.
 
-A flow is in the bucket of the second in which its timeout is looked at. When the bucket comes due,
-a flow that was seen since then moves to its new bucket (``flow_table``).
+A flow is in the bucket of the second in which its timeout is checked. When the bucket comes due, a
+flow that was seen in the meantime moves to a later bucket (``flow_table``).
 
-Rules: adding and removing a flow costs the same however many flows there are.
+Rules: the cost of adding and removing a flow does not depend on the number of flows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from typing import Final
 
 from paraglider.core.flow import Flow
 
+#: flows that are copied at a time while all are walked over
+WALKED: Final = 1000
+
 
 class TimerWheel:
-    """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1).
+    """Flows by the second in which their timeout is checked; removal is O(1).
 
     ``_seconds`` is a heap of the seconds that have a bucket, ``_hand`` the last second that came
-    due: no flow goes behind it. Who looks for a flow to evict goes round the first bucket that has
-    any: ``_at`` is how far, and ``_of`` the bucket's second.
+    due: no flow is added before it. The search for a flow to evict walks around the first bucket
+    with flows: ``_at`` is its position, ``_of`` the bucket's second.
     """
 
     __slots__ = ("_at", "_buckets", "_hand", "_of", "_seconds")
@@ -32,7 +36,7 @@ class TimerWheel:
         self._of = -1
 
     def add(self, flow: Flow, deadline: float) -> None:
-        """Stand ``flow`` in the bucket of the first whole second after ``deadline``."""
+        """Put ``flow`` into the bucket of the first whole second after ``deadline``."""
         due = max(int(deadline), self._hand) + 1
         bucket = self._buckets.get(due)
         if bucket is None:
@@ -61,18 +65,24 @@ class TimerWheel:
         return None
 
     def walk(self) -> Iterator[Flow]:
-        """Its flows, while flows come and go and move on; see ``FlowTable.walk``."""
+        """Iterate over all flows while flows are added and removed; see ``FlowTable.walk``."""
         buckets = self._buckets
         walked: set[int] = set()
         while new := sorted(buckets.keys() - walked):
             walked.update(new)
             for second in new:
-                yield from tuple(buckets.get(second, ()))
+                # From its end: where a flow leaves, one that was yielded moves.
+                bucket = buckets.get(second, [])
+                at = len(bucket)
+                while at > 0:
+                    some = bucket[max(0, at - WALKED) : at]
+                    yield from some
+                    at = min(at - WALKED, len(bucket))
 
     def candidate(self, second: int) -> Flow:
-        """The flow that is next to be looked at in the bucket of ``second``, which ``first`` has
-        just returned; the one after it comes next. A flow that is put there meanwhile comes last,
-        and the newest not at all while there are others.
+        """The next flow of the bucket of ``second``, which ``first`` has just returned; each call
+        advances by one flow. Flows added meanwhile come last; the newest one is skipped unless it
+        is the only one.
         """
         bucket = self._buckets[second]
         if second != self._of:
@@ -83,6 +93,6 @@ class TimerWheel:
         self._at += 1
         return flow
 
-    def go_on(self, slot: int) -> None:
-        """The next candidate is that at ``slot``."""
+    def continue_at(self, slot: int) -> None:
+        """Continue with the flow at ``slot`` at the next ``candidate``."""
         self._at = slot

@@ -1,8 +1,8 @@
-"""A balancer that can tell why it decided as it did, for `-D`; nobody else pays for it.
+"""A balancer that records the reason for each decision, used only with `-D`.
 
-Lives here: ``TracingBalancer`` and what it tells, ``Decision``.
-Rules: it decides nothing itself. What nobody asks for is forgotten: a flow that was refused after
-all, a flood of them.
+Lives here: ``TracingBalancer``, ``Decision``.
+Rules: the decisions are those of ``Balancer``. Reasons that are not read, such as those of flows
+that were refused afterwards, are dropped once there are MOST of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from paraglider.core.pool import Backend, State
 from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 
-#: decisions that are remembered until somebody asks
+#: most stored decisions
 MOST: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``backend`` of ``service`` for the flow with ``key`` (source first), and why in words."""
+    """``backend`` of ``service`` for the flow with ``key`` (source first), and the reason."""
 
     service: str
     protocol: int
@@ -32,7 +32,7 @@ class Decision:
 
 
 class TracingBalancer(Balancer):
-    """Decides as any balancer does, and remembers why until ``decision_on`` asks."""
+    """Decides as ``Balancer``, and stores the reason until ``decision_on`` returns it."""
 
     def __init__(self, services: ServiceMap) -> None:
         super().__init__(services)
@@ -62,9 +62,17 @@ class TracingBalancer(Balancer):
         return backend
 
     def decision_on(self, protocol: int, key: bytes, backend: Backend) -> Decision:
-        """The last decision about the flow, which got ``backend``; it is forgotten then."""
-        service, why = self._reasons.pop((protocol, key), ("", ""))
-        return Decision(service, protocol, key, backend, why)
+        """Return and delete the last decision about the flow, which got ``backend``; without one,
+        the kernel has decided.
+        """
+        reason = self._reasons.pop((protocol, key), None)
+        if reason is None:
+            service = self.find(protocol, key)
+            by = "by the kernel"
+            reason = (
+                ("", by) if service is None else (service.name, f"{service.strategy.name}, {by}")
+            )
+        return Decision(reason[0], protocol, key, backend, reason[1])
 
 
 def _words(

@@ -45,6 +45,9 @@ FLOW_LOST: Final = 20
 FROM_LOST: Final = 21
 FROM_FORGOTTEN: Final = 22
 BAD_CHECKSUM: Final = 23
+UNSENT: Final = 24
+TOO_BIG: Final = 25
+HOP_LIMIT: Final = 26
 
 #: name, verdict and meaning of each reason, in the order of the constants above
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
@@ -76,6 +79,13 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("from_lost", DROP, "of a flow that is over, from a backend that is down"),
     ("from_forgotten", DROP, "a backend's answer of no flow: it would leave with its own address"),
     ("bad_checksum", DROP, "ICMP error about a flow of ours whose checksum is wrong"),
+    ("unsent", DROP, "the kernel did not send it to the backend: no route, or no room"),
+    (
+        "too_big",
+        DROP,
+        "too long for the path inside the tunnel: the client gets an ICMP error",
+    ),
+    ("hop_limit", DROP, "its TTL or hop limit ended here: the client gets an ICMP error"),
 )
 
 #: reason -> verdict, as a tuple for the packet path

@@ -35,7 +35,7 @@ STYLES: Final = ("auto", "text", "json", "syslog")
 #: lines of one event about one object in PERIOD seconds; further ones are only counted
 BURST: Final = 10
 PERIOD: Final = 60.0
-#: most objects that are told apart; with more, counting starts over
+#: most distinct objects that are counted; with more, counting starts over
 _MOST: Final = 4096
 _SYSLOG: Final = "/dev/log"
 _LOST: Final = "lines of the log were lost"
@@ -97,7 +97,7 @@ def logger(**context: Any) -> Any:
 
 
 @dataclass(slots=True)
-class _Count:
+class _Burst:
     until: float
     lines: int = 0
 
@@ -112,7 +112,7 @@ class Repeats:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._counts: dict[tuple[object, ...], _Count] = {}
+        self._counts: dict[tuple[object, ...], _Burst] = {}
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
         """Let the line pass, or raise ``structlog.DropEvent``."""
@@ -126,7 +126,7 @@ class Repeats:
                 self._counts.clear()
             if count is not None and count.lines > BURST:
                 event["held_back"] = count.lines - BURST
-            count = self._counts[key] = _Count(now + PERIOD)
+            count = self._counts[key] = _Burst(now + PERIOD)
         count.lines += 1
         if count.lines > BURST:
             raise structlog.DropEvent

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.core.strategies import Registry
@@ -27,6 +28,7 @@ from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
 from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.bpf.loads import SharedLoads
 from paraglider.forward.offload import connection_counts
 from paraglider.forward.proxy.listeners import open_listeners
 from paraglider.host.journal_files import files_for
@@ -42,10 +44,19 @@ class Place:
 
 
 def make_specs(
-    config: Config, place: Place, registry: Registry, *, discovers: bool = False
+    config: Config,
+    place: Place,
+    registry: Registry,
+    *,
+    discovers: bool = False,
+    watches_files: bool = False,
+    carrier: CarrierMaps | None = None,
+    steering: int = 0,
 ) -> list[Spec]:
     """The specs of the workers for ``config`` and of the other processes; ``discovers``: services
-    have backends from the DNS or files. Raises as ``open_listeners`` and ``echo_for``.
+    have backends from the DNS or files, ``watches_files``: from files; ``carrier`` has a ring for
+    each worker, and ``steering`` is the seed by which packets are steered. Raises as
+    ``open_listeners`` and ``echo_for``.
     """
     specs: list[Spec] = []
     queued = config.queued
@@ -53,6 +64,7 @@ def make_specs(
     if queued.services:
         counted, listed = connection_counts.wanted(queued, len(cores))
         files = files_for(queued, cores)
+        loads = None if carrier is None else SharedLoads(len(cores))
         specs += [
             WorkerSpec(
                 *(i, core, queued, uid, gid),
@@ -60,6 +72,10 @@ def make_specs(
                 live=counted,
                 journals=files[i],
                 counters=Counters(),
+                workers=len(cores),
+                carrier=None if carrier is None else carrier.duplicate(i),
+                steering=steering,
+                loads=loads,
             )
             for i, core in enumerate(cores)
         ]
@@ -77,7 +93,7 @@ def make_specs(
         for i, row in enumerate(rows)
     ]
     echo = echo_for(config, failover=config.failover.enabled)
-    chroot = chroot_for(config, discovers=discovers)
+    chroot = chroot_for(config, files=watches_files)
     specs.append(
         MonitorSpec(
             *(len(specs), echo, uid, gid, chroot),
@@ -97,7 +113,7 @@ def forget_other_journals(specs: Sequence[Spec]) -> None:
             return
 
 
-def be(spec: Spec, report: int, parent: int) -> int:
+def run_role(spec: Spec, report: int, parent: int) -> int:
     """Run the main function of ``spec``'s role; returns the exit code of the process."""
     if isinstance(spec, WorkerSpec):
         return worker.run(spec, report, parent)

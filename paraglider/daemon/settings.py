@@ -14,7 +14,8 @@ from pathlib import Path
 from paraglider.config.advice import warnings
 from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
-from paraglider.forward.load import LoadedConfig, load_with_marks
+from paraglider.config.steps import Steps, completed
+from paraglider.forward.load import LoadedConfig, loading
 from paraglider.host.seed import machine_seed
 
 
@@ -44,7 +45,12 @@ class Settings:
         """Read the file and the backend files that it refers to; raises ``ConfigError`` with every
         mistake in them, ``OperatorError``.
         """
-        loaded = load_with_marks(self.path)
+        return completed(self.reading())
+
+    def reading(self) -> Steps[Read]:
+        """As ``read``, in steps."""
+        loaded = yield from loading(self.path)
+        yield
         config = self._with_failover(loaded.for_families(self.families))
         noted = loaded.lines(warnings(self._with_failover(loaded.config)))
         config = config.seeded(machine_seed(noted.append))

@@ -1,6 +1,6 @@
 """The supervisor: the parent of all processes, and their loop.
 
-It speaks no network protocol and reads no packet. It waits for signals, messages and time
+It reads nothing from the network. It waits for signals, messages and time
 (``processes.loop``), starts and replaces processes (``processes.manager``) and runs the
 controller's turns. SIGTERM or SIGINT ends all processes, by SIGKILL those that do not exit in time;
 SIGHUP reloads the configuration. systemd is notified of each step (``processes.notify``); its
@@ -14,7 +14,6 @@ import gc
 import signal
 import time
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any, Final, Protocol
 
 from paraglider.daemon import log
@@ -81,21 +80,22 @@ class Supervisor:
             gc.freeze()
             try:
                 children.start_all()
-                self._care(children, loop)
+                self._supervise(children, loop)
             finally:
                 children.end_all()
                 # It is stopping already: a second signal does not interrupt that.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
                 self._controller.close()
+                self._notifier.flush()
         self._log.info("ended")
         return 0
 
-    def _care(self, children: ProcessManager, loop: Loop) -> None:
+    def _supervise(self, children: ProcessManager, loop: Loop) -> None:
         ready = False
         while True:
             if not ready and not children.starting:
                 ready = True
-                children.settle()
+                children.started()
                 self._controller.ready()
                 self._log.info("ready", workers=sum(c.spec.role in CARRIERS for c in children))
                 self._notifier.ready()
@@ -136,6 +136,6 @@ class Supervisor:
         time.
         """
         carriers = [child for child in children if child.spec.role in CARRIERS]
-        serving = sum(child.serves for child in carriers)
+        serving = sum(child.up for child in carriers)
         self._notifier.status(f"{serving} of {len(carriers)} workers serve")
-        return self._notifier.beat(now) if serving else inf
+        return self._notifier.beat(now) if serving else self._notifier.flush()

@@ -2,7 +2,7 @@
 
 Lives here: the base class of the methods that ``forward.registry`` lists.
 Rules: a method's folder is imported only by the registry. Other code never compares method names:
-it uses the attributes of ``service.method`` (the configuration's part, ``config.method``) or of
+it uses the attributes of ``service.method`` (the configuration's part, ``config.service``) or of
 ``registry.of(service)`` (all of it).
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.method import Method
+from paraglider.config.service import Method
 from paraglider.config.types import IPInterface
 from paraglider.forward.datapath import HEAD, Built, DatapathContext
 from paraglider.forward.host_needs import HostNeeds, NftTable
@@ -23,7 +23,7 @@ from paraglider.netfilter.rules.foreign import Passing
 from paraglider.netfilter.rules.nft import KernelTable
 
 if TYPE_CHECKING:
-    from paraglider.config.model import Config, Service
+    from paraglider.config.model import Config, Network, Service
 
 
 class ForwardMethod(Method):
@@ -35,7 +35,7 @@ class ForwardMethod(Method):
     #: packets as other firewalls' forward chains see them; None if none is forwarded
     passing: ClassVar[tuple[Passing, ...]] = ()
 
-    #: the names of its own optional nft tables
+    #: the names of the method's own optional nft tables
     table_names: ClassVar[tuple[str, ...]] = ()
 
     #: how new flows are limited before the queue; None if none is queued
@@ -44,6 +44,16 @@ class ForwardMethod(Method):
     #: bytes of a packet that the datapath needs, None for all
     head: ClassVar[int | None] = HEAD
 
+    #: the one of ``table_names`` by which the kernel rewrites packets of which only
+    #: ``packet.COPY`` bytes were read: with it, that much is enough
+    long_table: ClassVar[str] = ""
+
+    #: a packet may be several that the kernel has merged (GSO), longer than any link takes
+    merged: ClassVar[bool] = True
+
+    #: a worker sends packets of its own
+    sends: ClassVar[bool] = False
+
     def datapath(self, place: DatapathContext) -> Built:
         """The packet path of one worker, for a method with a queue.
 
@@ -51,8 +61,8 @@ class ForwardMethod(Method):
         """
         raise TypeError(f"{self.name}: no packet passes the queue of a worker")
 
-    def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
-        """See ``config.method.Method``; the default checks nothing."""
+    def check(self, path: Path, service: Service, network: Network) -> Iterable[Problem]:
+        """See ``config.service.Method``; the default checks nothing."""
         return ()
 
     def rules(self, scope: RuleScope) -> MethodRules:

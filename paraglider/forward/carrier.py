@@ -2,9 +2,8 @@
 
 A datapath decides about a flow and installs it in the carrier of its method: the worker's own
 translation (``nat``), marks in conntrack (``offload``), leases in nft sets (``dsr``). The datapath
-does not know how its carrier works, so another carrier is a module of its own and one line in the
-method's ``build``.
-
+does not know how its carrier works, so another carrier is one module and one line in the method's
+``build``.
 Rules: a carrier makes system calls only in ``sync``, which the worker's tick calls, or when a flow
 is installed or removed; it is never called for a packet of an established flow that passes the
 worker.
@@ -25,9 +24,10 @@ F = TypeVar("F")
 class Carrier(ABC, Generic[F]):
     """Carries flows from their decision to their end.
 
-    A carrier may be set as a flow table's ``carrier``: the table then installs and removes its
-    flows, including those restored from a journal, and calls ``last_seen`` before a flow expires or
-    is evicted (``core.flow_table``).
+    A carrier in the kernel that carries the packets of a flow table's flows is set as the table's
+    ``carrier``: the table then calls ``restore``, ``moved``, ``refresh``, ``renew``, ``fetch``,
+    ``expanded``, ``lose_compact`` and ``remove`` (``core.flow_interfaces``). For any other they do
+    nothing.
     """
 
     @abstractmethod
@@ -40,15 +40,62 @@ class Carrier(ABC, Generic[F]):
         flow that is not carried is ignored.
         """
 
-    @abstractmethod
-    def last_seen(self, flow: F) -> float:
-        """When the last known packet of ``flow`` passed (monotonic seconds)."""
+    def restore(self, flow: F) -> None:
+        """``flow`` was restored from a journal: find out whether it is still carried."""
+        return
+
+    def moved(self, flow: F) -> None:
+        """The state of ``flow`` has changed: start or stop carrying it, from its next packet on."""
+        return
+
+    def refresh(self, flow: F) -> bool:
+        """Update time and state of ``flow`` from the kernel; returns whether either has changed."""
+        return False
+
+    def fetch(self, protocol: int, key: bytes, now: float) -> bool:
+        """Add the flow that the kernel decided for a packet with ``key`` to the flow table;
+        returns whether the table has one now.
+        """
+        return False
+
+    def expanded(self, flow: F) -> None:
+        """``flow``, which was compact (``core.compact``), is in the flow table again."""
+        return
+
+    def lose_compact(self) -> None:
+        """A compact flow is lost, whose entry in the kernel may be there still."""
+        return
+
+    def renew(self, flow: F) -> None:
+        """``flow``, whose replies do not pass here, has newer numbers than the kernel."""
+        return
+
+    def packets(self, flow: F) -> tuple[int, int] | None:
+        """Packets of ``flow`` that the kernel carried, to the backend and back; None if the worker
+        carries it.
+        """
+        return None
+
+    @property
+    def carried(self) -> int:
+        """How many flows of a flow table the kernel carries."""
+        return 0
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters of the carrier as a whole, by the names of ``daemon.shared_memory.counters``."""
+        return {}
 
     @abstractmethod
     def counters(self, backend: Backend) -> Mapping[str, int]:
         """The worker's counters of the flows to ``backend``, by the names of
         ``daemon.shared_memory.counters``; without those that the carrier does not count.
         """
+
+    def switch(self, on: bool) -> None:
+        """Carry flows in the kernel (``on``), or have the worker carry all of them. Carriers
+        without this choice do nothing.
+        """
+        return
 
     @abstractmethod
     def sync(self, now: float) -> None:

@@ -1,7 +1,7 @@
-"""A method's packet path in a worker: its interface, and what it is built from.
+"""The interface of a method's packet path in a worker, and its construction.
 
 Lives here: ``Datapath``, which each method's folder implements in its ``datapath.py``,
-``DatapathContext``, what a method's ``datapath`` is given, and ``Built``, what it returns.
+``DatapathContext``, the argument of a method's ``datapath``, and ``Built``, its result.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from paraglider.core.flow import Flow
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
+from paraglider.forward.bpf.context import BpfContext
 from paraglider.forward.carrier import Carrier
 
 #: bytes of a packet that suffice for a decision: headers with options or some extension headers
@@ -60,13 +61,25 @@ class Datapath(Protocol):
         """End ``flow`` of its flow table on the operator's request."""
 
 
+class PacketOutput(Protocol):
+    """Sends packets of the worker's own (``netfilter.raw_output``)."""
+
+    def send(self, packet: bytes, destination: str) -> int:
+        """Send the IP packet to ``destination``; 0, or the error number of the kernel."""
+
+    def path(self, destination: str) -> tuple[int, bytes] | None:
+        """MTU of the path to ``destination`` and this host's address on it; None: no route."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatapathContext:
     """The arguments of building a datapath.
 
     ``balancer`` decides for the services of all methods that share VIPs, and ``others`` returns the
     verdict for first packets of services of other methods. ``live`` returns conntrack's live flows,
-    None if they are not counted.
+    None if they are not counted. The datapath is that of worker number ``worker`` (0, 1, …);
+    ``bpf`` is what its carriers in BPF share, None if the workers carry all flows. ``output`` sends
+    packets of the worker's own; None in a rehearsal, which sends nothing.
     """
 
     config: Config
@@ -74,6 +87,9 @@ class DatapathContext:
     balancer: Balancer
     others: Decide | None = None
     live: LiveFlows | None = None
+    worker: int = 0
+    bpf: BpfContext | None = None
+    output: PacketOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from paraglider.config.deciding import why_not_kernel
 from paraglider.config.model import BackendConfig, Config
 from paraglider.config.types import Exempt
 from paraglider.core.balancer import Balancer
-from paraglider.core.explain import DecisionStep, Explanation, explain, shares
+from paraglider.core.explain import Decider, DecisionStep, Explanation, explain, shares
 from paraglider.core.flow import PROTOCOL_NAMES, TCP, UDP
 from paraglider.core.impact import Impact, Moved, Overlap, impact, moved, overlaps, same
 from paraglider.core.packet import ACK, ECHO_REQUEST, FLOW, SYN, Parsed, parse, reverse
@@ -49,15 +50,17 @@ class Situation:
     """
 
     def __init__(self, config: Config, registry: Registry, live: LiveState = NOTHING) -> None:
-        self.config = _with_listed(config, live)
+        self.config = _with_live_backends(config, live)
         self.services = make_services(self.config, lambda _method: True, 0, registry)
         self.balancer = Balancer(ServiceMap(self.services))
+        self._configured = {service.name: service for service in config.services}
+        self._deciding = live.deciding
         self._seeded = {s.name for s in config.services if s.seed is not None}
         self._by_name = {service.name: service for service in self.services}
         self._existing: dict[tuple[int, bytes], Backend] = {}
-        self._live_states(live)
+        self._apply_live_states(live)
         for each in live.flows:
-            self._live_flow(each)
+            self._add_live_flow(each)
 
     def explain(self, flow: NewFlow) -> Explanation:
         """The backend that ``flow`` gets, and the reason."""
@@ -68,15 +71,38 @@ class Situation:
         existing = self._existing.get((flow.protocol, flow.key))
         service = self.balancer.find(flow.protocol, flow.key)
         seeded = service is None or service.name in self._seeded
-        return explain(self.balancer, flow, existing, seeded=seeded)
+        decider = None if service is None else self._decider(service, flow)
+        return explain(self.balancer, flow, existing, seeded=seeded, decider=decider)
 
     def source_of(self, service: VirtualService) -> str | None:
         """The source of the backends of ``service``, if they are neither in the file nor known."""
-        configured = next(s for s in self.config.services if s.name == service.name)
-        source = configured.source
+        source = self._configured[service.name].source
         return None if source is None else source.file or source.dns
 
-    def _live_states(self, live: LiveState) -> None:
+    def decides(self, service: VirtualService) -> str:
+        """What decides about new flows of ``service``, where BPF carries: "kernel", "worker", or
+        "hash" of the kernel for each packet.
+        """
+        configured = self._configured[service.name]
+        if self._deciding.get(service.name, why_not_kernel(configured)) != "":
+            return "worker"
+        return "hash" if configured.decide == "hash" else "kernel"
+
+    def _decider(self, service: VirtualService, flow: NewFlow) -> Decider | None:
+        """What decides about a new ``flow`` of ``service``, if the file wants the kernel to."""
+        configured = self._configured[service.name]
+        why = self._deciding.get(service.name, why_not_kernel(configured))
+        if configured.decide == "python" or why is None:
+            return None
+        if flow.protocol not in (TCP, UDP):
+            why = "the kernel decides about TCP and UDP only"
+        if why:
+            return Decider(False, f"a worker: {why}")
+        each = " for each packet by itself," if configured.decide == "hash" else ""
+        where = "" if service.name in self._deciding else ", where BPF carries"
+        return Decider(True, f"the kernel,{each} by a table of the backends{where}")
+
+    def _apply_live_states(self, live: LiveState) -> None:
         for each in live.backends:
             service = self._by_name.get(each.service)
             backend = self._found(service, each.backend, 0) if service is not None else None
@@ -87,7 +113,7 @@ class Situation:
             for event in _EVENTS[each.state]:
                 service.pool.apply(backend, event)
 
-    def _live_flow(self, live: LiveFlow) -> None:
+    def _add_live_flow(self, live: LiveFlow) -> None:
         flow, service = live.flow, self._by_name.get(live.service)
         backend = live.backend
         if service is not None:
@@ -101,7 +127,7 @@ class Situation:
         return next((b for b in service.pool.backends if same(b, named, port)), None)
 
 
-def _with_listed(config: Config, live: LiveState) -> Config:
+def _with_live_backends(config: Config, live: LiveState) -> Config:
     """``config`` with the daemon's backends for services whose backends come from a source."""
     found: dict[str, list[BackendConfig]] = {}
     for each in live.backends:
@@ -135,7 +161,7 @@ class Captured:
 
     flow: NewFlow
     packets: int
-    begins: bool
+    has_first: bool
 
 
 @dataclass(slots=True)
@@ -145,14 +171,14 @@ class Capture:
     flows: dict[tuple[int, bytes], Captured] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def take(self, packets: Iterable[bytes | None], services: ServiceMap) -> Capture:
+    def add_packets(self, packets: Iterable[bytes | None], services: ServiceMap) -> Capture:
         """Add ``packets`` (None: a frame without IP); returns itself."""
         balancer = Balancer(services)
         for packet in packets:
-            self.counts[self._look(packet, balancer)] += 1
+            self.counts[self._classify(packet, balancer)] += 1
         return self
 
-    def _look(self, packet: bytes | None, balancer: Balancer) -> str:
+    def _classify(self, packet: bytes | None, balancer: Balancer) -> str:
         if packet is None:
             return "not_ip"
         buffer = bytearray(packet)
@@ -169,13 +195,13 @@ class Capture:
         if len(self.flows) >= MOST_FLOWS:
             return "of_further_flows"
         flow = NewFlow(parsed.protocol, parsed.key, 0.0)
-        begins = _begins(buffer, parsed)
-        self.flows[parsed.protocol, parsed.key] = Captured(flow, 1, begins)
+        has_first = _is_first_packet(buffer, parsed)
+        self.flows[parsed.protocol, parsed.key] = Captured(flow, 1, has_first)
         return "to_services"
 
 
-def _begins(buffer: bytearray, parsed: Parsed) -> bool:
-    """Whether this packet begins a flow."""
+def _is_first_packet(buffer: bytearray, parsed: Parsed) -> bool:
+    """Whether this packet has_first a flow."""
     flags = parsed.transport + 13
     if parsed.protocol != TCP or flags >= len(buffer):
         return parsed.protocol != TCP
@@ -186,7 +212,8 @@ def _begins(buffer: bytearray, parsed: Parsed) -> bool:
 class ServiceImpact:
     """The service ``after`` (None: none) that gets the ``pieces`` of ``before``.
 
-    ``moved`` is None if one of the two has no hash.
+    ``moved`` is None if one of the two has no hash. ``decides`` is what decides before and after
+    (``Situation.decides``).
     """
 
     before: VirtualService
@@ -194,6 +221,7 @@ class ServiceImpact:
     pieces: tuple[Overlap, ...]
     moved: Moved | None
     shares: dict[str, tuple[float | None, float | None]]
+    decides: tuple[str, str]
 
 
 def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
@@ -203,19 +231,21 @@ def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
         for piece in overlaps(before, old.balancer.services, new.balancer.services):
             found.setdefault(id(piece.service), []).append(piece)
         for pieces in found.values():
-            yield _change(before, tuple(pieces))
+            yield _change(old, new, before, tuple(pieces))
 
 
-def _change(before: VirtualService, pieces: tuple[Overlap, ...]) -> ServiceImpact:
+def _change(
+    old: Situation, new: Situation, before: VirtualService, pieces: tuple[Overlap, ...]
+) -> ServiceImpact:
     after, port = pieces[0].service, pieces[0].first
     if after is None:
-        return ServiceImpact(before, None, pieces, None, {})
+        return ServiceImpact(before, None, pieces, None, {}, (old.decides(before), ""))
     had = {b.name: share for b, share in shares(before).items()}
     have = {b.name: share for b, share in shares(after).items()}
     both = {name: (had.get(name, 0.0), have.get(name, 0.0)) for name in {**had, **have}}
-    return ServiceImpact(
-        before, after, pieces, moved(before, after, pieces[0].protocol, port), both
-    )
+    decides = (old.decides(before), new.decides(after))
+    found = moved(before, after, pieces[0].protocol, port)
+    return ServiceImpact(before, after, pieces, found, both, decides)
 
 
 def impacts(

@@ -1,8 +1,8 @@
 """Lists and ends flows of a packet path, for `paraglider flows` and `kill`.
 
-Lives here: ``Match``, which flows are meant; ``FlowView``, the path's side of it.
-Rules: nothing here is on the way of a packet. A walk gives something for every flow that it looks
-at, so that it can be done in slices; a million flows hold no packet up.
+Lives here: ``Match``, a filter of flows; ``FlowView``, the listing of a path.
+Rules: not part of the packet path. A walk yields once for every flow that it checks, matching or
+not, so that it can be done in slices between packets; a million flows delay no packet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import repeat
 from typing import Any
 
 from paraglider.core.flow import PROTOCOL_NAMES, Flow
@@ -56,7 +56,7 @@ class Match:
         found = {"client": client, "backend": self.backend, "service": self.service}
         return {name: value for name, value in found.items() if value is not None}
 
-    def takes_client(self, address: bytes) -> bool:
+    def matches_client(self, address: bytes) -> bool:
         """Whether the client at ``address`` (packed) is selected."""
         network = self.client
         if network is None:
@@ -67,7 +67,7 @@ class Match:
         number = int.from_bytes(address, "big") >> shift
         return number == int(network.network_address) >> shift
 
-    def takes_backend(self, backend: Backend) -> bool:
+    def matches_backend(self, backend: Backend) -> bool:
         """Whether ``backend`` is selected, by its name or its address."""
         wanted = self.backend
         if wanted is None or wanted == backend.name:
@@ -88,26 +88,36 @@ class FlowView:
         """Yields each flow that ``match`` selects, and None for each other one, so that the caller
         can stop between any two; a flow may come twice.
         """
+        for _, table in self._datapaths:
+            while table.unread is not None:
+                yield from repeat(None, table.unread.step())
         meant: dict[Translation, bool] = {}
-        for flow in chain.from_iterable(table.walk() for _, table in self._datapaths):
+        every = ((table, flow) for _, table in self._datapaths for flow in table.walk())
+        for table, flow in every:
             translation = flow.translation
             if translation not in meant:
                 service = self._services.get(translation)
                 right = match.service is None or match.service == service
-                meant[translation] = right and match.takes_backend(translation.backend)
+                meant[translation] = right and match.matches_backend(translation.backend)
             if (
                 flow.state != GONE
                 and meant[translation]
-                and match.takes_client(flow.forward_key[: len(translation.vip)])
+                and match.matches_client(flow.forward_key[: len(translation.vip)])
             ):
-                yield flow
+                yield table.forward[flow.protocol].get(flow.forward_key)  # a compact one, expanded
             else:
                 yield None
 
     def describe(self, flow: Flow, now: float) -> dict[str, Any]:
-        """Describe ``flow`` as data for JSON."""
+        """Describe ``flow`` as data for JSON; the packets of a flow are known if BPF carries it."""
         key, translation = flow.forward_key, flow.translation
         size = len(translation.vip)
+        owner = self._owner(flow)
+        packets = None
+        if owner is not None:
+            owner.carrier.refresh(flow)
+            packets = owner.carrier.packets(flow)
+        packets_in, packets_out = packets or (None, None)
         return {
             "service": self._services.get(translation, ""),
             "protocol": PROTOCOL_NAMES[flow.protocol],
@@ -117,13 +127,23 @@ class FlowView:
             "port": int.from_bytes(key[-2:], "big"),
             "backend": translation.backend.name,
             "state": STATE_NAMES[flow.state],
+            "carrier": "worker" if packets is None else "bpf",
+            "packets_in": packets_in,
+            "packets_out": packets_out,
             "idle": round(max(now - flow.seen, 0.0), 1),
         }
 
     def forget(self, flow: Flow, now: float) -> bool:
         """End ``flow``; False if it has ended already."""
+        owner = self._owner(flow)
+        if flow.state == GONE or owner is None:
+            return False
+        owner.end(flow, now)
+        return True
+
+    def _owner(self, flow: Flow) -> Datapath | None:
+        """The datapath with ``flow`` in its table; None when the flow has ended."""
         for datapath, table in self._datapaths:
-            if flow.state != GONE and table.forward[flow.protocol].get(flow.forward_key) is flow:
-                datapath.end(flow, now)
-                return True
-        return False
+            if table.forward[flow.protocol].get(flow.forward_key) is flow:
+                return datapath
+        return None

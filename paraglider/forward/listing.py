@@ -1,15 +1,15 @@
 """Reads listings of a running daemon: its flows, and the states of its backends.
 
-Lives here: ``LiveState``, ``flows_in``, ``backends_in``, which read what `paraglider flows --json`
-and `paraglider show backends --json` print.
+Lives here: ``LiveState``, ``flows_in``, ``backends_in``, ``deciding_in``, which read what
+`paraglider flows --json`, `show backends --json` and `show services --json` print.
 Rules: listings are validated; an error names the item. No I/O.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from paraglider.config.types import parse_address, parse_endpoint, parse_port, shown
@@ -42,10 +42,13 @@ class LiveBackend:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """The known state of a running daemon; empty if it was not queried."""
+    """The known state of a running daemon; empty if it was not queried. ``deciding`` is why workers
+    decide, by service; empty where the kernel does.
+    """
 
     flows: tuple[LiveFlow, ...] = ()
     backends: tuple[LiveBackend, ...] = ()
+    deciding: Mapping[str, str] = field(default_factory=dict)
 
     def after_a_change(self) -> LiveState:
         """The part that survives a reload: the states."""
@@ -68,6 +71,16 @@ def backends_in(text: str, file: str) -> tuple[LiveBackend, ...]:
     return tuple(map(_backend, _items(found, file, "paraglider show backends --json")))
 
 
+def deciding_in(text: str, file: str) -> dict[str, str]:
+    """``LiveState.deciding`` by a listing of services, where they have it; raises
+    ``OperatorError`` that names ``file``.
+    """
+    found = _items(_json(text, file), file, "paraglider show services --json")
+    return {
+        item.text("service"): item.text("why_python") for item in found if item.has("why_python")
+    }
+
+
 def flow_key(client: Any, client_port: int, vip: Any, port: int) -> bytes:
     """The key of a flow by its ends; ``client`` and ``vip`` are addresses of one family."""
     ports = client_port.to_bytes(2, "big") + port.to_bytes(2, "big")
@@ -82,24 +95,27 @@ class _Item:
         self._place = place
         self._source = source
 
-    def wrong(self, what: str) -> OperatorError:
+    def invalid(self, what: str) -> OperatorError:
         return OperatorError(f"{self._place}: {what}", f"give what `{self._source}` prints")
 
     def text(self, key: str) -> str:
         value = self._value(key)
         if not isinstance(value, str):
-            raise self.wrong(f"`{key}` is {shown(value)}, no text")
+            raise self.invalid(f"`{key}` is {shown(value)}, no text")
         return value
 
     def number(self, key: str, most: int = 65535) -> int:
         value = self._value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            raise self.wrong(f"`{key}` is {shown(value)}, no number from 0 to {most}")
+            raise self.invalid(f"`{key}` is {shown(value)}, no number from 0 to {most}")
         return value
+
+    def has(self, key: str) -> bool:
+        return isinstance(self._data, dict) and self._data.get(key) is not None
 
     def _value(self, key: str) -> Any:
         if not isinstance(self._data, dict) or key not in self._data:
-            raise self.wrong(f"there is no `{key}`")
+            raise self.invalid(f"there is no `{key}`")
         return self._data[key]
 
 
@@ -123,13 +139,13 @@ def _items(data: Any, file: str, source: str) -> Iterator[_Item]:
 def _flow(item: _Item) -> LiveFlow:
     name = item.text("protocol")
     if name not in PROTOCOLS:
-        raise item.wrong(f"`protocol` {shown(name)} is not known")
+        raise item.invalid(f"`protocol` {shown(name)} is not known")
     try:
         client, vip = parse_address(item.text("client")), parse_address(item.text("vip"))
     except ValueError as error:
-        raise item.wrong(str(error).partition(";")[0]) from None
+        raise item.invalid(str(error).partition(";")[0]) from None
     if client.version != vip.version:
-        raise item.wrong("`client` and `vip` are of two families")
+        raise item.invalid("`client` and `vip` are of two families")
     key = flow_key(client, item.number("client_port"), vip, item.number("port"))
     flow = NewFlow(PROTOCOLS[name], key, 0.0)
     return LiveFlow(flow, item.text("service"), _named(item))
@@ -138,7 +154,7 @@ def _flow(item: _Item) -> LiveFlow:
 def _backend(item: _Item) -> LiveBackend:
     state = item.text("state")
     if state not in list(State):
-        raise item.wrong(f"`state` {shown(state)} is not known")
+        raise item.invalid(f"`state` {shown(state)} is not known")
     return LiveBackend(item.text("service"), _named(item), State(state), item.number("weight"))
 
 
@@ -152,5 +168,5 @@ def _named(item: _Item) -> Backend:
     try:
         address, port = parse_endpoint(name)
     except ValueError as error:
-        raise item.wrong(str(error).partition(";")[0]) from None
+        raise item.invalid(str(error).partition(";")[0]) from None
     return Backend(name, address.packed, parse_port(port))

@@ -14,6 +14,7 @@ from paraglider.config.load import (
     find_config,
     load,
     load_with_marks,
+    loading,
     parse,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "find_config",
     "load",
     "load_with_marks",
+    "loading",
     "parse",
 ]

@@ -2,26 +2,25 @@
 
 A packet that may open a flow costs a worker, the backends and the network between them some ten
 times more than dropping it before the queue. So the rate of such packets from unknown clients is
-limited; a client that has proved that it receives the answers is known for a while, and is not
+limited. A client that has proved that it receives the answers is known for a while, and is not
 limited. Datagrams of flows in a worker's table wait with established traffic, all others with the
 openings.
 
-    arriving   ahead of the queue: what opens a flow; what is beyond the limits is dropped and
-               counted, or given to the kernel's hash (``OpeningsPart.hashed``)
-    accepted   behind the queue: a datagram's flow is known from here on. Where answers pass
-               elsewhere, a client is known that ends or leases a flow that it opened
+    arriving   before the queue: packets that open a flow; those beyond the limits are dropped and
+               counted, or left to the kernel's hash (``OpeningsPart.hashed``)
+    accepted   after the queue: a datagram's flow becomes known. If answers bypass this host, a
+               client that ends or leases a flow that it opened becomes known
     answers    a backend's answers to SYNs of known clients
-    replied    a client is known to which a backend sends data or its FIN, behind the queue too:
-               TCP does that after the client has acknowledged the backend's SYN
+    replied    after the queue: a client to which a backend sends data or its FIN becomes known; TCP
+               does that after the client has acknowledged the backend's SYN
 
-Limits, for a family and a protocol: ``queue.openings_rate`` a worker, and of that ``_SHARE`` at
-most for each network of clients (/24, /56), so that what floods from one network costs the others
-nothing. If the sets are full no further client becomes known, and nothing else changes.
-
-Rules: one table a family, ``ip paraglider-openings`` and ``ip6 paraglider-openings``. The text is
-one transaction that leads to the same table from whatever it was; base chains and what packets have
-put into the sets stay. If the kernel or nft does not support this, nothing is limited, and
-datagrams wait with established traffic.
+Limits, for a family and a protocol: ``queue.openings_rate`` per worker, and at most the share
+``_SHARE`` of it for each network of clients (/24, /56), so that a flood from one network does not
+limit the others. If the sets are full no further client becomes known, and nothing else changes.
+Rules: one table per family, ``ip paraglider-openings`` and ``ip6 paraglider-openings``. The text is
+one transaction that leads to the same table from any previous one; base chains and the elements
+that packets have added to the sets stay. If the kernel or nft does not support this, nothing is
+limited, and datagrams wait with established traffic.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ _NETWORK_SECONDS: Final = 10
 #: seconds for which a dropped SYN is remembered: clients repeat it after one and three
 _AGAIN_SECONDS: Final = 4
 #: connections a second that a known client opens with established traffic, and the burst
-_FAVOURED: Final = 500
+_UNLIMITED: Final = 500
 #: the share of the rate for one network of clients
 _SHARE: Final = 10
 _NETWORK: Final = {4: "ip saddr & 255.255.255.0", 6: "ip6 saddr & ffff:ffff:ffff:ff00::"}
@@ -95,8 +94,8 @@ class _Limit(NamedTuple):
 
 
 def openings_table(config: Config, family: int, workers: int) -> str | None:
-    """The nft input that leads to the table of ``family`` for so many ``workers``, or None where
-    no packets of it are queued.
+    """The nft input for the table of ``family`` with ``workers`` workers, or None if none of its
+    packets are queued.
     """
     every = [
         _Queued(method.openings, traffic_of(config, family, partial(is_, method)))
@@ -218,7 +217,7 @@ def _arriving(
     for end in (*queued, *hashed)[0].traffic.exempt:
         yield from exempted(end, family)
     for one in queued:
-        if one.part.heard:
+        if one.part.proven:
             yield f"{one.part.decided} return"
     if queued:
         yield f"{to} . tcp dport @queued-tcp goto segment"
@@ -238,7 +237,7 @@ def _segment(family: int, seen: Sequence[_Queued], limit: _Limit) -> Iterator[st
     """
     client = _CLIENT[family].format("saddr")
     if seen:
-        within = f"limit rate {_FAVOURED}/second burst {_FAVOURED} packets"
+        within = f"limit rate {_UNLIMITED}/second burst {_UNLIMITED} packets"
         vips = ", ".join(str(vip) for one in seen for vip in one.traffic.addresses)
         favour = f"update @favoured {{ {client} {within} }}"
         mark = f"meta mark set 0x{KNOWN_MARK:08x} return"
@@ -274,17 +273,21 @@ def _datagram(family: int, limit: _Limit) -> Iterator[str]:
 def _accepted(family: int, queued: Sequence[_Queued]) -> Iterator[str]:
     name = NFT_FAMILY[family]
     client = _CLIENT[family].format("saddr")
+    if not any(part.proven or _unseen(traffic) for part, traffic in queued):
+        yield "meta l4proto != udp return"  # nearly every packet ends here
     for part, traffic in queued:
         flow = f"{name} saddr . udp sport"
         again = f"update @flows {{ {flow} timeout {_FLOW_SECONDS}s }}"
-        yield f"{part.decided} {flow} @flows {again} return"
-        yield f"{part.decided} meta l4proto udp add @flows {{ {flow} }} return"
-        if part.heard:
-            yield f"{part.heard} update @known {{ {client} }} return"
+        for decided in part.verdicts:
+            yield f"{decided} {flow} @flows {again} return"
+            yield f"{decided} meta l4proto udp add @flows {{ {flow} }} return"
+        if part.proven:
+            yield f"{part.proven} update @known {{ {client} }} return"
         if _unseen(traffic):
             flow = _opened(family)
             yield f"{part.decided} {_FLAGS} == syn update @opened {{ {flow} }} return"
-            yield f"{part.decided} {_ENDS} {flow} @opened update @known {{ {client} }}"
+            for decided in part.verdicts:
+                yield f"{decided} {_ENDS} {flow} @opened update @known {{ {client} }}"
 
 
 def _answers(family: int) -> Iterator[str]:
@@ -300,9 +303,11 @@ def _unseen(traffic: RuleTraffic) -> bool:
 
 
 def _replied(family: int, queued: Sequence[_Queued]) -> Iterator[str]:
-    of = f"{NFT_FAMILY[family]} saddr . tcp sport @queued-tcp"
+    of = f"{NFT_FAMILY[family]} saddr . tcp sport"
     client = _CLIENT[family].format("daddr")
     said = "tcp flags & (fin | psh) != 0x0 tcp flags & (syn | rst) == 0x0"
     for part, _ in queued:
         if part.answers:
-            yield f"{part.decided} {said} {of} update @known {{ {client} }}"
+            yield f"{part.decided} {said} {of} @queued-tcp update @known {{ {client} }}"
+            if part.long:  # the source is still the backend
+                yield f"{part.long} {said} {of} @answering update @known {{ {client} }}"

@@ -1,7 +1,7 @@
 """The optional nft tables, and the names of all our tables.
 
 Lives here: ``optional_tables``, ``table_names``.
-Rules: pure; asks the methods, and knows none by name.
+Rules: pure; the methods define their tables.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a forwarding method contributes to the iptables rules of a family.
+"""A forwarding method's part of the iptables rules of a family.
 
 Lives here: ``RuleScope``, the input of the rules; ``SharedPart`` and ``MethodRules``, which
 ``ForwardMethod.rules`` returns; ``forward.queue_rules`` combines them.
-Rules: pure. Methods whose VIPs are addresses of this host share the chains that see every packet
-(PARAGLIDER-PRE, PARAGLIDER-ACCEPT), since services of two of them may share a VIP; a method whose
-VIPs are its own brings chains of its own.
+Rules: pure. Methods whose VIPs are addresses of this host share the chains for all packets
+(PARAGLIDER-PRE, PARAGLIDER-ACCEPT), because services of two of them may share a VIP; a method with
+VIPs of its own has its own chains.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.netfilter.rules.matches import requests
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import Steering, steered_by_client
@@ -103,13 +103,19 @@ class MethodRules:
 class OpeningsPart:
     """How a method's new flows are limited (``forward.openings``), as nft matches.
 
-    ``decided`` are packets after the queue with a worker's decision; ``heard`` those of them that
-    prove that the client receives the answers, which a lease marks before the queue too.
-    ``answers``: a worker rewrites the answers as well. ``hashed``: packets above the limits are not
-    dropped, but left to the kernel's hash.
+    ``decided`` are packets after the queue with a worker's decision, ``long`` those that the kernel
+    is yet to rewrite; ``proven`` those of ``decided`` that prove that the client receives the
+    answers, which a lease marks before the queue too. ``answers``: a worker rewrites the answers as
+    well. ``hashed``: packets above the limits are not dropped, but left to the kernel's hash.
     """
 
     decided: str = ""
-    heard: str = ""
+    long: str = ""
+    proven: str = ""
     answers: bool = False
     hashed: bool = False
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The matches of all packets with a worker's decision."""
+        return (self.decided, self.long) if self.long else (self.decided,)

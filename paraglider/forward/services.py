@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from paraglider.config.diff import predecessors
-from paraglider.config.method import Method
 from paraglider.config.model import Config, Service
+from paraglider.config.service import Method
 from paraglider.core.affinity import Affinity
-from paraglider.core.flow import TCP, UDP
+from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.pool import Backend, Pool, State
 from paraglider.core.service import VirtualService
 from paraglider.core.strategies import Context, Registry, Strategy, create
@@ -22,6 +22,21 @@ from paraglider.core.strategies import Context, Registry, Strategy, create
 States = dict[str, dict[str, tuple[str, int]]]
 
 _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "any": (TCP, UDP)}
+
+
+def flow_timeouts(config: Config, unseen: int = 0) -> FlowTimeouts:
+    """The timeouts of a flow table, of a method whose live flows may pass the worker unseen for
+    ``unseen`` seconds.
+    """
+    limits = config.timeouts
+    return FlowTimeouts(
+        syn=limits.syn,
+        established=limits.established + unseen,
+        closed_rst=limits.after_rst,
+        closed_fin=limits.after_fin,
+        udp=limits.udp + unseen,
+        icmp=limits.icmp,
+    )
 
 
 def make_backends(service: Service) -> tuple[Backend, ...]:
@@ -49,7 +64,7 @@ def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
     """
     for name, pool in pools:
         if wanted := states.get(name):
-            pool.put(
+            pool.apply_states(
                 {
                     backend: (State(wanted[backend.name][0]), wanted[backend.name][1])
                     for backend in pool.backends
@@ -89,7 +104,7 @@ def make_services(
     place = _Place(config, worker, registry)
     names = predecessors(before.config, config) if before is not None else {}
     return [
-        _service(s, place, _known(s, names.get(s.name), config, before))
+        _service(s, place, _previous_service(s, names.get(s.name), config, before))
         for s in config.services
         if chosen(s.method)
     ]
@@ -103,7 +118,7 @@ class _Place(NamedTuple):
     registry: Registry
 
 
-class _Known(NamedTuple):
+class _PreviousService(NamedTuple):
     """The previous service; ``same``: nothing but weights has changed."""
 
     config: Service
@@ -111,9 +126,9 @@ class _Known(NamedTuple):
     same: bool
 
 
-def _known(
+def _previous_service(
     service: Service, name: str | None, config: Config, before: Previous | None
-) -> _Known | None:
+) -> _PreviousService | None:
     """``name`` is the service's previous name, None if there was no such service."""
     if before is None or name is None or name not in before.services:
         return None
@@ -122,7 +137,7 @@ def _known(
         return None
     limits = (config.timeouts.affinity, before.config.timeouts.affinity)
     same = _shape(was) == _shape(service) and limits[0] == limits[1]
-    return _Known(was, made, same)
+    return _PreviousService(was, made, same)
 
 
 def _shape(service: Service) -> Service:
@@ -131,7 +146,7 @@ def _shape(service: Service) -> Service:
     return service.with_backends(tuple(unweighted)).model_copy(update={"check": None})
 
 
-def _service(service: Service, place: _Place, known: _Known | None) -> VirtualService:
+def _service(service: Service, place: _Place, known: _PreviousService | None) -> VirtualService:
     if known is not None and known.same:
         return known.service
     before = None if known is None else known.service
@@ -158,7 +173,7 @@ def _backends(service: Service, before: Pool | None) -> tuple[Backend, ...]:
     return tuple(known.get(made.name, made) for made in make_backends(service))
 
 
-def _strategy(service: Service, place: _Place, known: _Known | None) -> Strategy:
+def _strategy(service: Service, place: _Place, known: _PreviousService | None) -> Strategy:
     if known is not None and _same_strategy(service, known.config):
         return known.service.strategy
     parameters = service.strategy_parameters

@@ -10,6 +10,7 @@ for first packets of their services. A VIP that only the backends have belongs t
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
@@ -22,7 +23,15 @@ from paraglider.core.translation import Translation
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.errors import PlatformError
 from paraglider.forward.base import ForwardMethod
-from paraglider.forward.datapath import Built, DatapathContext, Decide, Handle, LiveFlows
+from paraglider.forward.bpf.context import BpfResources, open_context
+from paraglider.forward.datapath import (
+    Built,
+    DatapathContext,
+    Decide,
+    Handle,
+    LiveFlows,
+    PacketOutput,
+)
 from paraglider.forward.flows import FlowView
 from paraglider.forward.registry import methods
 from paraglider.forward.services import Previous, States, apply_states, make_services
@@ -49,9 +58,7 @@ class _Group:
         self.built: dict[str, Built] = {}
         for method in sorted(members, key=lambda each: each.journalled):
             others = _decider(dict(self.built))
-            built = method.datapath(
-                DatapathContext(place.config, place.now, place.balancer, others, place.live)
-            )
+            built = method.datapath(replace(place, others=others))
             self.built[method.name] = self.entry = built
         self.configure(place.config, services)
 
@@ -72,7 +79,9 @@ class _Group:
 class WorkerDatapath:
     """``handle`` returns a verdict for a packet (``forward.datapath.Datapath``).
 
-    ``head`` is the number of bytes of a packet that it needs, None for all.
+    ``head`` is the number of bytes of a packet that it needs, None for all (``long_tables``);
+    ``whole``: it needs all of every packet. Of methods with a queue of their own, for which the
+    kernel splits packets, neither speaks; ``splits``: there are some.
     """
 
     def __init__(
@@ -82,21 +91,34 @@ class WorkerDatapath:
         now: float,
         registry: Registry,
         live: LiveFlows | None,
+        resources: BpfResources | None,
+        output: PacketOutput | None,
     ) -> None:
         present = {service.forward for service in config.services}
         # A method without a flow table costs nothing, and may get services later.
         used = [m for m in methods() if m.queued and (m.name in present or not m.journalled)]
         shared = [method for method in used if method.owns_vip]
+        bpf = None
+        if resources is not None:
+            bpf = open_context(resources, worker)
+            bpf.configure(config)
+        self._bpf = bpf
         self._groups: list[_Group] = []
         for members in (shared, *([method] for method in used if not method.owns_vip)):
             services = make_services(config, members.__contains__, worker, registry)
-            place = DatapathContext(config, now, Balancer(ServiceMap(services)), live=live)
+            balancer = Balancer(ServiceMap(services))
+            place = DatapathContext(
+                config, now, balancer, live=live, worker=worker, bpf=bpf, output=output
+            )
             self._groups.append(_Group(members, services, place))
         self._datapaths = {
             name: built.datapath for group in self._groups for name, built in group.built.items()
         }
-        heads = [method.head for method in used]
+        merged = [method for method in used if method.merged]
+        heads = [method.head for method in merged]
         self.head = None if None in heads else max(head for head in heads if head is not None)
+        self.whole = any(method.head is None and not method.long_table for method in merged)
+        self.splits = len(merged) < len(used)
         self._vips: list[set[bytes]] = [set() for _ in self._groups]
         self._names: dict[Translation, str] = {}
         self.services: tuple[VirtualService, ...] = ()
@@ -119,7 +141,12 @@ class WorkerDatapath:
 
         Both must be of one kind (``kind_of``); the other arguments are those of ``build``.
         """
+        for table in self.tables.values():
+            if table.unread is not None:  # its flows have the backends of ``before``
+                table.unread.finish()
         previous = Previous.of(before, self.services)
+        if self._bpf is not None:
+            self._bpf.configure(config)
         for group in self._groups:
             chosen = group.members.__contains__
             group.configure(config, make_services(config, chosen, worker, registry, previous))
@@ -135,11 +162,25 @@ class WorkerDatapath:
             vips.update(service.vip for service in services)
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
         # Flows to removed backends are still listed by the name of their service.
-        self._names = {t: name for t, name in self._names.items() if t.backend.remembered}
+        self._names = {t: name for t, name in self._names.items() if t.backend.has_flows}
         for service in self.services:
             self._names.update(dict.fromkeys(service.translations.values(), service.name))
         for service in set(before) - set(self.services):
-            service.pool.retire()  # avoids a reference cycle
+            service.pool.unwatch_all()  # avoids a reference cycle
+
+    @property
+    def long_tables(self) -> frozenset[tuple[int, str]]:
+        """The nft tables, by family and name, that the kernel must have so that ``packet.COPY``
+        bytes are enough; for a worker whose ``head`` is None.
+        """
+        tables = {
+            method.name: method.long_table for group in self._groups for method in group.members
+        }
+        return frozenset(
+            (4 if len(service.vip) == 4 else 6, tables[service.method])
+            for service in self.services
+            if tables[service.method]
+        )
 
     @property
     def tables(self) -> dict[str, FlowTable]:
@@ -154,6 +195,13 @@ class WorkerDatapath:
     def flows(self) -> int:
         """Flows in the worker's own tables."""
         return sum(map(len, self.tables.values()))
+
+    @property
+    def unplaced(self) -> tuple[str, ...] | None:
+        """The names of the services for whose tables the kernel has no room; None if that is not
+        known yet, or to another worker.
+        """
+        return None if self._bpf is None else self._bpf.unplaced
 
     def trace(self, on_decision: OnDecision) -> None:
         """Call ``on_decision`` for every new flow, with its backend and the reason."""
@@ -179,6 +227,11 @@ class WorkerDatapath:
                 refused.append(error)
         return refused
 
+    def carry(self, on: bool) -> None:
+        """Have the kernel carry the flows that it can carry, or carry them all here."""
+        for datapath in self._datapaths.values():
+            datapath.carrier.switch(on)
+
     def apply_states(self, states: States) -> None:
         """Set the states and weights of the backends."""
         apply_states(((s.name, s.pool) for s in self.services), states)
@@ -189,8 +242,13 @@ class WorkerDatapath:
         return FlowView(self._datapaths.values(), self._names) if self.tables else None
 
     @property
+    def carried(self) -> int:
+        """Flows of its own tables that the kernel carries."""
+        return sum(datapath.carrier.carried for datapath in self._datapaths.values())
+
+    @property
     def bound(self) -> int:
-        """Most flows of its own tables."""
+        """The most flows of its own tables."""
         return sum(table.bound for table in self.tables.values())
 
     @property
@@ -198,24 +256,35 @@ class WorkerDatapath:
         """Flows in its own tables by group of states (``core.flow_states``)."""
         tables = self.tables.values()
         return {
-            "active": sum(table.active for table in tables),
-            "closing": sum(table.closing for table in tables),
-            "half_open": sum(table.opening for table in tables),
+            "active": sum(_estimate(table, table.active) for table in tables),
+            "closing": sum(_estimate(table, table.closing) for table in tables),
+            "half_open": sum(_estimate(table, table.opening) for table in tables),
         }
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
         """The counters of each service and backend since the start of this worker: ``conns``,
-        ``unanswered``, and what the carrier of its flows counts.
+        ``unanswered``, and the counters of the flows' carrier. Until all flows of a restart
+        are restored, those of live flows are estimated, and no backend seems to have none.
         """
         for service in self.services:
-            carrier = self._datapaths[service.method].carrier
+            datapath = self._datapaths[service.method]
+            table = datapath.flows
             for backend in service.pool.backends:
-                yield service.name, backend.name, _traffic(backend, carrier.counters(backend))
+                counters = dict(datapath.carrier.counters(backend))
+                if table is not None and table.reserved and "flows" in counters:
+                    inactive = counters.get("inactive", 0)
+                    counters["flows"] = max(1, _estimate(table, counters["flows"]))
+                    counters["inactive"] = _estimate(table, inactive)
+                yield service.name, backend.name, _traffic(backend, counters)
 
     def counts(self) -> dict[str, int]:
         """Packets by reason and flows by their end, without zeros."""
         totals = map(sum, zip(*(each.counts for each in self._datapaths.values()), strict=True))
         counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
+        for datapath in self._datapaths.values():
+            for name, value in datapath.carrier.counts().items():
+                if value:
+                    counts[name] = counts.get(name, 0) + value
         for table in self.tables.values():
             ends = {"evicted": table.evicted, "expired": table.expired}
             if table.journal is not None:
@@ -224,6 +293,14 @@ class WorkerDatapath:
                 if value:
                     counts[name] = counts.get(name, 0) + value
         return counts
+
+
+def _estimate(table: FlowTable, flows: int) -> int:
+    """How many there will be when all are restored, of those of which ``table`` has ``flows``: what
+    is restored first is chosen by a hash.
+    """
+    restored = len(table) - table.reserved
+    return flows + round(flows * table.reserved / restored) if restored else flows
 
 
 def _traffic(backend: Backend, counters: Mapping[str, int]) -> dict[str, int]:
@@ -275,10 +352,15 @@ def build(
     now: float,
     registry: Registry = STRATEGIES,
     live: LiveFlows | None = None,
+    resources: BpfResources | None = None,
+    output: PacketOutput | None = None,
 ) -> WorkerDatapath:
     """The packet path of worker number ``worker`` (0, 1, …) for the services of ``config``.
 
     ``now`` is monotonic seconds, ``registry`` has the strategies that the services name
-    (``policies.load``), ``live`` returns the flows that conntrack has (``forward.datapath``).
+    (``policies.load``), ``live`` returns the flows that conntrack has (``forward.datapath``),
+    ``resources`` has those of the BPF carrier, None if workers carry all flows. Raises ``OSError``
+    if the worker's ring cannot be mapped. ``output`` sends packets of the worker's own, None:
+    nothing is sent.
     """
-    return WorkerDatapath(config, worker, now, registry, live)
+    return WorkerDatapath(config, worker, now, registry, live, resources, output)

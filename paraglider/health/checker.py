@@ -1,13 +1,13 @@
 """The checker: probes every target when its check is due, and reports the results.
 
 Each target has an asyncio task: it sleeps until a check is due, waits for one of AT_ONCE slots,
-probes, and reports. Failover is one more task. A backend is up if its own check and failover both
-have it up; each change is reported as one verdict.
+probes, and reports. Failover is one more task. A backend is up if it is up by its own check and by
+failover; each change is reported once.
 
 Lives here: ``Checker``.
-Rules: the checker keeps nothing that the supervisor could not tell it again. What it needs of the
-host is opened in ``__init__`` (certificates) or handed to it (``echo``), so that the process may be
-locked in before ``start``. A task that fails unforeseen sets the future that ``start`` returned.
+Rules: the supervisor can send all state of the checker again. Resources of the host are opened in
+``__init__`` (certificates) or passed to it (``echo``), so that the process can give up its
+privileges before ``start``. An internal error of a task sets the future that ``start`` returns.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.pinger import Pinger
 from paraglider.health.probes import KINDS
-from paraglider.health.probes.base import Probe, look
+from paraglider.health.probes.base import Probe, run_check
 from paraglider.health.results import CheckEvent, CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
 from paraglider.health.sweep import Sweep
 from paraglider.health.targets import Key, Scope, Target
+from paraglider.health.tasks import GuardedTasks
 
-#: looks at a time, of all kinds; a descriptor or two each
+#: concurrent checks of all kinds; each takes one or two descriptors
 AT_ONCE: Final = 1024
-#: programs at a time: each is a process
+#: concurrent programs (exec): each is a process
 PROGRAMS_AT_ONCE: Final = 16
 
 
@@ -54,35 +55,31 @@ class Checker:
         self._echo = echo
         self._probes = probes or {name: kind(echo) for name, kind in KINDS.items()}
         self._chance = chance
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._programs = asyncio.Semaphore(PROGRAMS_AT_ONCE)
         self._targets: dict[Key, Target] = {}
         self._checks: dict[Key, _Checked] = {}
-        self._up: dict[Key, bool] = {}  # as it was told last
+        self._up: dict[Key, bool] = {}  # as last reported
         self._scope: Scope | None = None
-        self._rounds: Sweep | None = None
+        self._sweep_state: Sweep | None = None
         self._failover: asyncio.Task[None] | None = None
-        self._broken: asyncio.Future[None] | None = None
+        self._tasks = GuardedTasks()
 
     async def start(self) -> asyncio.Future[None]:
-        """Get ready, on the running loop; the future gets an error that was not foreseen."""
-        self._broken = asyncio.get_running_loop().create_future()
+        """Prepare the probes on the running loop; the future gets the internal error of a task."""
+        broken = self._tasks.start()
         for probe in self._probes.values():
             await probe.start()
         if self._echo is not None:
             self._echo.start()
-        return self._broken
+        return broken
 
     async def close(self) -> None:
         """Stop all checks, and close the probes."""
         tasks = [check.task for check in self._checks.values() if check.task is not None]
         if self._failover is not None:
             tasks.append(self._failover)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._broken is not None:
-            self._broken.cancel()
+        await self._tasks.close(tasks)
         self._checks.clear()
         for probe in self._probes.values():
             await probe.close()
@@ -90,7 +87,7 @@ class Checker:
             self._echo.close()
 
     def hint(self, keys: Iterable[Key]) -> None:
-        """Check these backends sooner; one that is not checked is ignored."""
+        """Check these backends sooner; backends without a check are ignored."""
         now = time.monotonic()
         for key in keys:
             check = self._checks.get(key)
@@ -105,8 +102,8 @@ class Checker:
         *,
         whole: bool = True,
     ) -> None:
-        """Check the targets that ``changed``, and no longer those that are ``gone``; with ``whole``
-        there are no others. With ``scope`` failover is on.
+        """Check the targets in ``changed``, and stop checking those in ``gone``; with ``whole``,
+        stop checking all that are not in ``changed``. ``scope`` turns failover on, None off.
         """
         now = time.monotonic()
         targets = {target.key: target for target in changed}
@@ -120,18 +117,18 @@ class Checker:
             if target.check is None:
                 self._forget(key)
             else:
-                self._follow(target, target.check, now)
-        self._follow_scope(scope, now)
+                self._watch_target(target, target.check, now)
+        self._apply_scope(scope, now)
         for key in targets:
-            self._judge(key, "no longer checked", now)
+            self._report_verdict(key, "no longer checked", now)
 
-    def _follow(self, target: Target, check: Check, now: float) -> None:
+    def _watch_target(self, target: Target, check: Check, now: float) -> None:
         rules = Thresholds(check.interval, check.rise, check.fall)
         known = self._checks.get(target.key)
         if known is None:
             machine = RiseAndFall(rules, now, self._chance(), up=target.up)
             known = self._checks[target.key] = _Checked(target, check, machine)
-            known.task = self._spawn(self._care(known))
+            known.task = self._tasks.spawn(self._check_target(known))
         elif (known.target.address, known.target.port, known.check) != (
             target.address,
             target.port,
@@ -142,50 +139,38 @@ class Checker:
             known.machine.due = now
             known.wake()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._over)
-        return task
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._broken is None or self._broken.done():
-            return
-        error = task.exception()
-        if error is not None:
-            self._broken.set_exception(error)
-
     def _forget(self, key: Key) -> None:
         check = self._checks.pop(key, None)
         if check is not None and check.task is not None:
             check.task.cancel()
 
-    async def _care(self, check: _Checked) -> None:
+    async def _check_target(self, check: _Checked) -> None:
         """Check one target until its task is cancelled."""
         while True:
             await check.until_due()
             programs = (
                 self._programs if check.check.probe.runs_program else contextlib.nullcontext()
             )
-            async with programs, self._places:
+            async with programs, self._slots:
                 target, machine = check.target, check.machine
-                machine.began(time.monotonic())
-                found = await look(self._probes[check.check.type], target)
+                machine.check_started(time.monotonic())
+                found = await run_check(self._probes[check.check.type], target)
             now = time.monotonic()
             code, detail, took = found.code, found.detail, found.duration
             self._notify(CheckReport(*target.key, found.passed, code, detail, took, now))
             if found.passed is None:
                 machine.due = now + machine.rules.interval
             elif machine.result(found.passed, now, self._chance()) is not None:
-                self._judge(target.key, f"{found.code}: {found.detail}", now)
+                self._report_verdict(target.key, f"{found.code}: {found.detail}", now)
 
-    def _judge(self, key: Key, detail: str, now: float) -> None:
+    def _report_verdict(self, key: Key, detail: str, now: float) -> None:
         """Report a verdict if the backend's state differs from the last one reported."""
         target = self._targets[key]
         check = self._checks.get(key)
         up = check is None or check.machine.up
-        if self._rounds is not None:
+        if self._sweep_state is not None:
             # A found host without a state has left; it is reported again when it returns.
-            up = up and self._rounds.up(target.address, target.up or not target.found)
+            up = up and self._sweep_state.up(target.address, target.up or not target.found)
         if up == self._up[key]:
             return
         self._up[key] = up
@@ -193,39 +178,39 @@ class Checker:
         held = check.machine.held_until if check is not None else 0.0
         self._notify(HealthChange(*key, event, detail, now, held))
 
-    def _follow_scope(self, scope: Scope | None, now: float) -> None:
+    def _apply_scope(self, scope: Scope | None, now: float) -> None:
         """Turn failover on or off, or change its networks."""
         self._scope = scope
         if scope is None or self._echo is None:
-            self._rounds = None
+            self._sweep_state = None
             if self._failover is not None:
                 self._failover.cancel()
                 self._failover = None
             return
-        if self._rounds is None:
-            self._rounds = Sweep(scope.failover)
+        if self._sweep_state is None:
+            self._sweep_state = Sweep(scope.failover)
         listed = {t.address for t in self._targets.values() if not t.found}
         down = {t.address for t in self._targets.values() if not t.found and not t.up}
-        self._rounds.configure(scope.failover, listed, now, down=down)
+        self._sweep_state.configure(scope.failover, listed, now, down=down)
         for target in self._targets.values():
             if target.found and target.up:
-                self._rounds.joined(target.address, now)
+                self._sweep_state.add_joined(target.address, now)
         if self._failover is None:
-            self._failover = self._spawn(self._look_around(self._echo))
+            self._failover = self._tasks.spawn(self._sweep(self._echo))
 
-    async def _look_around(self, echo: Pinger) -> None:
+    async def _sweep(self, echo: Pinger) -> None:
         """Sweep repeatedly while failover is on."""
-        while self._scope is not None and self._rounds is not None:
-            began, scope, rounds = time.monotonic(), self._scope, self._rounds
-            answers = await failover.survey(echo, scope, rounds.known)
+        while self._scope is not None and self._sweep_state is not None:
+            began, scope, rounds = time.monotonic(), self._scope, self._sweep_state
+            answers = await failover.sweep_hosts(echo, scope, rounds.known)
             now = time.monotonic()
-            for change in rounds.ended(answers, now):
+            for change in rounds.evaluate(answers, now):
                 if not change.listed:
                     self._notify(DiscoveredHost(change.up, change.address, change.detail, now))
                     continue
                 for key, target in self._targets.items():
                     if target.address == change.address:
-                        self._judge(key, change.detail, now)
+                        self._report_verdict(key, change.detail, now)
             await asyncio.sleep(max(0.0, began + scope.failover.check_cycle - now))
 
 

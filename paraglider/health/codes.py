@@ -1,6 +1,6 @@
-"""The codes of checks, which are HAProxy's (management guide, §9.1, `check_status`).
+"""The codes of check results, as in HAProxy (management guide, §9.1, `check_status`).
 
-Lives here: ``Code``. The probe gives the code; nothing guesses it from the words.
+Lives here: ``Code``. The probe returns the code.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """How a check ended: the layer, and OK, TOUT (timed out) or what went wrong there."""
+    """The result of a check: the layer, and OK, TOUT (timed out) or the kind of error there."""
 
     SOCKERR = "SOCKERR"  # it could not take place, for a cause on this host
     L4OK = "L4OK"  # the connection was accepted

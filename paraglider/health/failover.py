@@ -1,16 +1,15 @@
 """Failover mode (`-f`), as in loaded, for IPv4 and IPv6: the I/O of one sweep.
 
-1. One ping to the broadcast address of the backends' network; for IPv6 to all nodes (ff02::1) on
-the
-   private interface. Its source is the balancer's global address there, so that hosts answer from
-   their global addresses, not from link-local ones (RFC 6724, rule 2). Known hosts that have not
-   answered after half the time are pinged individually, because most hosts ignore broadcast pings.
-2. A TCP connection to ``port_alive`` of every host that answered.
+* One ping to the broadcast address of the backends' network; for IPv6 to all nodes (ff02::1) on the
+  private interface. Its source is the balancer's global address there, so that hosts answer from
+  their global addresses, not from link-local ones (RFC 6724, rule 2). Known hosts that have not
+  answered after half the time are pinged individually, because most hosts ignore broadcast pings.
+* A TCP connection to ``port_alive`` of every host that answered.
 
 The balancer's own addresses are never backends: those in the file, and all others of this host,
-which the kernel chooses as the source to themselves.
+which are their own source address.
 
-Lives here: ``survey``, ``is_ours``.
+Lives here: ``sweep_hosts``, ``is_ours``.
 Rules: ``sweep`` evaluates the results. A sweep opens at most ``sweep.MOST`` connections to unknown
 hosts.
 """
@@ -38,37 +37,37 @@ _AT_ONCE: Final = 64
 _DISCARD: Final = 9
 
 
-async def survey(
+async def sweep_hosts(
     echo: Pinger, scope: Scope, known: Collection[IPAddress]
 ) -> dict[IPAddress, SweepResult]:
     """One sweep: a result for each of ``known``, and for every other candidate."""
     answers = {address: SweepResult(alive=False, detail="no answer to ping") for address in known}
-    with echo.asking() as question:
+    with echo.echo_request() as request:
         half = scope.failover.timeout / 2
-        _ask_all(echo, question, scope, known)
+        _ask_all(echo, request, scope, known)
         if scope.failover.discover:
             await asyncio.sleep(half)  # the number of hosts is unknown
         else:
-            await _until(question, known, half)
-        for address in set(known) - question.answers.keys():
+            await _until(request, known, half)
+        for address in set(known) - request.answers.keys():
             try:
-                echo.send(question, address)
+                echo.send(request, address)
             except OSError as error:
                 answers[address] = SweepResult(alive=False, detail=f"ping: {phrase(error)}")
-        await _until(question, known, half)
-        heard = list(question.answers)
-    present = [address for address in heard if address in answers]
+        await _until(request, known, half)
+        replied = list(request.answers)
+    present = [address for address in replied if address in answers]
     if scope.failover.discover:
-        strangers = (address for address in heard if _in_question(address, scope, known))
-        present += [address for address, _ in zip(strangers, range(MOST), strict=False)]
+        others = (address for address in replied if _is_candidate(address, scope, known))
+        present += [address for address, _ in zip(others, range(MOST), strict=False)]
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def judge(address: IPAddress) -> SweepResult:
+    async def check(address: IPAddress) -> SweepResult:
         async with at_once:
-            return await _served(address, scope)
+            return await _check_port(address, scope)
 
-    judged = await asyncio.gather(*(judge(address) for address in present))
-    answers.update(zip(present, judged, strict=True))
+    checked = await asyncio.gather(*(check(address) for address in present))
+    answers.update(zip(present, checked, strict=True))
     return answers
 
 
@@ -77,41 +76,41 @@ def is_ours(address: IPAddress) -> bool:
     return _source_towards(address) == address
 
 
-def _ask_all(echo: Pinger, question: EchoRequest, scope: Scope, known: Iterable[IPAddress]) -> None:
+def _ask_all(echo: Pinger, request: EchoRequest, scope: Scope, known: Iterable[IPAddress]) -> None:
     """Ping the networks; errors, such as an interface that is down, mean that no host answers."""
     for address in scope.broadcasts:
         # Known hosts are also pinged individually, and those errors are reported.
         with contextlib.suppress(OSError):
-            echo.send(question, address)
+            echo.send(request, address)
     if not scope.interface:
         return
     towards = (_source_towards(address) for address in known if address.version == 6)
     for source in (*scope.sources, *(address for address in towards if address is not None)):
         try:
-            echo.send(question, ALL_NODES, source=source, interface=scope.interface)
+            echo.send(request, ALL_NODES, source=source, interface=scope.interface)
         except OSError:
             continue  # not an address of that interface at present: try the next one
         return
 
 
-async def _until(question: EchoRequest, known: Collection[IPAddress], seconds: float) -> None:
+async def _until(request: EchoRequest, known: Collection[IPAddress], seconds: float) -> None:
     """Wait until all of ``known`` have answered, at most ``seconds``."""
     try:
         async with asyncio.timeout(seconds):
-            while not question.answers.keys() >= set(known):
-                question.heard.clear()
-                await question.heard.wait()
+            while not request.answers.keys() >= set(known):
+                request.replied.clear()
+                await request.replied.wait()
     except TimeoutError:
         return
 
 
-def _in_question(address: IPAddress, scope: Scope, known: Collection[IPAddress]) -> bool:
+def _is_candidate(address: IPAddress, scope: Scope, known: Collection[IPAddress]) -> bool:
     if address in known or address in scope.never:
         return False
     return not address.is_link_local and not address.is_loopback and not is_ours(address)
 
 
-async def _served(address: IPAddress, scope: Scope) -> SweepResult:
+async def _check_port(address: IPAddress, scope: Scope) -> SweepResult:
     """Whether ``address`` accepts a connection to ``port_alive``."""
     port = scope.failover.port_alive
     try:

@@ -41,14 +41,14 @@ _LOST: Final = (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM)
 class EchoRequest:
     """One ping in progress: ``answers`` are the addresses that have replied, in order.
 
-    ``heard`` is set by every reply.
+    ``replied`` is set by every reply.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.token = secrets.token_bytes(_TOKEN)
         self.answers: dict[IPAddress, None] = {}
-        self.heard = asyncio.Event()
+        self.replied = asyncio.Event()
 
 
 class Pinger:
@@ -98,18 +98,18 @@ class Pinger:
         self._sockets.clear()
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[EchoRequest]:
+    def echo_request(self) -> Iterator[EchoRequest]:
         """A request, whose replies are collected until the context ends."""
         number = self._next = (self._next + 1) & 0xFFFFFFFF
-        question = self._open[number] = EchoRequest(number)
+        request = self._open[number] = EchoRequest(number)
         try:
-            yield question
+            yield request
         finally:
             del self._open[number]
 
     def send(
         self,
-        question: EchoRequest,
+        request: EchoRequest,
         to: IPAddress,
         *,
         source: IPAddress | None = None,
@@ -127,7 +127,7 @@ class Pinger:
         index = socket.if_nametoindex(interface) if interface else 0
         try:
             sock.sendmsg(
-                [_request(question, to.version)],
+                [_request(request, to.version)],
                 _ancillary(source, index),
                 0,
                 (str(to), 0) if to.version == 4 else (str(to), 0, 0, index),
@@ -165,19 +165,19 @@ class Pinger:
             if len(message) < _HEAD.size + _TOKEN or message[0] != _REPLY[family]:
                 continue
             identifier, sequence = _HEAD.unpack_from(message)[3:]
-            question = self._open.get(identifier << 16 | sequence)
+            request = self._open.get(identifier << 16 | sequence)
             token = message[_HEAD.size : _HEAD.size + _TOKEN]
-            if question is not None and secrets.compare_digest(token, question.token):
-                question.answers[ipaddress.ip_address(sender[0])] = None
-                question.heard.set()
+            if request is not None and secrets.compare_digest(token, request.token):
+                request.answers[ipaddress.ip_address(sender[0])] = None
+                request.replied.set()
 
 
-def _request(question: EchoRequest, family: int) -> bytes:
-    number = (question.number >> 16, question.number & 0xFFFF)
-    packet = _HEAD.pack(_REQUEST[family], 0, 0, *number) + question.token
+def _request(request: EchoRequest, family: int) -> bytes:
+    number = (request.number >> 16, request.number & 0xFFFF)
+    packet = _HEAD.pack(_REQUEST[family], 0, 0, *number) + request.token
     if family == 6:
         return packet  # the kernel fills the checksum of ICMPv6 in (RFC 3542, section 3.1)
-    return _HEAD.pack(_REQUEST[4], 0, internet_checksum(packet), *number) + question.token
+    return _HEAD.pack(_REQUEST[4], 0, internet_checksum(packet), *number) + request.token
 
 
 def _ancillary(source: IPAddress | None, index: int) -> list[tuple[int, int, bytes]]:

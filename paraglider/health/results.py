@@ -1,4 +1,4 @@
-"""What the monitor reports of backends: results of checks, changes of health, discovered hosts.
+"""The monitor's reports about backends: results of checks, changes of health, discovered hosts.
 
 Rules: times are monotonic seconds, the same for all processes of a host. All are named tuples with
 bounds, which ``daemon.messages`` validates by the thousand.
@@ -29,7 +29,7 @@ def line(text: str) -> str:
 Line = Annotated[str, AfterValidator(line)]
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 Seconds = Annotated[float, Field(ge=0.0, le=1e10, allow_inf_nan=False)]
-#: what a check may do to a backend; the rest of ``Event`` is the operator's
+#: the events that a check can cause; the others of ``Event`` are the operator's
 CheckEvent = Literal[Event.CHECK_PASSED, Event.CHECK_FAILED]
 
 

@@ -89,14 +89,14 @@ class RiseAndFall:
         self._started = now
         self._up_since = now
         self._falls: deque[float] = deque(maxlen=FALLS)
-        self._hold = 0.0  # the last one's length; 0 after a calm time
+        self._hold = 0.0  # length of the last hold; 0 after a calm period
 
     @property
     def in_doubt(self) -> bool:
         """True while the next results may change the state."""
         return self.series > 0 or not self._proven
 
-    def began(self, now: float) -> None:
+    def check_started(self, now: float) -> None:
         """A check begins."""
         self._started = now
         self._hinted = False

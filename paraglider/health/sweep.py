@@ -86,12 +86,12 @@ class Sweep:
         for machine in (*self._listed.values(), *self._others.values()):
             machine.set_rules(self._rules, now)
 
-    def joined(self, address: IPAddress, now: float) -> None:
+    def add_joined(self, address: IPAddress, now: float) -> None:
         """Add a host that an earlier process found."""
         if address not in self._listed:
             self._others.setdefault(address, self._machine(now, up=True))
 
-    def ended(self, answers: Mapping[IPAddress, SweepResult], now: float) -> list[SweepChange]:
+    def evaluate(self, answers: Mapping[IPAddress, SweepResult], now: float) -> list[SweepChange]:
         """Evaluate the results of a sweep; hosts without one were silent."""
         changes: list[SweepChange] = []
         for address, machine in self._listed.items():
@@ -126,5 +126,5 @@ class Sweep:
 
     @staticmethod
     def _record(machine: RiseAndFall, answer: SweepResult, now: float) -> Event | None:
-        machine.began(now)
+        machine.check_started(now)
         return machine.result(answer.alive, now, 0.0)

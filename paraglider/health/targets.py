@@ -24,9 +24,9 @@ Key = tuple[str, str]
 class Target(NamedTuple):
     """A backend of a service, and its check.
 
-    ``port`` is the one to look at, 0 where there is none. ``check`` is None where failover alone
-    looks. ``up`` is its state in the store, for a checker that starts. ``found``: failover
-    found it, the file does not list it.
+    ``port`` is the port to check, 0 if there is none. ``check`` is None if only failover checks it.
+    ``up`` is its state in the store, for a checker that starts. ``found`` is true if failover found
+    it and the file does not list it.
     """
 
     service: Name
@@ -39,7 +39,7 @@ class Target(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """Service and backend name."""
         return (self.service, self.backend)
 
 

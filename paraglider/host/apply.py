@@ -4,7 +4,7 @@ Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, and the
 run.
 Rules: nothing is changed before every check has passed. A change is stored in the state before it
 is applied, and removed after it is undone. After a failure the host is as it was before the run.
-``say`` gets one line for each step.
+``report`` gets one line for each step.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from paraglider.netfilter.rules.nft import removal_text
 from paraglider.netfilter.rules.saved import our_tables
 from paraglider.netfilter.rules.steering import cores_of
 
-Say = Callable[[str, str], None]
+Report = Callable[[str, str], None]
 """Called for each step with its outcome (done, unchanged, failed, rolled back) and description."""
 
-# Of these the kernel holds more than was said, by which a change of them is told.
+# The kernel stores more than the change's text, so a change is detected by the text.
 _SETTLING = RulesChange | LegacyChange | TableChange | ReplacedTable
 
 _RESOLVE_SECONDS = 2.0  # timeout of the neighbour resolution of backends
@@ -69,7 +69,8 @@ def prepare_start(
 ) -> list[Step]:
     """As ``prepare``, without workers: no checks of user, chroot directory and cores.
 
-    What the kernel cannot do must have been refused (``forward.static.checks.unserved``).
+    Services that the kernel cannot balance must have been refused
+    (``forward.static.checks.unserved``).
     """
     return _rehearsed(kernel_only(config), families, (), host, state)
 
@@ -134,65 +135,65 @@ def _can_do(change: Change, host: Host) -> bool:
         return False
 
 
-def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+def set_up(steps: list[Step], host: Host, state: StateFile, report: Report) -> None:
     """Apply ``steps``; when one fails, roll all of them back and raise ``PlatformError``.
 
     Where nothing is to be changed the state is not written either.
     """
     if all(step.action == "keep" for step in steps):
         for step in steps:
-            say("unchanged", step.describe())
+            report("unchanged", step.describe())
         return
     update = _StateUpdate(state)
     for position, step in enumerate(steps):
         if step.action == "keep":
-            say("unchanged", step.describe())
+            report("unchanged", step.describe())
             continue
         try:
             update.begin(step)
             step.do(host)
             update.end(step, host)
         except BaseException as error:
-            say("failed", step.describe())
-            _roll_back(steps[: position + 1], host, update, say)
+            report("failed", step.describe())
+            _roll_back(steps[: position + 1], host, update, report)
             if isinstance(error, ParagliderError | OSError):
                 raise PlatformError(
                     f"step {position + 1} of {len(steps)} failed ({step.describe()}): {error}",
                     "everything done before it was rolled back",
                 ) from error
             raise
-        say("done", step.describe())
+        report("done", step.describe())
     update.close()
 
 
-def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
+def undo(families: frozenset[int], host: Host, state: StateFile, report: Report) -> int:
     """Undo the set-up of ``families``; returns the number of steps.
 
     Every step is tried; raises ``PlatformError`` at the end when some failed. Failed steps stay in
     the state. Our chains and tables that are not in the state are removed too.
     """
     steps = undo_plan(_in(families, state.load()))
-    failures = _take_back(steps, host, state, say)
+    failures = _revert_steps(steps, host, state, report)
     strays = _strays(families, host)
     for family in strays:
         host.netfilter.remove_ours(family)
         for table in table_names():
             host.nft.remove(family, table)
-        say("done", f"stray rules for IPv{family} removed")
+        report("done", f"stray rules for IPv{family} removed")
     _raise(failures)
     return len(steps) + len(strays)
 
 
-def take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+def revert_steps(steps: list[Step], host: Host, state: StateFile, report: Report) -> None:
     """Apply ``steps``, which all revert a change.
 
     Every step is tried; raises ``PlatformError`` at the end when some failed. Failed steps stay in
     the state.
     """
-    _raise(_take_back(steps, host, state, say))
+    _raise(_revert_steps(steps, host, state, report))
 
 
-def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> list[str]:
+def _revert_steps(steps: list[Step], host: Host, state: StateFile, report: Report) -> list[str]:
     update = _StateUpdate(state)
     failures = []
     for step in steps:
@@ -200,10 +201,10 @@ def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> lis
             step.do(host)
             update.end(step, host)
         except (ParagliderError, OSError) as error:
-            say("failed", step.describe())
+            report("failed", step.describe())
             failures.append(f"{step.describe()}: {error}")
         else:
-            say("done", step.describe())
+            report("done", step.describe())
     update.close()
     return failures
 
@@ -313,7 +314,7 @@ class _StateUpdate:
             self._put(step.record.settled(host))
 
     def rolled_back(self, step: Step) -> None:
-        """Restore what was stored of the step's change before the run."""
+        """Restore the step's record in the state to that of before the run."""
         if (change := self._before.get(step.change.identity)) is not None:
             self._put(change)
         elif self._now.pop(step.change.identity, None) is not None:
@@ -329,7 +330,7 @@ class _StateUpdate:
         self._state.note(change)
 
 
-def _roll_back(steps: list[Step], host: Host, update: _StateUpdate, say: Say) -> None:
+def _roll_back(steps: list[Step], host: Host, update: _StateUpdate, report: Report) -> None:
     for step in reversed(steps):
         if step.action == "keep":
             continue
@@ -337,10 +338,10 @@ def _roll_back(steps: list[Step], host: Host, update: _StateUpdate, say: Say) ->
             step.roll_back(host)
         except (ParagliderError, OSError) as error:
             # Continue with the other steps; this one stays in the state for --undo.
-            say("failed", f"rolling back {step.describe()}: {error}")
+            report("failed", f"rolling back {step.describe()}: {error}")
         else:
             update.rolled_back(step)
-            say("rolled back", step.describe())
+            report("rolled back", step.describe())
     update.close()
 
 

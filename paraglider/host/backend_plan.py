@@ -30,11 +30,12 @@ from paraglider.host.changes.replaced_table import AnswersChange
 from paraglider.host.changes.sysctls import SysctlChange
 from paraglider.host.step import Records, Step, sysctl_step
 from paraglider.host.sysctl import conf
+from paraglider.host.tunnel_plan import Decapsulation, bpf_step, choose, kernel_steps
 from paraglider.netfilter.programs import find_program
 from paraglider.netfilter.rules import backend as text
 
 _LOCAL_PORTS = "net/ipv4/ip_local_port_range"  # IPv6 takes its ports from it too
-_SILENT = ("1", "2", "8")  # arp_ignore: an address of lo is not told of by another interface
+_SILENT = ("1", "2", "8")  # arp_ignore: interfaces do not answer for an address of lo
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ class Role:
 
 
 def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role:
-    """The backends of ``service`` that this host is, by its addresses or as ``named``.
+    """The backends of ``service`` that are this host, by its addresses or as ``named``.
 
-    Raises ``OperatorError`` when it is none of them.
+    Raises ``OperatorError`` if there are none.
     """
     held = {
         address.ip: (interface, address)
@@ -90,11 +91,18 @@ def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role
     return Role(service, found, interface, own)
 
 
-def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change]) -> list[Step]:
-    """The steps that set this host up for ``role``; empty if it needs nothing.
+def make_plan(
+    config: Config,
+    role: Role,
+    host: Host,
+    earlier: Iterable[Change],
+    decapsulation: Decapsulation = "auto",
+) -> list[Step]:
+    """The steps that set this host up for ``role``; empty if it needs nothing. ``decapsulation`` is
+    how the outer headers of tunnels are removed.
 
     Changes of an earlier run that are no longer needed are reverted first. Raises ``OperatorError``
-    when the host or the file do not allow it.
+    when the host or the file do not allow it, ``PlatformError`` when the kernel does not.
     """
     records = {change.identity: change for change in earlier}
     service = role.service
@@ -102,6 +110,8 @@ def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change])
     wanted: list[Step] = []
     if needed == "loopback":
         wanted = [*_loopback(service, host, records), *_reverse_path(role, host, records)]
+    elif needed == "decapsulate":
+        wanted = [*_loopback(service, host, records), *_end(role, decapsulation, host, records)]
     elif needed == "rewrite":
         wanted = [*_answers(config, role, host, records), *_reverse_path(role, host, records)]
     elif needed == "route":
@@ -147,12 +157,19 @@ def local_ports(host: Host) -> PortRange:
     return PortRange(int(first), int(last))
 
 
-def notes(config: Config, role: Role, host: Host) -> list[str]:
-    """Notes about problems that the operator must fix."""
+def notes(
+    config: Config, role: Role, host: Host, decapsulation: Decapsulation = "auto"
+) -> list[str]:
+    """Notes about problems that the operator must fix, and about what the kernel does not have."""
     service = role.service
     found: list[str] = []
-    if registry.of(service).backend_need(service)[0] not in ("rewrite", "loopback"):
+    needed = registry.of(service).backend_need(service)[0]
+    if needed not in ("rewrite", "loopback", "decapsulate"):
         return found
+    if needed == "decapsulate" and decapsulation == "auto":
+        why = choose(service, decapsulation, host)[1]
+        if why:
+            found.append(f"BPF decapsulates, since the kernel has no device that does ({why})")
     gateways = _gateways(config, service)
     through = [gateway_of(route) for route in host.netlink.default_routes(service.family)]
     if any(str(gateway.ip) in through for gateway in gateways):
@@ -160,7 +177,7 @@ def notes(config: Config, role: Role, host: Host) -> list[str]:
             "the default route goes through the balancer, which drops answers that have the VIP as"
             " their source: give this host another way to the clients"
         )
-    if registry.of(service).backend_need(service)[0] == "rewrite":
+    if needed == "rewrite":
         sparing = text.spared(config.network, service, role.own)
         if not sparing.networks and not sparing.exempt:
             found.append(
@@ -196,7 +213,7 @@ def _loopback(service: Service, host: Host, records: Records) -> Iterator[Step]:
         for interface in dict.fromkeys(("all", "lo", *host.sysctl.interfaces(4))):
             key = conf(4, interface, "arp_ignore")
             now = host.sysctl.read(key)
-            # The greater of `all` and the interface counts; 3 would tell of an address of lo.
+            # The greater of `all` and the interface counts; 3 would answer for an address of lo.
             if interface in ("all", "lo"):
                 yield from sysctl_step(4, key, now if now in _SILENT else "1", host, records)
             elif now not in ("0", *_SILENT) or _recorded(key, records):
@@ -208,6 +225,26 @@ def _loopback(service: Service, host: Host, records: Records) -> Iterator[Step]:
     there = any(held.ip == vip for held in host.netlink.addresses("lo"))
     old = records.get(change.identity)
     yield Step("keep" if there else "apply", change, old if there else change)
+
+
+def _end(role: Role, decapsulation: Decapsulation, host: Host, records: Records) -> Iterator[Step]:
+    """Packets arrive in an outer header, which is taken off before the host's stack."""
+    service, address = role.service, role.backends[0].address
+    if role.interface is None:
+        if decapsulation == "kernel":  # commands for another host
+            yield from kernel_steps(service, address, host, records)
+            return
+        raise OperatorError(
+            f"this host does not have the address {address}, so it is not known at which interface"
+            " packets arrive",
+            "run this on the backend itself, or with --decapsulation kernel",
+        )
+    if choose(service, decapsulation, host)[0] == "kernel":
+        yield from kernel_steps(service, address, host, records)
+        return
+    # The packet inside continues at the interface of the outer one.
+    yield from _reverse_path(role, host, records)
+    yield bpf_step(service, address, role.interface, host, records)
 
 
 def _reverse_path(role: Role, host: Host, records: Records) -> Iterator[Step]:
@@ -275,7 +312,9 @@ def _gateways(config: Config, service: Service) -> list[IPInterface]:
 
 
 def _shows(shown: str, route: str) -> bool:
-    """Whether ip(8) shows ``route`` as ``shown``, to which it may add what the kernel has added."""
+    """Whether ip(8) shows ``route`` as ``shown``, possibly with attributes
+    that the kernel added.
+    """
     return shown.split()[: len(route.split())] == route.split()
 
 

@@ -1,7 +1,7 @@
 """Checks before the set-up changes anything and before the daemon starts.
 
-Lives here: the checks of root, the workers' user, the directory that they are locked in, and the
-VIPs that only backends may have.
+Lives here: the checks of root, of the workers' user and chroot directory, and of the VIPs that only
+backends may have.
 Rules: a check changes nothing and raises ``OperatorError``.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from paraglider.config.model import Service
 from paraglider.errors import OperatorError
+from paraglider.host.netlink import Netlink
 
 DEFAULT_CHROOT = "/var/run/empty"
 """The only chroot directory that the set-up creates; it does not survive a reboot."""
@@ -70,7 +71,11 @@ def check_vips(services: Iterable[Service]) -> None:
 
 
 def _is_local(service: Service) -> bool:
-    """Whether the VIP is local: only then does the kernel choose it as the source to itself."""
+    """Whether the VIP is an address of an interface, or has a local route: only then does the
+    kernel choose it as the source to itself. It routes a new IPv6 address some time later.
+    """
+    if Netlink().has_address(service.vip.ip):
+        return True
     vip = str(service.vip.ip)
     family = socket.AF_INET if service.family == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

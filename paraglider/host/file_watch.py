@@ -1,12 +1,12 @@
-"""Files that may change, polled by stat.
+"""Polls files for changes by stat.
 
-Lives here: ``FilePoller`` (which files have changed, for a caller with a clock of its own),
-``FileWatch`` (the same for an event loop), ``barred``.
-One stat per file every PAUSE follows links and renames and works on every file system; a
-notification of the kernel (inotify) misses what another host writes, and the target of a link in
-another directory, so that a poll is needed beside it.
+Lives here: ``FilePoller`` (for a caller with its own clock), ``FileWatch`` (for an event loop),
+``unreadable``. One stat per file every PAUSE follows links and renames and works on every file
+system. inotify would miss writes by another host and the target of a link in another directory, so
+it would need a poll as well.
 Rules: a change counts when the file has been the same for QUIET polls, so that no file is read
-while it is being written. Needs the right to search the directory, none to read the file.
+while it is being written. Needs search permission for the directory, but no permission to read the
+file.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ PAUSE: Final = 0.5
 #: polls
 QUIET: Final = 2
 
-#: what tells one version of a file from another; () where there is none
+#: identifies a version of a file: device, inode, size, mtime; () if there is no file
 _State = tuple[int, ...]
 
 
 class _File:
-    """A file with the state in which it was read, and the last one that a poll has seen."""
+    """A file, its state when it was last read (``read``) and at the last poll (``last``)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.note()
+        self.mark_read()
 
-    def note(self) -> None:
-        """It is about to be read as it is now."""
+    def mark_read(self) -> None:
+        """Take the present state as the one that is read."""
         self.read = self.last = _state(self.path)
         self.same = 0
 
     def changed(self, gone: bool) -> bool:
-        """Whether it differs from what was read, and has settled; with ``gone`` also where it is
-        not there.
+        """Whether the file differs from the version read, and has settled; with ``gone`` a removed
+        file counts as changed.
         """
         state = _state(self.path)
         self.same = self.same + 1 if state == self.last else 1
@@ -53,8 +53,8 @@ class _File:
 
 
 class FilePoller:
-    """The files at ``paths``, which have just been read. A file that is gone has changed only with
-    ``gone``: else it is waited for.
+    """Polls the files at ``paths``, which have just been read. A removed file counts as changed
+    only with ``gone``; otherwise it is expected to return.
     """
 
     def __init__(self, paths: Iterable[str | Path], *, gone: bool = False) -> None:
@@ -62,14 +62,14 @@ class FilePoller:
         self._gone = gone
         self._next = 0.0
 
-    def note(self) -> None:
-        """They are about to be read as they are now."""
+    def mark_read(self) -> None:
+        """Take the present state of all files as the one that is read."""
         for file in self._files:
-            file.note()
+            file.mark_read()
 
     def changed(self, now: float) -> list[str]:
-        """The files that have changed and settled, each once a change. ``now`` is in seconds; polls
-        no more often than every PAUSE.
+        """Poll, at most every PAUSE; returns the files that have changed and settled, each once per
+        change. ``now`` is in seconds.
         """
         if now < self._next:
             return []
@@ -82,13 +82,13 @@ class FilePoller:
 
 
 class FileWatch:
-    """Calls ``tell`` with each of ``files`` at the beginning, for it may have changed since it was
-    read, and whenever one has changed or is gone.
+    """Calls ``on_change`` with each of ``files`` once at the start (it may have changed since it
+    was read), and whenever one has changed or was removed.
     """
 
-    def __init__(self, files: Iterable[str], tell: Callable[[str], object]) -> None:
+    def __init__(self, files: Iterable[str], on_change: Callable[[str], object]) -> None:
         self._files = tuple(files)
-        self._tell = tell
+        self._on_change = on_change
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,19 +98,21 @@ class FileWatch:
         changed = list(self._files)
         while not self._stop.is_set():
             for file in changed:
-                self._tell(file)
+                self._on_change(file)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(poller.wait(clock())):
                     await self._stop.wait()
             changed = poller.changed(clock())
 
     def stop(self) -> None:
-        """End ``run``, soon; nothing is told any more."""
+        """End ``run``; ``on_change`` is not called again."""
         self._stop.set()
 
 
-def barred(file: str) -> bool:
-    """Whether this process may not look into the directory of ``file``, and so sees no change."""
+def unreadable(file: str) -> bool:
+    """Whether this process has no right to search the directory of ``file``, so that it cannot
+    detect changes.
+    """
     try:
         os.scandir(Path(file).parent).close()
         os.stat(file)  # noqa: PTH116 - as in _state

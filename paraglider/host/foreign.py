@@ -16,7 +16,7 @@ from paraglider.errors import ParagliderError
 from paraglider.forward import registry
 from paraglider.forward.optional_tables import table_names
 from paraglider.netfilter.nft import listed
-from paraglider.netfilter.rules.foreign import Passing, judge
+from paraglider.netfilter.rules.foreign import Passing, is_dropped
 
 _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
@@ -59,7 +59,7 @@ def blocked(config: Config) -> list[Blocked]:
         for method in registry.methods():
             versions = {s.family for s in config.services if s.method is method}
             seen = tuple(sorted(v for v in versions if family in _FAMILIES[v]))
-            hit = next((p for p in method.passing if seen and judge(listing, name, p)), None)
+            hit = next((p for p in method.passing if seen and is_dropped(listing, name, p)), None)
             if hit is not None:
                 found.append(Blocked(family, table, name, method.name, hit, seen))
     return found

@@ -44,7 +44,7 @@ _WHOLE: Final = frozenset({0, 32, 128})  # prefix lengths of the routes that we 
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1  # linux/netlink.h
 _NFNLGRP_NFTABLES: Final = 7  # linux/netfilter/nfnetlink.h
-_TABLE_NAME: Final = 1  # the first attribute of every message about a table and what is in it
+_TABLE_NAME: Final = 1  # the first attribute of every message about a table and its objects
 _ELEMENTS: Final = frozenset({12, 14})  # NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM
 _GENERATION: Final = 15  # NFT_MSG_NEWGEN, which ends every transaction
 _TABLES: Final = frozenset(table_names())
@@ -91,7 +91,7 @@ class HostEvents:
         self._tables.close()
 
     def collect(self) -> set[News]:
-        """What may have changed since the last call."""
+        """The kinds of objects that may have changed since the last call."""
         news: set[News] = set()
         for sock, meaning in ((self._links, _of_links), (self._tables, _of_tables)):
             for message in _messages(sock):

@@ -1,15 +1,15 @@
-"""The files of journals (``core.journal``): where they are, made, mapped, found again, removed.
+"""The files of journals (``core.journal``): location, creation, mapping and removal.
 
-Lives here: ``JournalFiles``, the files of one worker, and the removal of those that are left over.
-Rules: a file is in /run, which no boot outlives, and readable by root alone; its name has the
-cookie of the network namespace, how packets are steered, the flow table and the worker's core.
-Workers find each other's flows only in files of another steering, which they read and never
-change. A file has one writer, which holds a lock on it as long as it lives. Files are sparse;
-memory is asked for before it is written to. A file that is cut or written over while its worker
-has it ends nobody (``mapped``), and ``JournalFile`` begins it anew; others are read, not mapped.
-What a file holds never raises: a file that cannot be used is replaced, and the caller told why.
-The parent of a worker holds the files that the worker writes open (``Held``): one that is removed
-is read through its descriptor by the worker that follows.
+Lives here: ``JournalFiles``, the files of one worker, and the removal of leftover files.
+Rules: a file is in /run, which is emptied at boot, and readable by root only; its name has the
+cookie of the network namespace, the kind of steering, the flow table and the worker's core. Workers
+find each other's flows only in files of another steering, which they read and never change. A file
+has one writer, which holds a lock on it. Files are sparse; memory is reserved before it is written.
+If a file is truncated or overwritten while its worker uses it, the worker survives (``mapped``),
+and ``JournalFile`` starts the file anew; files of others are read, not mapped. No content of a file
+raises: an unusable file is replaced, and the caller gets the reason. The parent of a worker keeps
+the worker's files open (``Held``): a removed file is read through its descriptor by the worker's
+successor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +38,12 @@ from paraglider.host.mapped import Mapped
 from paraglider.host.ownership import RUN_DIRECTORY, boot_id, netns_cookie
 from paraglider.netfilter.rules.steering import steered_by_client
 
-#: what ``Held.fault`` says of a file that is gone while the worker writes it
+#: ``Held.fault`` of a file that was removed while the worker writes it
 REMOVED = "its file was removed"
 
 _MODE = 0o600
+_TRIES = 5  # to get a lock, with a pause of _PAUSE seconds after each
+_PAUSE = 0.01
 _PREFIX = "flows"
 _AT_ONCE = 1 << 22  # bytes read at a time
 
@@ -59,14 +62,14 @@ class JournalFile:
         self.journal = Journal(memoryview(mapped.memory), mapped.reserve)
 
     @property
-    def torn(self) -> bool:
-        """Whether a page was found missing: the file is not what the journal says."""
+    def incomplete(self) -> bool:
+        """Whether a page was missing: the file is incomplete."""
         return self._mapped.lost
 
     @property
     def damaged(self) -> bool:
-        """Whether who follows could not read it; costs a system call."""
-        if self.torn or self._mapped.cut:
+        """Whether a successor could not read the file; costs a system call."""
+        if self.incomplete or self._mapped.cut:
             return True
         return fault_of(self._head, self._boot, self._mapped.size) is not None
 
@@ -84,7 +87,7 @@ class Held:
         self._open: dict[str, int] = {}
 
     def renew(self, paths: Mapping[str, Path]) -> None:
-        """Hold what is at ``paths`` by table now, as far as there is anything, and nothing else."""
+        """Hold the existing files of ``paths`` (by table), and no others."""
         before, self._open = self._open, {}
         for table, path in paths.items():
             with suppress(OSError):
@@ -98,7 +101,7 @@ class Held:
         self.renew({})
 
     def fault(self, table: str) -> str | None:
-        """What has become of the journal of ``table`` since it is held; None where all is well."""
+        """What happened to the journal of ``table`` since it is held; None if it is intact."""
         handle = self._open.get(table)
         if handle is None:
             return "there is none"
@@ -139,9 +142,10 @@ class JournalFiles:
         return self.directory / name
 
     def open(self, table: str) -> JournalFile:
-        """The journal of ``table``, as it was left or a new one; root's, mapped until we end.
+        """The journal of ``table``: an existing one or a new one; owned by root, and mapped until
+        this process ends.
 
-        Raises OSError where there can be none, or another process has it.
+        Raises OSError if it cannot be created, or another process has it.
         """
         path = self.path(table)
         self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -171,17 +175,27 @@ class JournalFiles:
         if removed is not None:
             yield self.path(table), removed
         for path in _of(self.cookie, self.directory):
-            _, _, steering, its_table, _ = path.name.split("-")
-            if steering != self.steering and its_table == table:
+            its_table = path.name.split("-")[3]
+            if _steering(path) != self.steering and its_table == table:
                 try:
                     yield path, _read(path)
                 except (ValueError, OSError) as error:
                     yield path, str(error)
 
+    def readable(self, table: str, warn: Callable[..., object]) -> Iterator[Journal]:
+        """Those of ``others`` that can be read; ``warn`` gets ``file`` and ``why`` of the rest."""
+        for path, found in self.others(table):
+            if isinstance(found, Journal):
+                yield found
+            else:
+                warn(file=str(path), why=found)
+
     def remove_others(self) -> None:
-        """Remove the journals of another steering: all workers have taken theirs from them."""
+        """Remove the journals of another steering: all workers have taken theirs from them. Those
+        in use are another daemon's, for the other family or on other cores.
+        """
         for path in _of(self.cookie, self.directory):
-            if path.name.split("-")[2] != self.steering:
+            if _steering(path) != self.steering and not _in_use(path):
                 path.unlink(missing_ok=True)
 
 
@@ -197,6 +211,16 @@ def steering_of(config: Config, cores: tuple[int, ...]) -> str:
     return hashlib.blake2b(repr((cores, by_client)).encode(), digest_size=4).hexdigest()
 
 
+def resteered(config: Config, cores: tuple[int, ...], directory: Path = RUN_DIRECTORY) -> bool:
+    """Whether there are journals of a steering other than that of ``config`` and ``cores``, in this
+    network namespace: flows may be steered to other workers than those that had them. Those in use
+    are another daemon's.
+    """
+    here = steering_of(config, cores)
+    found = _of(netns_cookie(), directory)
+    return any(_steering(path) != here and not _in_use(path) for path in found)
+
+
 def leftovers(directory: Path = RUN_DIRECTORY) -> list[Path]:
     """Every journal of this network namespace."""
     return sorted(_of(netns_cookie(), directory))
@@ -204,6 +228,11 @@ def leftovers(directory: Path = RUN_DIRECTORY) -> list[Path]:
 
 def _of(cookie: int, directory: Path) -> Iterator[Path]:
     return directory.glob(f"{_PREFIX}-{cookie:x}-*-*-*")
+
+
+def _steering(path: Path) -> str:
+    """The kind of steering in the name of a journal."""
+    return path.name.split("-")[2]
 
 
 def _boot() -> bytes:
@@ -235,10 +264,32 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
     """A descriptor of ``path``, which no other process has: the lock lasts as mappings do."""
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in reversed(range(_TRIES)):  # another process may be asking ``_in_use``
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise
+                time.sleep(_PAUSE)
         yield handle
     finally:
         os.close(handle)
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a process holds the lock of the journal at ``path``."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _mapped(handle: int, records: int) -> JournalFile:

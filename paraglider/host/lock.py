@@ -1,6 +1,6 @@
 """Locks that only root can take: flock(2) on a file in a directory that root owns.
 
-Lives here: ``LockFile`` and ``is_held``.
+Lives here: ``LockFile``, ``wait_for`` and ``is_held``.
 Rules: the kernel releases a lock when its last holder ends, so a leftover file is not a lock. The
 files have mode 0600, because whoever can open a file can lock it. The holder removes the file
 before it releases the lock; a process that locked a removed file tries again with the new one.
@@ -13,9 +13,14 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
+from typing import Final
 
 from paraglider.errors import PlatformError
+
+#: seconds for which a lock that is held only for a moment is waited for
+_PATIENCE: Final = 10.0
 
 
 class LockFile:
@@ -30,7 +35,7 @@ class LockFile:
         self._pid = os.getpid()
         try:
             _make(path.parent)
-            self._number = self._take()
+            self._number = self._acquire()
         except BlockingIOError:
             raise
         except OSError as error:
@@ -59,7 +64,7 @@ class LockFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self) -> int:
+    def _acquire(self) -> int:
         while True:
             number = os.open(self.path, _FLAGS | os.O_CREAT, 0o600)
             try:
@@ -70,6 +75,24 @@ class LockFile:
                 os.close(number)
                 raise
             os.close(number)
+
+
+def wait_for(path: Path) -> LockFile:
+    """The lock at ``path``, which others hold only for moments.
+
+    Raises ``PlatformError`` when it is still held after ten seconds, or cannot be created.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return LockFile(path)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise PlatformError(
+                    f"another process has held the lock {path} for {_PATIENCE:g} s",
+                    "`fuser` names it: end it if it hangs",
+                ) from None
+        time.sleep(0.005)
 
 
 def is_held(path: Path) -> bool:

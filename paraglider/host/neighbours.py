@@ -14,7 +14,7 @@ from paraglider.host.plan_links import on_link_backends
 from paraglider.host.sysctl import dotted, neigh
 
 
-def crowded(config: Config, families: Iterable[int], host: Host) -> Iterator[str]:
+def neighbour_table_warnings(config: Config, families: Iterable[int], host: Host) -> Iterator[str]:
     """A warning for each of ``families`` (4, 6) that has more neighbours than the kernel keeps.
 
     Counts the on-link backends of ``config`` and the other present neighbours. At gc_thresh3 the

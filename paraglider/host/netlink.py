@@ -68,6 +68,12 @@ class Netlink:
             if rtnetlink.index_of_address(message) == index
         )
 
+    def has_address(self, address: IPAddress) -> bool:
+        """Whether an interface has ``address``, also before the kernel has its local route."""
+        body = rtnetlink.address_body(address.version, 0)
+        found = rtnetlink.dump(f"look for the address {address}", rtnetlink.GETADDR, body)
+        return any(_address(message)[1].ip == address for message in found)
+
     def add_address(
         self, interface: str, address: IPInterface, *, deprecated: bool = False
     ) -> None:

@@ -10,6 +10,7 @@ has one owner until its set-up is undone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -120,9 +121,9 @@ def owner_of(path: Path) -> str | None:
     return None if content is None else str(content["owner"])
 
 
-def lock_path(name: str, directory: Path = RUN_DIRECTORY) -> Path:
-    """The path of the lock ``name`` of this network namespace."""
-    return directory / f"{name}-{netns_cookie():x}.lock"
+def lock_path(name: str, directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> Path:
+    """The path of the lock ``name`` of the namespace with ``cookie``, this one when None."""
+    return directory / f"{name}-{netns_cookie() if cookie is None else cookie:x}.lock"
 
 
 def announce(cores: Iterable[int] = (), directory: Path = RUN_DIRECTORY) -> LockFile:
@@ -135,9 +136,38 @@ def announce(cores: Iterable[int] = (), directory: Path = RUN_DIRECTORY) -> Lock
     return lock
 
 
-def daemons(directory: Path = RUN_DIRECTORY) -> list[int]:
-    """The process ids of the daemons in this network namespace; needs root."""
-    paths = directory.glob(lock_path("daemon-*", directory).name)
+class CarrierClaim:
+    """The right of one daemon to the BPF carrier of this network namespace, until ``close`` or the
+    end of the process; ``held`` is False if another daemon has it.
+
+    By fcntl(2), whose locks forked processes do not inherit: the next daemon need not wait for
+    theirs to exit. Raises ``PlatformError`` when the file cannot be made.
+    """
+
+    def __init__(self, directory: Path = RUN_DIRECTORY) -> None:
+        path = lock_path("carrier", directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._number = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise PlatformError(f"cannot create the lock {path}: {error.strerror}") from error
+        self.held = True
+        try:
+            fcntl.lockf(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.held = False
+
+    def close(self) -> None:
+        """Give it up."""
+        os.close(self._number)
+
+
+def daemons(directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> list[int]:
+    """The process ids of the daemons in the network namespace with ``cookie``, this one when None;
+    needs root.
+    """
+    paths = directory.glob(lock_path("daemon-*", directory, cookie).name)
     return sorted(int(path.name.split("-")[1]) for path in paths if is_held(path))
 
 

@@ -30,9 +30,9 @@ def make_plan(
 ) -> list[Step]:
     """The steps that bring the host to ``config`` for ``families``, given the ``earlier`` changes.
 
-    Without ``cores`` there is no daemon: the kernel is to balance alone, and ``config`` is as
-    ``forward.static.checks.kernel_only`` gives it. What an earlier set-up did for these families
-    and is no longer wanted is taken back first.
+    Without ``cores`` there is no daemon: the kernel balances alone, and ``config`` is the result of
+    ``forward.static.checks.kernel_only``. Changes of an earlier set-up for these families that are
+    no longer needed are reverted first.
     """
     records = {change.identity: change for change in earlier}
     scope = config.for_families(families)

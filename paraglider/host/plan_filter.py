@@ -1,7 +1,7 @@
-"""The part of a plan that is the packet filter: nft tables of ours, and iptables rules.
+"""The packet filter's part of a plan: our nft tables, and iptables rules.
 
 Lives here: ``filter_steps``, ``legacy_steps``, ``lacking``.
-Rules: planning only reads. What a forwarding method needs it says itself (``forward.registry``).
+Rules: planning only reads. Each forwarding method defines its needs (``forward.registry``).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _rules(
 def legacy_steps(
     config: Config, family: int, cores: tuple[int, ...], host: Host, records: Records
 ) -> Iterator[Step]:
-    """The step that lets balanced packets pass iptables-legacy's filter too, where there is one
+    """The step that accepts balanced packets in iptables-legacy's filter too, if the host uses it
     beside iptables-nft. ``cores`` as in ``make_plan``.
     """
     if not host.legacy.filters(family) or host.netfilter.tables(family) is None:
@@ -138,8 +138,8 @@ def legacy_steps(
 
 
 def lacking(config: Config, workers: int, steps: Iterable[Step]) -> list[str]:
-    """What the operator has to know of optional tables for so many ``workers`` that ``steps`` do
-    not have, since the kernel or nft cannot do them.
+    """Notes to the operator about optional tables for ``workers`` workers that are missing from
+    ``steps``, because the kernel or nft does not support them.
     """
     made = {step.change.identity for step in steps if step.action != "revert"}
     return [

@@ -1,8 +1,8 @@
-"""The part of a plan that asks the kernel alone and runs no program.
+"""The part of a plan that uses netlink and /proc only and runs no program.
 
 Lives here: ``link_steps`` (sysctls, addresses, neighbours, routing), ``needs_kernel``,
 ``on_link_backends``.
-Rules: planning only reads. What a forwarding method needs it says itself (``forward.registry``).
+Rules: planning only reads. Each forwarding method defines its needs (``forward.registry``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from paraglider.host.sysctl import conf
 
 
 def link_steps(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
-    """The steps that bring all the rest of ``family`` to ``config``, which asks the kernel alone
-    and runs no program: sysctls, addresses, neighbours, routing.
+    """The steps for sysctls, addresses, neighbours and routing of ``family``. Uses netlink and
+    /proc only and runs no program.
     """
     if needs_kernel(config, family):
         yield from _sysctls(config, family, host, records)
@@ -74,24 +74,24 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
     sides = (config.network.public, config.network.private)
     for interface in dict.fromkeys(side.interface for side in sides if side is not None):
         key = conf(family, interface, "forwarding")
-        # The switch turns it on everywhere; where that is on already, an interface may be off.
+        # `all` turns it on for every interface; an interface may be off even if `all` is on.
         if SysctlChange(family, key, "", "").identity in records or not switching:
             yield from sysctl_step(family, key, "1", host, records)
     yield from _of_methods(config, family, host, records)
     if family == min((s.family for s in config.services if s.counted), default=None):
-        # Else a connection that begins while nobody listens to the events has no last one either.
+        # Without it, a connection that begins while nobody listens to the events has no destroy
+        # event.
         yield from sysctl_step(family, "net/netfilter/nf_conntrack_events", "1", host, records)
     if family == 4:
-        # An interface sends redirects when it or `all` says so; without, a backend on the
-        # client's own link would be told of the shorter way, past the balancer.
-        # Where it cannot be written our rules drop them (rules.filter: no_redirects).
+        # An interface sends redirects if it or `all` is on; a redirect would tell a backend on the
+        # client's own link the direct route, which bypasses the balancer.
         for interface in ("all", *interfaces):
             key = conf(4, interface, "send_redirects")
             yield from sysctl_step(4, key, "0", host, records, optional=True)
 
 
 def _of_methods(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
-    """What the forwarding methods ask for."""
+    """The sysctls that the forwarding methods need."""
     for method in registry.methods():
         for need in method.host_needs(config, family).sysctls:
             needless = need.unless is not None and host.sysctl.read(need.unless) == need.value
@@ -118,7 +118,7 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
                 wanted.setdefault((network.private.interface, gateway.ip), gateway)
     interfaces = dict.fromkeys(interface for interface, _ in wanted)
     for interface in interfaces if family == 6 else ():
-        # Else a link that goes down takes them along, for good (Linux, addrconf_ifdown).
+        # Otherwise they are removed when a link goes down (Linux, addrconf_ifdown).
         yield from sysctl_step(6, conf(6, interface, "keep_addr_on_down"), "1", host, records)
     held = {interface: host.netlink.addresses(interface) for interface in interfaces}
     # Those of the host itself, which its own connections are to begin from.
@@ -165,8 +165,8 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
 
 
 def _ahead(addresses: Iterable[IPInterface], own: Iterable[IPInterface]) -> frozenset[IPInterface]:
-    """Those of an interface's IPv4 ``addresses`` that stand before an ``own`` one of the same
-    network: the first of a network is its primary address, and the source of what begins here.
+    """Those of an interface's IPv4 ``addresses`` that precede an ``own`` one of the same network:
+    the first address of a network is its primary one, and the source of outgoing connections.
     """
     waiting: dict[object, list[IPInterface]] = {address.network: [] for address in own}
     ours = set(own)
@@ -202,7 +202,7 @@ def _neighbours(config: Config, family: int, host: Host, records: Records) -> It
 
 
 def _routing(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
-    """Entries of the routing that the forwarding methods ask for."""
+    """The routing entries that the forwarding methods need."""
     wanted = [
         entry_change(family, entry)
         for method in registry.methods()

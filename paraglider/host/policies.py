@@ -1,8 +1,8 @@
 """Policies: user-written strategies, whose code never runs with root's privileges.
 
 Lives here: ``load``, which turns each `strategy: package.module:Class` of a configuration into a
-registry entry behind a guard (``core.policy_guard``), and ``begin``, which imports the policies in
-the process that uses the registry.
+registry entry behind a guard (``core.policy_guard``), and ``import_all``, which imports the
+policies in the process that uses the registry.
 Rules: ``load`` reads the files (``snapshot``) and imports nothing. A child process, with the
 workers' user and no capabilities, tries each class before anything starts; its errors are reported
 with the configuration's line. Each worker imports the same text as that user before chroot, so that
@@ -30,7 +30,7 @@ from paraglider.config.diagnostics import Problem
 from paraglider.config.model import Config, Service
 from paraglider.config.strategy import POLICY
 from paraglider.core.flow import TCP, UDP
-from paraglider.core.policy_guard import PolicyGuard, describe
+from paraglider.core.policy_guard import PolicyGuard, describe_error
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Context, Factory, NewFlow, Registry, Strategy
 from paraglider.core.strategies.base import Picker, UserClass
@@ -45,7 +45,7 @@ from paraglider.host.snapshot import Snapshot
 BESIDE: Final = "policies"
 
 #: timeout of the trial of all policies, in seconds
-PATIENCE: Final = 30.0
+TIMEOUT: Final = 30.0
 _LONGEST: Final = 1 << 20
 
 #: an error of a policy and its remedy; None if there is none
@@ -60,10 +60,10 @@ _CLIENT_PORT: Final = (49152).to_bytes(2, "big")
 
 
 #: called with the service whose policy is called next
-Begins = Callable[[str], object]
+OnCall = Callable[[str], object]
 
 
-def _unheard(_service: str) -> None:
+def _ignore(_service: str) -> None:
     """Ignores which policy is called."""
 
 
@@ -91,7 +91,7 @@ class PolicyRegistry(dict[str, Factory]):
         self._directory = directory
         self._files = files
         self._classes: dict[str, UserClass] | None = None
-        self._made: list[tuple[str, Context, PolicyGuard]] = []  # before ``begin``
+        self._made: list[tuple[str, Context, PolicyGuard]] = []  # before ``import_all``
         self._guards: WeakKeyDictionary[PolicyGuard, str] = WeakKeyDictionary()
         self._suspended: frozenset[str] = frozenset()
         for service in services:
@@ -105,7 +105,7 @@ class PolicyRegistry(dict[str, Factory]):
         for guard, service in self._guards.items():
             guard.suspend(service in self._suspended)
 
-    def tried(self, begins: Begins = _unheard) -> list[_Fault]:
+    def tried(self, on_call: OnCall = _ignore) -> list[_Fault]:
         """Import the class of each service and try it out, unless it is suspended; returns the
         error of each.
         """
@@ -113,7 +113,7 @@ class PolicyRegistry(dict[str, Factory]):
         faults: list[_Fault] = []
         with self._files.importable():
             for service in self._services:
-                begins(service.name)
+                on_call(service.name)
                 try:
                     policy = _find(service.strategy, self._directory, self._files)
                     if service.name not in self._suspended:
@@ -123,21 +123,21 @@ class PolicyRegistry(dict[str, Factory]):
                 else:
                     found[service.strategy] = policy
                     faults.append(None)
-            begins("")
+            on_call("")
         self._classes = found
         return faults
 
-    def begin(self, begins: Begins = _unheard) -> list[str]:
+    def import_all(self, on_call: OnCall = _ignore) -> list[str]:
         """Import the classes and install them in existing guards; returns the errors.
 
         If a class fails here, though its trial succeeded, rr picks for its service.
         """
-        faults = zip(self._services, self.tried(begins), strict=True)
+        faults = zip(self._services, self.tried(on_call), strict=True)
         failed = [f"policy `{service.strategy}`: {fault[0]}" for service, fault in faults if fault]
         for name, context, guard in self._made:
             try:
                 if self._classes and name in self._classes:
-                    guard.become(_made(name, self._classes[name], context))
+                    guard.set_policy(_made(name, self._classes[name], context))
             except OperatorError as error:
                 failed.append(str(error))
         self._made.clear()
@@ -161,11 +161,11 @@ def has_policies(registry: Registry) -> bool:
     return isinstance(registry, PolicyRegistry)
 
 
-def begin(registry: Registry, begins: Begins = _unheard) -> list[str]:
+def import_all(registry: Registry, on_call: OnCall = _ignore) -> list[str]:
     """Import the policies of ``registry``, if it has any, in this process; returns the errors.
-    ``begins`` is called with each service's name before its policy, and with "" at the end.
+    ``on_call`` is called with each service's name before its policy, and with "" at the end.
     """
-    return registry.begin(begins) if isinstance(registry, PolicyRegistry) else []
+    return registry.import_all(on_call) if isinstance(registry, PolicyRegistry) else []
 
 
 def suspend(registry: Registry, services: Iterable[str]) -> None:
@@ -176,9 +176,9 @@ def suspend(registry: Registry, services: Iterable[str]) -> None:
         registry.suspend(services)
 
 
-def begin_as(user: str, registry: Registry) -> None:
-    """As ``begin``; root takes the effective ids of ``user`` meanwhile. Raises ``OperatorError``
-    with the first error.
+def import_as(user: str, registry: Registry) -> None:
+    """As ``import_all``, with the effective ids of ``user`` if run by root. Raises the first error
+    as ``OperatorError``.
     """
     root = os.geteuid() == 0 and has_policies(registry)
     if root:
@@ -186,7 +186,7 @@ def begin_as(user: str, registry: Registry) -> None:
         os.setegid(found.pw_gid)
         os.seteuid(found.pw_uid)
     try:
-        for failure in begin(registry):
+        for failure in import_all(registry):
             raise OperatorError(failure, "try again: its trial succeeded")
     finally:
         if root:
@@ -195,7 +195,7 @@ def begin_as(user: str, registry: Registry) -> None:
 
 
 def load(loaded: LoadedConfig) -> Registry:
-    """The registry of strategies with every policy in ``loaded``; ``begin`` imports them.
+    """The registry of strategies with every policy in ``loaded``; ``import_all`` imports them.
 
     Raises ``ConfigError`` with a line for each service whose policy cannot be loaded, or fails its
     trial in an unprivileged process.
@@ -241,7 +241,7 @@ def _faults(registry: PolicyRegistry, count: int, config: Config) -> list[_Fault
                 found = found[os.write(writing, found) :]
         os._exit(0)
     os.close(writing)
-    output, deadline = bytearray(), time.monotonic() + PATIENCE
+    output, deadline = bytearray(), time.monotonic() + TIMEOUT
     while select.select([reading], [], [], max(deadline - time.monotonic(), 0.0))[0]:
         more = os.read(reading, 65536)
         output += more
@@ -257,14 +257,14 @@ def _faults(registry: PolicyRegistry, count: int, config: Config) -> list[_Fault
             for fault in json.loads(output)
         ]
     except ValueError:
-        what = f"the trial process died, or took longer than {PATIENCE:g} s"
+        what = f"the trial process died, or took longer than {TIMEOUT:g} s"
         return [(what, "do less work at import and in the constructor")] * count
 
 
 def _give_up(config: Config) -> None:
     """Drop from root to the user of ``config``, without capabilities."""
     if os.geteuid() == 0:
-        from paraglider.host import privileges  # imports prctl, which nothing else here needs
+        from paraglider.host import privileges  # imports prctl, which only this function needs
 
         found = pwd.getpwnam(config.user)
         privileges.drop(found.pw_uid, found.pw_gid, "/", keep=())
@@ -360,4 +360,4 @@ def _failed(step: str, error: BaseException) -> OperatorError:
         remedy = (
             "the constructor is called as Class(service=..., worker=..., seed=...); take **context"
         )
-    return OperatorError(f"{step} raised {describe(error)}", remedy)
+    return OperatorError(f"{step} raised {describe_error(error)}", remedy)

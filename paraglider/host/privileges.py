@@ -30,6 +30,9 @@ PARENT_CAPABILITIES = (
 #: capabilities to change addresses, routes and rules; iptables-legacy uses a raw socket
 RECONCILER_CAPABILITIES = (prctl.CAP_NET_ADMIN, prctl.CAP_NET_RAW)
 
+#: what the host helper, and so the supervisor, needs beside for links of the BPF carrier
+CARRIER_CAPABILITIES = (prctl.CAP_BPF,)
+
 #: the capability that the kernel requires of a worker for verdicts, and of the conntrack counter
 NEEDED = (prctl.CAP_NET_ADMIN,)
 
@@ -50,9 +53,9 @@ def limit(*keep: int) -> None:
         raise _refused(error) from error
 
 
-def limit_parent() -> None:
-    """As ``limit``, with the capabilities of the supervisor."""
-    limit(*PARENT_CAPABILITIES)
+def limit_parent(*more: int) -> None:
+    """As ``limit``, with the capabilities of the supervisor and ``more``."""
+    limit(*PARENT_CAPABILITIES, *more)
 
 
 def drop(

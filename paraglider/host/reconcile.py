@@ -7,7 +7,7 @@
              plan of the desired state (``wanted``), so that objects that existed before the set-up
              are restored too. Uses netlink and /proc only
 
-Lives here: ``Reconciler``, ``Absence`` (one missing object), ``RepairResult`` (of one run).
+Lives here: ``Reconciler``, ``MissingObject`` (one missing object), ``RepairResult`` (of one run).
 Rules: level-triggered: a run does not depend on the one before it, and an object that could not be
 restored is found again by the next run. Nothing is removed here, and nothing is done after an undo
 or during a set-up.
@@ -32,7 +32,7 @@ from paraglider.host.foreign import Blocked, blocked
 from paraglider.host.link_state import LinkState, link_state
 from paraglider.host.plan_filter import legacy_steps
 from paraglider.host.plan_links import link_steps
-from paraglider.host.state import StateFile, only_one
+from paraglider.host.state import StateFile, setup_lock
 from paraglider.host.step import Records, Step
 from paraglider.host.wanted import Wanted, WantedFile
 
@@ -43,12 +43,12 @@ PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
 _MINOR: Final = frozenset({"sysctl", "optional_table", "neighbour", "directory"})
 
 
-class SetUpAtWorkError(OperatorError):
+class SetupRunningError(OperatorError):
     """A set-up is changing the host; try again when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Absence:
+class MissingObject:
     """A missing object: its name, whether clients depend on it (``vital``), and the step that
     restores it, None if only the operator can (an interface is down), by ``remedy``. ``new`` is
     true for an object that never existed: an interface that was added.
@@ -63,18 +63,18 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """The ``absent`` and ``restored`` objects, the errors of ``failed`` ones by name, and the
+    """The ``missing`` and ``restored`` objects, the errors of ``failed`` ones by name, and the
     families whose table of offloaded flows was recreated.
     """
 
-    absent: tuple[Absence, ...]
-    restored: tuple[Absence, ...]
+    missing: tuple[MissingObject, ...]
+    restored: tuple[MissingObject, ...]
     failed: dict[str, str]
-    renewed: tuple[int, ...]
+    recreated: tuple[int, ...]
 
 
-Choose = Callable[[tuple[Absence, ...]], Iterable[Absence]]
-"""Told of what is missing, gives what of it is to be put back now."""
+Choose = Callable[[tuple[MissingObject, ...]], Iterable[MissingObject]]
+"""Gets the missing objects; returns those to restore now."""
 
 
 class Reconciler:
@@ -94,7 +94,7 @@ class Reconciler:
         self._state = state
         self._interface = interface
         self._foreign = foreign
-        self._known: set[tuple[str, ...]] = set()  # what was there at some look
+        self._seen: set[tuple[str, ...]] = set()  # identities that an earlier run found
         self._wanted: tuple[object, list[Wanted]] = (None, [])
 
     def families(self) -> frozenset[int]:
@@ -112,39 +112,39 @@ class Reconciler:
         services = tuple(s for one in every for s in one.config.services if s.family == one.family)
         return every[0].config.model_copy(update={"services": services})
 
-    def look(self, part: Part, choose: Choose = tuple) -> RepairResult:
+    def reconcile(self, part: Part, choose: Choose = tuple) -> RepairResult:
         """Compare ``part`` with the host and restore what is missing.
 
         ``choose`` gets all missing objects and returns those to restore now. Raises
-        ``SetUpAtWorkError``, and ``ParagliderError`` when the host cannot be read.
+        ``SetupRunningError``, and ``ParagliderError`` when the host cannot be read.
         """
         if part == "foreign":
             return RepairResult(tuple(self._blocked()), (), {}, ())
         try:
-            if not tuple(self._absent(part)):
+            if not tuple(self._missing(part)):
                 return RepairResult((), (), {}, ())
         except ParagliderError:
-            pass  # a set-up at work may be the reason; if not, it is raised again below
-        # Something is missing, or a set-up is at work, or has just been undone.
-        with self._alone():
-            absent = tuple(self._absent(part))
-            chosen = [a for a in (choose(absent) if absent else ()) if a.step is not None]
+            pass  # a running set-up may be the reason; if not, it is raised again below
+        # Something is missing, or a set-up is running, or has just been undone.
+        with self._locked():
+            missing = tuple(self._missing(part))
+            chosen = [a for a in (choose(missing) if missing else ()) if a.step is not None]
             names = {id(a.step): a.name for a in chosen}
             steps = [a.step for a in chosen if a.step is not None]
             failed = apply.repair(steps, self._host, self._state_file()) if steps else []
         why = {names[id(step)]: said for step, said in failed}
         back = tuple(a for a in chosen if a.name not in why)
         tables = (a.step.change for a in back if a.step is not None)
-        renewed = {change.family for change in tables if isinstance(change, TableChange)}
-        return RepairResult(absent, back, why, tuple(sorted(renewed)))
+        recreated = {change.family for change in tables if isinstance(change, TableChange)}
+        return RepairResult(missing, back, why, tuple(sorted(recreated)))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with ExitStack() as stack:
             try:
-                stack.enter_context(only_one())
+                stack.enter_context(setup_lock())
             except OperatorError as error:
-                raise SetUpAtWorkError(error.what, error.remedy) from error
+                raise SetupRunningError(error.what, error.remedy) from error
             yield
 
     def _state_file(self) -> StateFile:
@@ -166,36 +166,36 @@ class Reconciler:
             self._wanted = (sign, self._file.load())
         return self._wanted[1]
 
-    def _absent(self, part: Part) -> Iterator[Absence]:
+    def _missing(self, part: Part) -> Iterator[MissingObject]:
         families = self.families()
         if not families:
             return
         records = {change.identity: change for change in self._state_file().load()}
         if part == "filter":
             for change in records.values():
-                if change.family in families and not _held(change, self._host):
-                    name = change.describe("keep").partition(": ")[0]  # without how many there are
-                    yield _absence(Step("apply", change, change), name)
+                if change.family in families and not _unchanged(change, self._host):
+                    name = change.describe("keep").partition(": ")[0]  # without the number of rules
+                    yield _missing_object(Step("apply", change, change), name)
             for wanted in self._load():
                 # iptables-legacy may have come into use since the set-up.
                 scope = wanted.config.for_families(frozenset({wanted.family}))
                 for step in legacy_steps(scope, wanted.family, wanted.cores, self._host, records):
                     if step.action == "apply" and step.change.identity not in records:
-                        yield _absence(step, step.change.describe("keep"))
+                        yield _missing_object(step, step.change.describe("keep"))
             return
         links = self._interfaces()
         for name, state in links.items():
             if state != "up":
-                remedy = _OF_LINKS[state].format(name)
-                yield Absence(f"interface {name}", vital=True, remedy=remedy)
+                remedy = _LINK_REMEDIES[state].format(name)
+                yield MissingObject(f"interface {name}", vital=True, remedy=remedy)
         down = {name for name, state in links.items() if state != "up"}
         for wanted in self._load():
             yield from self._links(wanted, records, down)
 
-    def _blocked(self) -> Iterator[Absence]:
+    def _blocked(self) -> Iterator[MissingObject]:
         config = self.config()
         for found in self._foreign(config) if config is not None else ():
-            yield Absence(f"chain {found.chain}", vital=False, remedy=str(found))
+            yield MissingObject(f"chain {found.chain}", vital=False, remedy=str(found))
 
     def _interfaces(self) -> dict[str, LinkState]:
         """The interfaces of the configuration, and their states."""
@@ -204,32 +204,32 @@ class Reconciler:
         names = dict.fromkeys(side.interface for side in sides if side is not None)
         return {name: self._interface(name) for name in names}
 
-    def _links(self, wanted: Wanted, records: Records, down: set[str]) -> Iterator[Absence]:
+    def _links(self, wanted: Wanted, records: Records, down: set[str]) -> Iterator[MissingObject]:
         family = wanted.family
         scope = wanted.config.for_families(frozenset({family}))
         for step in link_steps(scope, family, self._host, records):
             identity = step.change.identity
             if step.action != "apply":
-                self._known.add(identity)
+                self._seen.add(identity)
                 continue
-            new = identity not in self._known and identity not in records
+            new = identity not in self._seen and identity not in records
             if getattr(step.change, "interface", None) not in down:
-                yield _absence(step, step.change.describe("keep"), new=new)
+                yield _missing_object(step, step.change.describe("keep"), new=new)
 
 
-_OF_LINKS: Final[dict[LinkState, str]] = {
-    "gone": "it is gone; what was on it is put back when it is there again",
+_LINK_REMEDIES: Final[dict[LinkState, str]] = {
+    "gone": "it is gone; its addresses and routes are restored when it is back",
     "down": "it is down; ip link set {0} up",
     "no carrier": "it has no carrier; see to the cable, or to the other end",
 }
 
 
-def _absence(step: Step, name: str, *, new: bool = False) -> Absence:
-    return Absence(name, vital=step.change.kind not in _MINOR, step=step, new=new)
+def _missing_object(step: Step, name: str, *, new: bool = False) -> MissingObject:
+    return MissingObject(name, vital=step.change.kind not in _MINOR, step=step, new=new)
 
 
-def _held(change: Change, host: Host) -> bool:
-    """Whether the kernel has our part of the packet filter as the set-up left it."""
+def _unchanged(change: Change, host: Host) -> bool:
+    """Whether our part of the packet filter is unchanged since the set-up."""
     if isinstance(change, RulesChange | LegacyChange | ReplacedTable):
         return change.settled(host).saved == change.saved
     if isinstance(change, TableChange):

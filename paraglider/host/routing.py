@@ -1,9 +1,9 @@
-"""Routes, policy rules and addresses answered for, by rtnetlink.
+"""Routes, policy rules and proxy entries, by rtnetlink.
 
-Lives here: ``Routing``, which lists, adds and removes what ``forward.host_needs`` describes. The
+Lives here: ``Routing``, which lists, adds and removes the entries of ``forward.host_needs``. The
 bytes of a request are ``rtnetlink``'s.
-Rules: as in ``netlink``, removing what is not there is no error; adding what somebody else has
-there already is one. What the kernel has is listed once, however many are looked for.
+Rules: as in ``netlink``, removing a missing entry is no error; adding an entry that somebody else
+has added is one. The kernel's entries are listed once, whatever number of entries is looked up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paraglider.host.rtnetlink import FAMILY, ROUTE
 from paraglider.netfilter.nfnetlink import attribute
 
 _LENGTH: Final = {4: 32, 6: 128}
-_STATIC: Final = 4  # RTPROT_STATIC: an administrator's route; routing daemons leave it alone
+_STATIC: Final = 4  # RTPROT_STATIC: an administrator's route, which routing daemons do not change
 _ONLINK: Final = 0x04  # RTNH_F_ONLINK: the gateway is a neighbour, regardless of the routes
 _LINK_SCOPE: Final = 253  # RT_SCOPE_LINK: no gateway
 _UNICAST: Final = 1  # RTN_UNICAST, linux/rtnetlink.h

@@ -19,9 +19,9 @@ from paraglider.netfilter.nfnetlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_REQUEST,
-    ask,
     attribute,
     attributes,
+    send_request,
 )
 
 NEWADDR: Final = 20
@@ -165,7 +165,7 @@ def _asked(
 ) -> list[bytes] | None:
     head = _HEAD.pack(_HEAD.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0)
     try:
-        return list(ask(head + body, socket.NETLINK_ROUTE, strict=strict))
+        return list(send_request(head + body, socket.NETLINK_ROUTE, strict=strict))
     except OSError as error:
         if error.errno in ignore:
             return None

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from paraglider.bpf.syscall import ELEMENT_COMMANDS
 from paraglider.errors import PlatformError
 from paraglider.host.syscalls import NUMBERS
 
@@ -92,7 +93,8 @@ _UNKNOWN: Final = _calls("clone3 io_uring_setup")
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The permissions of a role: ``calls`` by name, sockets of ``domains``, threads.
+    """The permissions of a role: ``calls`` by name, sockets of ``domains``, threads, and of bpf(2)
+    the ``commands``.
 
     With ``programs`` the role runs other programs, which inherit the filter: all calls except the
     dangerous ones are allowed, and those fail instead of killing.
@@ -102,12 +104,18 @@ class Allowed:
     domains: tuple[int, ...] = ()
     threads: bool = False
     programs: bool = False
+    commands: tuple[int, ...] = ()
 
 
 _IP: Final = (int(socket.AF_INET), int(socket.AF_INET6))
 
 ROLES: Final = {
-    "worker": Allowed(_RUNTIME | {"bind"}, (int(socket.AF_NETLINK),)),
+    # connect: its sockets of tunnels ask for routes; those that it may make are of netlink.
+    "worker": Allowed(_RUNTIME | _CONNECTS, (int(socket.AF_NETLINK),)),
+    # A worker whose flows BPF carries: elements of the maps that it has inherited.
+    "worker-bpf": Allowed(
+        _RUNTIME | _CONNECTS, (int(socket.AF_NETLINK),), commands=ELEMENT_COMMANDS
+    ),
     "conntrack counter": Allowed(_RUNTIME | {"bind"}, (int(socket.AF_NETLINK),)),
     "proxy worker": Allowed(_RUNTIME | _CONNECTS | _ACCEPTS, _IP),
     "monitor": Allowed(_RUNTIME | _CONNECTS | _READS_FILES, _IP, threads=True),
@@ -135,6 +143,9 @@ def program(allowed: Allowed, machine: str) -> bytes:
         dangerous = _DANGEROUS - {"execve", "execveat"}
         lines += _each(dangerous, column, refused)
         return _assembled([*lines, (_RETURN, 0, 0, _ALLOW)])
+    if allowed.commands:
+        tests = [(_EQUAL, 0, 1, command) for command in allowed.commands]
+        lines += _if("bpf", column, tests, _KILL)
     lines += _each(_DANGEROUS, column, _KILL)
     lines += _each(allowed.calls, column, _ALLOW)
     lines += _each(_UNKNOWN, column, unknown)

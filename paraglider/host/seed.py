@@ -32,16 +32,16 @@ def _silent(_: str) -> None:
     """Ignore the warning."""
 
 
-def machine_seed(say: Callable[[str], None] = _silent, file: Path = SEED_FILE) -> int:
+def machine_seed(warn: Callable[[str], None] = _silent, file: Path = SEED_FILE) -> int:
     """The seed in ``file``; a new one is created and stored if there is none.
 
     If it cannot be stored (a container without ``/var/lib``), a hash of the machine id or boot id
-    is used and ``say`` gets a warning. Later calls in one process return the same seed. Raises
+    is used and ``warn`` gets a warning. Later calls in one process return the same seed. Raises
     ``PlatformError`` when the host has no id either.
     """
     seed, warning = _machine_seed(file)
     if warning:
-        say(warning)
+        warn(warning)
     return seed
 
 

@@ -1,4 +1,5 @@
-"""The Python files of a directory, read once and imported later by processes that cannot read them.
+"""The Python files of a directory, read once and imported later by processes without access to
+them.
 
 Lives here: ``Snapshot``.
 Rules: reading executes nothing. Modules are imported from memory, so all processes of a daemon,

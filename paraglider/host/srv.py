@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
@@ -82,16 +83,19 @@ async def _addresses(
 
 
 class DnsQuery:
-    """Queries ``server``, or those of /etc/resolv.conf, which is read for every query."""
+    """Queries ``server``, or the servers of ``resolv_conf``, the text of /etc/resolv.conf."""
 
-    def __init__(self, server: tuple[IPAddress, int] | None = None) -> None:
+    def __init__(self, server: tuple[IPAddress, int] | None = None, resolv_conf: str = "") -> None:
         self._server = server
+        self._resolv_conf = resolv_conf
 
     async def __call__(self, name: str, kind: str) -> Reply:
         """See ``Query``."""
         try:
-            resolver = dns.asyncresolver.Resolver(configure=self._server is None)
-            if self._server is not None:
+            resolver = dns.asyncresolver.Resolver(configure=False)
+            if self._server is None:
+                resolver.read_resolv_conf(io.StringIO(self._resolv_conf))
+            else:
                 resolver.nameservers = [str(self._server[0])]
                 resolver.port = self._server[1]
             resolver.lifetime, resolver.timeout = LIFETIME, TRY

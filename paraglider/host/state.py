@@ -35,7 +35,7 @@ from paraglider.host.ownership import (
 )
 
 #: seconds that a set-up waits for another to end
-PATIENCE: Final = 5.0
+TIMEOUT: Final = 5.0
 
 
 class StateFile:
@@ -139,7 +139,7 @@ class StateFile:
 
 
 @contextmanager
-def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
+def setup_lock(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
     """Hold the set-up lock of this network namespace; raises ``OperatorError`` when another process
     holds it, ``PlatformError`` when it cannot be created.
     """
@@ -154,15 +154,15 @@ def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(patience: float = PATIENCE) -> Iterator[None]:
-    """As ``only_one``, but waits up to ``patience`` seconds: the daemon's reconciler may hold the
+def wait_for_setup_lock(timeout: float = TIMEOUT) -> Iterator[None]:
+    """As ``setup_lock``, but waits up to ``timeout`` seconds: the daemon's reconciler may hold the
     lock for a repair.
     """
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(only_one())
+                stack.enter_context(setup_lock())
                 break
             except OperatorError:
                 if time.monotonic() >= until:

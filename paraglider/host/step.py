@@ -85,7 +85,7 @@ def sysctl_step(
 
 
 def table_step(change: ReplacedTable, host: Host, records: Records) -> Step:
-    """The step that leads to ``change``: none to speak of where all is so already."""
+    """The step for ``change``; it does nothing if the table is already as wanted."""
     old = records.get(change.identity)
     if not isinstance(old, ReplacedTable):
         return Step("apply", change, change)

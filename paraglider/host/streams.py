@@ -33,14 +33,11 @@ _RAW: Final = range(0xDC80, 0xDD00)
 Send = Callable[[bytes], int]
 
 
-class _Output(io.RawIOBase):
-    """The descriptor ``number`` for writing; ``failed`` is the first error, after which all output
-    is discarded.
-    """
+class _Writable(io.RawIOBase):
+    """The descriptor ``number`` for writing."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.failed: OSError | None = None
         self._number = number
 
     def writable(self) -> bool:
@@ -54,6 +51,16 @@ class _Output(io.RawIOBase):
     def isatty(self) -> bool:
         """Whether it is a terminal."""
         return os.isatty(self._number)
+
+
+class _Output(_Writable):
+    """The descriptor ``number`` for writing; ``failed`` is the first error, after which all output
+    is discarded.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.failed: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         """Write some of ``data``; returns how many bytes."""
@@ -76,7 +83,7 @@ def prepare() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number free
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stdout is sys.__stdout__:  # else a test reads it
+    if sys.stdout is sys.__stdout__:  # otherwise a test reads it
         sys.stdout = _text(1, sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(2, sys.stderr)
@@ -114,31 +121,18 @@ def _fall_back(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(FALLBACK, _fall_back)
 
 
-class Outlet(io.RawIOBase):
+class Outlet(_Writable):
     """A stream of lines to ``send``; ``lost`` counts the dropped ones.
 
     ``number`` is its descriptor. A line that was written partially is completed before any other.
     """
 
     def __init__(self, send: Send, number: int = -1) -> None:
-        super().__init__()
+        super().__init__(number)
         self.lost = 0
         self._send = send
-        self._number = number
         self._rest = b""
         self._pid = os.getpid()
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def fileno(self) -> int:
-        """See the class."""
-        return self._number
-
-    def isatty(self) -> bool:
-        """Whether the descriptor is a terminal."""
-        return os.isatty(self._number)
 
     def write(self, data: Any, /) -> int:
         """Write ``data``, or drop it; returns its length in either case."""

@@ -54,7 +54,7 @@ def _finding(place: Path, leads_there: bool, owners: frozenset[int]) -> tuple[st
             f"{place} belongs to user {status.st_uid}, who could run code as root by it",
             f"sudo chown root {place}",
         )
-    # In a directory such as /tmp nobody can replace what is root's.
+    # In a directory such as /tmp others cannot replace root's files.
     sticky = leads_there and status.st_mode & stat.S_ISVTX
     if status.st_mode & _OTHERS and not sticky:
         return (

@@ -1,9 +1,9 @@
-"""What the host was set up for last, kept in a file beside the state of the set-up.
+"""The configuration of the last set-up, stored in a file beside the state of the set-up.
 
-The state (``state``) says what was changed, so that it can be undone; this says what the host is to
-be, so that what is missing can be put back: by the daemon's reconciler, and without a daemon.
+The state (``state``) has the changes, for the undo; this file has the desired state, from which
+missing objects are restored, by the daemon's reconciler or without a daemon.
 
-Lives here: ``Wanted``, and its file, one entry a family.
+Lives here: ``Wanted``, and its file, one entry per family.
 Rules: as the state, the file belongs to one network namespace and to one boot, and is replaced as a
 whole. It is written when a set-up has succeeded, and loses a family when that is undone.
 """

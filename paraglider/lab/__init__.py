@@ -6,7 +6,8 @@
 - **servers**, **client**: small programs that report which backend answered; standard library only.
 - **load_clients**: clients that open connections until they are stopped, and their results.
 - **traffic**, **port_forward**: for a kept lab, continuous traffic and the stats page on the host.
-- **direct**: the parts for ``forward: dsr``, where backends answer the client directly.
+- **direct**: the parts for ``forward: dsr`` and ``tunnel``, where backends answer the client
+  directly.
 - **scenario**, **failover_scenario**: the runs of ``paraglider lab``, from set-up to removal.
 
 The lab does not import the balancer: it runs the commands that an operator would run.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from paraglider.errors import PlatformError
+from paraglider.host import bpffs, carrier, carrier_links, decapsulation
 from paraglider.lab.namespace import Namespace
 
 # Lines of the daemon's log are key=value pairs.
 READY = re.compile(r"\bevent=ready\b")
 TROUBLE = re.compile(r"\blevel=(?:error|critical)\b|^Traceback ", re.MULTILINE)
-START_TIMEOUT = 20.0  # seconds until the daemon must be ready
-STOP_TIMEOUT = 15.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
+#: where pins are, and how the names of links among them begin
+_PLACES = {bpffs.PINS: carrier_links.PREFIXES, decapsulation.PINS: (decapsulation.LINK,)}
+START_TIMEOUT = 60.0  # seconds until the daemon must be ready
+STOP_TIMEOUT = 60.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
 
 
 class LabBalancer:
@@ -44,6 +48,7 @@ class LabBalancer:
         self.arguments = tuple(arguments)
         self.config.write_text(config, encoding="utf-8")
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._pins: list[int] = []
 
     @property
     def setup_command(self) -> list[str]:
@@ -62,12 +67,30 @@ class LabBalancer:
     def undo(self) -> None:
         """Undo ``set_up``; raises ``PlatformError`` when that fails."""
         self.set_up("--undo")
+        self.release_pins()
+
+    def hold_pins(self) -> None:
+        """Mount the labs' bpffs where they are missing, and have them open: in the mount namespace
+        of `ip netns exec`, pins would end with its process.
+        """
+        if not self._pins:
+            for place in _PLACES:
+                with contextlib.suppress(PlatformError):  # where none is permitted, workers carry
+                    self._pins.append(bpffs.mounted(place, bpffs.LAB_SOURCE))
+
+    def release_pins(self) -> None:
+        """Have the labs' bpffs open no longer, and unmount it; raises as ``unmount_pins``."""
+        if self._pins:
+            while self._pins:
+                os.close(self._pins.pop())
+            unmount_pins()
 
     def start(self) -> int:
         """Start the daemon and wait until it is ready; returns its process id.
 
         Raises ``PlatformError`` with the end of the log when it exits or does not get ready.
         """
+        self.hold_pins()
         with self.log_file.open("ab") as log:
             begin = log.tell()
             daemon = self.namespace.popen(self.daemon_command, stdout=log, stderr=log)
@@ -111,6 +134,12 @@ class LabBalancer:
         if self._daemon is None:
             raise PlatformError("the daemon does not run", "call start first")
         return self._daemon.pid
+
+    def carrier(self) -> dict[str, Any]:
+        """The output of ``paraglider carrier --json``."""
+        command = [sys.executable, "-m", "paraglider", "-c", str(self.config), "carrier", "--json"]
+        found: dict[str, Any] = json.loads(self.namespace.run(command).stdout)
+        return found
 
     def log(self) -> str:
         """The daemon's log."""
@@ -167,3 +196,15 @@ def start_backend(
     line = server.stdout.readline().decode(errors="replace").strip()
     if line != "listening":
         raise PlatformError(f"the servers of {name} ended: {line}")
+
+
+def unmount_pins() -> None:
+    """Unmount the labs' bpffs, unless another lab has them open, or a daemon, which may be down,
+    has pins in them. Raises ``PlatformError``.
+    """
+    for place, links in _PLACES.items():
+        try:
+            carrier.remove_leftovers(place, *links)
+        except OSError as error:
+            raise PlatformError(f"{place} cannot be emptied: {error.strerror}") from error
+        bpffs.unmount(place, bpffs.LAB_SOURCE)

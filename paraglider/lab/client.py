@@ -1,7 +1,9 @@
 """A client of the lab: opens connections one after the other and prints which backend answered.
 
 ``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
-prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``. With
+prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``; a fifth
+argument is how many seconds a try of ``tcp`` or ``udp`` may take, a sixth how many are between two
+tries. With
 ``download`` COUNT is a number of bytes, downloaded over one connection: the first half at once, the
 second half after a line on standard input. Each half is one line of output, ``{"answer":
 "backend2", "bytes": 500}``.
@@ -16,6 +18,7 @@ import http.client
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 TIMEOUT = 3.0  # seconds a single try may take
@@ -25,9 +28,9 @@ DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte that end a download
 _kept: list[socket.socket] = []
 
 
-def tcp(address: str, port: int) -> str:
+def tcp(address: str, port: int, timeout: float = TIMEOUT) -> str:
     """The backend's name, from the body of the HTTP answer."""
-    connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
         connection.request("GET", "/")
         return connection.getresponse().read(200).decode().strip()
@@ -35,15 +38,16 @@ def tcp(address: str, port: int) -> str:
         connection.close()
 
 
-def udp(address: str, port: int) -> str:
+def udp(address: str, port: int, timeout: float = TIMEOUT) -> str:
     """The backend's name, the first word of the UDP echo server's answer."""
     sock = _datagram_socket(address, 0)
+    sock.settimeout(timeout)
     sock.connect((address, port))
     sock.send(b"who")
     return sock.recv(2048).decode().partition(" ")[0]
 
 
-def ping(address: str, _port: int) -> str:
+def ping(address: str, _port: int, _timeout: float = TIMEOUT) -> str:
     """Wait for the echo reply; returns an empty string. The kernel matches the identifier."""
     version6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
@@ -54,7 +58,7 @@ def ping(address: str, _port: int) -> str:
     return ""
 
 
-TRIES: dict[str, Callable[[str, int], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
+TRIES: dict[str, Callable[[str, int, float], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
 
 
 def download(address: str, port: int, size: int) -> Iterator[tuple[str, int]]:
@@ -73,19 +77,22 @@ def download(address: str, port: int, size: int) -> Iterator[tuple[str, int]]:
 
 def main() -> None:
     """Parse the arguments, try, print."""
-    protocol, address, port, count = sys.argv[1:]
+    protocol, address, port, count, *rest = sys.argv[1:]
     if protocol == "download":
         for name, got in download(address, int(port), int(count)):
             print(json.dumps({"answer": name, "bytes": got}), flush=True)
             sys.stdin.readline()
         return
     attempt = TRIES[protocol]
+    timeout = float(rest[0]) if rest else TIMEOUT
+    pause = float(rest[1]) if len(rest) > 1 else 0.0
     for _ in range(int(count)):
         try:
-            result = {"answer": attempt(address, int(port))}
+            result = {"answer": attempt(address, int(port), timeout)}
         except (OSError, http.client.HTTPException) as error:
             result = {"error": str(error) or type(error).__name__}
         print(json.dumps(result), flush=True)
+        time.sleep(pause)
 
 
 def _datagram_socket(address: str, protocol: int) -> socket.socket:

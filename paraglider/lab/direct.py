@@ -1,4 +1,4 @@
-"""The parts of the lab for ``forward: dsr``, where backends answer the client directly.
+"""The parts of the lab for ``forward: dsr`` and ``tunnel``, where backends answer the client.
 
 Lives here: the set-up of the backends (``set_up``, ``undo``), and ``DirectDownload``, which checks
 that answers bypass the balancer.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paraglider.errors import PlatformError
+from paraglider.forward.registry import methods
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology
 
@@ -35,7 +36,8 @@ def undo(backend: Namespace, config: Path) -> None:
 
 def needed(config: Path) -> bool:
     """Whether the services in the lab's file need a set-up of the backends."""
-    return "forward: dsr" in config.read_text(encoding="utf-8")
+    text = config.read_text(encoding="utf-8")
+    return any(f"forward: {m.name}" in text for m in methods() if not m.owns_vip)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ TRIES = 60
 #: bytes of the download that continues during a drain
 LONG = 40_000_000
 #: timeout of a state change, in seconds
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 def failover_configuration(text: str) -> str:
@@ -73,10 +73,10 @@ class FailoverLab(Lab):
         return failover_configuration(configuration(self.options, self.directory, cores))
 
     def _run(self, interrupts: Interrupts) -> bool:
-        options, say = self.options, self._say
+        options, show = self.options, self._print
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
-        say(
+        show(
             f"[bold]1.[/] Building a client, a balancer, {options.backends} backends and a host"
             f" that is not in the file, as network namespaces [cyan]{self.prefix}-*[/]"
         )
@@ -84,10 +84,12 @@ class FailoverLab(Lab):
         for number in range(1, options.backends + 1):
             self._serve(built, number)
         balancer = LabBalancer(built.balancer, self.directory, self._config, ["-f"])
-        say(f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]")
+        show(
+            f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]"
+        )
         with interrupts.deferred():
             balancer.set_up()
-        say(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
+        show(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
         balancer.start()
         clients = LoadClients(built, self.directory, HTTP_PORT)
         FailoverSteps(self, built, clients).run()
@@ -98,14 +100,14 @@ class FailoverLab(Lab):
             self._faults += self._end(balancer, interrupts, 9)
         return not self._faults
 
-    def say(self, what: str) -> None:
+    def show(self, what: str) -> None:
         """Print ``what``."""
-        self._say(what)
+        self._print(what)
 
     def fault(self, what: str) -> None:
         """Print and record a fault."""
         self._faults.append(what)
-        self._say(f"[red]✗[/] {escape(what)}")
+        self._print(f"[red]✗[/] {escape(what)}")
 
     @property
     def control(self) -> ControlClient:
@@ -138,20 +140,20 @@ class FailoverSteps:
         except ParagliderError as error:
             self._lab.fault(str(error))
             return
-        self._lab.say(
+        self._lab.show(
             f"[green]✓[/] Of {self._calm} connections while a backend was out, back, joining or"
             f" draining none failed; of {outage.tries} until the dead one was out"
             f" {outage.failed} did."
         )
 
     def _load(self) -> None:
-        self._lab.say(
+        self._lab.show(
             "[bold]4.[/] Clients open connections all the time, over IPv4 and IPv6, until the end"
         )
         self._count("all backends up", self._all)
 
     def _kill(self) -> LoadResult:
-        self._lab.say("[bold]5.[/] Killing backend2")
+        self._lab.show("[bold]5.[/] Killing backend2")
         moment, since = self._clients.now(), time.monotonic()
         for pid in self._built.backends[1].pids():
             self._built.backends[1].run(["kill", "-KILL", str(pid)], check=False)
@@ -159,7 +161,7 @@ class FailoverSteps:
         took = time.monotonic() - since
         outage = self._clients.between(moment)
         why = self._rows(4)[backend_address(4, 2)]["why"]
-        self._lab.say(
+        self._lab.show(
             f"   out after {took:.1f} s ({escape(why)}); until then {outage.failed} of"
             f" {outage.tries} connections failed"
         )
@@ -167,13 +169,13 @@ class FailoverSteps:
         return outage
 
     def _revive(self) -> None:
-        self._lab.say("[bold]6.[/] Starting backend2 again")
+        self._lab.show("[bold]6.[/] Starting backend2 again")
         self._timed("back", lambda: self._start(2), "ready", 2)
         self._count("since it is back", self._all)
 
     def _join(self) -> None:
         new = len(self._all) + 1
-        self._lab.say(f"[bold]7.[/] Starting backend{new}, which is not in the file")
+        self._lab.show(f"[bold]7.[/] Starting backend{new}, which is not in the file")
         # Discovery pings the broadcast address, which Linux ignores over IPv4 by default.
         self._built.backends[new - 1].sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
         self._timed("joined", lambda: self._start(new), "ready", new)
@@ -181,10 +183,10 @@ class FailoverSteps:
         self._count("since it joined", self._all)
 
     def _drain(self) -> None:
-        self._lab.say(f"[bold]8.[/] Draining the backend of a download of {LONG:,} bytes")
+        self._lab.show(f"[bold]8.[/] Draining the backend of a download of {LONG:,} bytes")
         download = PausedDownload(self._built)
         number = int(download.backend.removeprefix("backend"))
-        self._lab.say(
+        self._lab.show(
             "   [cyan]paraglider set backend"
             f" web4/{backend_address(4, number)} state drain[/], and of web6"
         )
@@ -192,7 +194,7 @@ class FailoverSteps:
             self._set(family, number, "drain")
         self._count(f"while backend{number} drains", (n for n in self._all if n != number))
         got = download.rest()
-        self._lab.say(f"   the download from backend{number} continued to {got:,} bytes")
+        self._lab.show(f"   the download from backend{number} continued to {got:,} bytes")
         if got != LONG:
             self._lab.fault(f"{got} bytes of {LONG} were downloaded")
 
@@ -204,16 +206,16 @@ class FailoverSteps:
         since = time.monotonic()
         begin()
         self._await(state, number)
-        self._lab.say(f"   {what} after {time.monotonic() - since:.1f} s")
+        self._lab.show(f"   {what} after {time.monotonic() - since:.1f} s")
 
     def _await(self, state: str, number: int) -> None:
         """Wait for the state of a backend in both families, and until all workers have it."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         for family in FAMILIES:
             address = backend_address(family, number)
             while self._rows(family).get(address, {}).get("state") != state:
                 if time.monotonic() > deadline:
-                    raise OperatorError(f"backend{number} is not {state} after {PATIENCE:g} s")
+                    raise OperatorError(f"backend{number} is not {state} after {TIMEOUT:g} s")
                 time.sleep(0.05)
             weight = self._rows(family)[address]["weight"]
             # The answer comes when all workers have the state, also if nothing changes.
@@ -230,7 +232,7 @@ class FailoverSteps:
         """Count the next connections: they must reach these backends, and none may fail."""
         found = self._clients.next(TRIES)
         self._calm += found.tries
-        self._lab.say(f"   {when}: {found.summary()}")
+        self._lab.show(f"   {when}: {found.summary()}")
         if found.failed:
             self._lab.fault(f"{when}: {', '.join(found.errors)}")
         if found.answers.keys() != {f"backend{number}" for number in backends}:

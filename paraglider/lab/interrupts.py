@@ -45,8 +45,8 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Raise an interrupt at the end of the block, also in place of an error: a program that had
-        no session of its own yet may have died of the same Ctrl-C.
+        """Raise an interrupt at the end of the block, also instead of an error: a program that
+        shared our session may have been ended by the same Ctrl-C.
         """
         self._deferring = True
         try:

@@ -21,7 +21,7 @@ from paraglider.errors import PlatformError
 from paraglider.lab.topology import VIP, Topology
 
 #: timeout of the awaited tries, in seconds
-PATIENCE = 30.0
+TIMEOUT = 30.0
 #: tries of one process: practically unlimited
 _ENDLESS = 100_000_000
 
@@ -82,7 +82,7 @@ class LoadClients:
         """
         begin = tuple(place + 1 for place in self.now())
         end = tuple(place + tries for place in begin)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while any(here < there for here, there in zip(self.now(), end, strict=True)):
             if time.monotonic() > deadline:
                 raise PlatformError(f"the clients did not end {tries} connections")

@@ -10,25 +10,38 @@ the lab belong to the lab and may be ended by pid.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
+import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Final, Self
 
 from paraglider.errors import OperatorError, PlatformError
 
 NAME = re.compile(r"pg(?P<pid>\d+)(\.\d+)?-[a-z0-9]+")
+NAMES: Final = Path("/run/netns")  # where `ip netns` has them
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+ROUTED = 30.0  # seconds in which an IPv6 address has its local route, on a busy machine too
+_USABLE = re.compile(r"\baddr\w* (add|replace) \S*:|\bup\b")
+_LOCAL = 0x80000000  # RTF_LOCAL of linux/ipv6_route.h
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
+_CLONE_NEWNET, _MNT_DETACH = 0x40000000, 2  # linux/sched.h, linux/fs.h
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 Output = int | IO[bytes] | None
 
 
 def execute(
-    command: Sequence[str], *, text: str | None = None, check: bool = True, timeout: float = 30.0
+    command: Sequence[str], *, text: str | None = None, check: bool = True, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
     """Run ``command`` with ``text`` on its standard input and wait for its end.
 
@@ -79,8 +92,14 @@ class Namespace:
         self._processes: list[subprocess.Popen[bytes]] = []
         if not attach:
             execute(["ip", "netns", "add", name])
-            self.sysctl(*self.SYSCTLS)
-            self.ip("link set lo up")
+            self.begin()
+            self.await_routed()
+
+    def begin(self) -> None:
+        """Set the kernel's variables and the loopback of a new namespace."""
+        self.sysctl(*self.SYSCTLS)
+        with self.entered(), socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
 
     def command(self, args: Sequence[str]) -> list[str]:
         """The argument list that runs ``args`` in here; it keeps its process id."""
@@ -92,7 +111,7 @@ class Namespace:
         *,
         text: str | None = None,
         check: bool = True,
-        timeout: float = 30.0,
+        timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in here to its end; see ``execute``."""
         return execute(self.command(args), text=text, check=check, timeout=timeout)
@@ -119,20 +138,91 @@ class Namespace:
         return process
 
     def ip(self, *lines: str) -> None:
-        """Give lines such as ``link set eth0 up`` to one ``ip -batch`` in here."""
+        """Give lines such as ``link set eth0 up`` to one ``ip -batch`` in here.
+
+        IPv6 addresses that the lines make usable are usable when this returns.
+        """
+        self.batch(*lines)
+        if any(_USABLE.search(line) for line in lines):
+            self.await_routed()
+
+    def batch(self, *lines: str) -> None:
+        """As ``ip``, but does not wait for addresses."""
         execute(["ip", "-n", self.name, "-batch", "-"], text="".join(f"{x}\n" for x in lines))
 
-    def sysctl(self, *settings: str) -> None:
-        """Set kernel variables in here, each as ``net.ipv4.ip_forward=1``."""
-        self.run(["sysctl", "-q", "-w", *settings])
+    def await_routed(self) -> None:
+        """Wait until every IPv6 address of a running interface has its local route. The kernel
+        inserts these later, in a queue that waits for the lock of all networks of the host
+        (addrconf_dad_work in net/ipv6/addrconf.c). Raises ``PlatformError`` if it does not.
+        """
+        deadline = time.monotonic() + ROUTED
+        while (late := self._unrouted()) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if late:
+            raise PlatformError(f"{self.name}: no local route to {', '.join(sorted(late))}")
+
+    def _unrouted(self) -> set[str]:
+        """The IPv6 addresses of running interfaces that have no local route yet, in hexadecimal."""
+        tables = [f"/proc/thread-self/net/{name}" for name in ("if_inet6", "ipv6_route")]
+        late, routed = {}, set()
+        with self.entered():
+            lines = [line for table in tables for line in Path(table).read_text().splitlines()]
+        for line in lines:
+            match line.split():
+                case [address, _, _, _, _, interface]:
+                    late[address] = interface
+                case [address, "80", _, _, _, _, _, _, flags, _] if int(flags, 16) & _LOCAL:
+                    routed.add(address)
+        for address in routed:
+            late.pop(address, None)
+        if not late:
+            return set()
+        links = json.loads(execute(["ip", "-n", self.name, "-json", "link"]).stdout)
+        running = {link["ifname"] for link in links if "LOWER_UP" in link["flags"]}
+        return {address for address, interface in late.items() if interface in running}
+
+    def sysctl(self, *settings: str, missing_ok: bool = False) -> None:
+        """Set kernel variables in here, each as ``net.ipv4.ip_forward=1``; raises
+        ``PlatformError`` that names the one that the kernel refuses, or does not have, unless that
+        is ``missing_ok``.
+        """
+        with self.entered():
+            for setting in settings:
+                name, _, value = setting.partition("=")
+                try:
+                    Path("/proc/sys", *name.split(".")).write_text(value)
+                except OSError as error:
+                    if missing_ok and isinstance(error, FileNotFoundError):
+                        continue
+                    raise PlatformError(f"{self.name}: {setting}: {error.strerror}") from None
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread is in here meanwhile, with the sockets and processes that it makes."""
+        with Path("/proc/thread-self/ns/net").open("rb") as before:
+            with (NAMES / self.name).open("rb") as here:
+                _enter(here.fileno())
+            try:
+                yield
+            finally:
+                _enter(before.fileno())
 
     def pids(self) -> list[int]:
         """The processes that run in here now."""
-        return _pids(self.name)
+        return _pids([self.name])
 
     def close(self) -> None:
         """End all processes in here and remove the namespace; may be called again."""
-        remove(self.name)
+        close(self)
+
+    def started(self) -> list[int]:
+        """The processes that ``popen`` has started and that have not ended; one of them may not be
+        in here yet.
+        """
+        return [process.pid for process in self._processes if process.poll() is None]
+
+    def forget(self) -> None:
+        """Wait for the ended processes."""
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
@@ -154,39 +244,70 @@ class Namespace:
         self.close()
 
 
+def create(given: Iterable[str]) -> list[Namespace]:
+    """Create several namespaces at once; if one fails, none is left. The routes of their loopbacks
+    may come later.
+    """
+    wanted = list(given)
+    made = [Namespace(name, attach=True) for name in wanted]
+    before = names()
+    try:
+        execute(["ip", "-batch", "-"], text="".join(f"netns add {name}\n" for name in wanted))
+        for one in made:
+            one.begin()
+    except BaseException:
+        close(*(one for one in made if one.name not in before))
+        raise
+    return made
+
+
+def close(*given: Namespace) -> None:
+    """End all processes in the namespaces ``given`` and remove these; may be called again."""
+    remove(*(one.name for one in given), started=[pid for one in given for pid in one.started()])
+    for one in given:
+        one.forget()
+
+
 def names() -> list[str]:
     """The names of all network namespaces of ``ip netns``."""
-    listing = execute(["ip", "netns", "list"]).stdout
-    return [line.split()[0] for line in listing.splitlines() if line.strip()]
+    return sorted(path.name for path in NAMES.iterdir()) if NAMES.exists() else []
 
 
-def end_processes(name: str) -> None:
-    """End every process in the namespace ``name``: SIGTERM, then SIGKILL after ``GRACE``."""
+def end_processes(*given: str, started: Collection[int] = ()) -> None:
+    """End every process in the namespaces ``given``, and those ``started`` for these: SIGTERM, then
+    SIGKILL after ``GRACE``.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
-        pids = _pids(name)
+        pids = sorted({*_pids(given), *started})
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + GRACE
         while pids and time.monotonic() < deadline:
-            time.sleep(0.01)
-            pids = _pids(name)
+            time.sleep(0.005)
+            # All of /proc only when these have ended: they may have left children.
+            pids = _pids(given, pids) or _pids(given)
         if not pids:
             break
 
 
-def remove(name: str) -> None:
-    """End every process in the namespace ``name`` and remove it, if it exists."""
-    if name in names():
-        end_processes(name)
-        execute(["ip", "netns", "delete", name], check=False)
+def remove(*given: str, started: Collection[int] = ()) -> None:
+    """End every process in the namespaces ``given``, and those ``started`` for these, and remove
+    the namespaces, as far as they exist.
+    """
+    left = [name for name in names() if name in given]
+    if left:
+        end_processes(*left, started=started)
+    for name in left:
+        path = NAMES / name
+        _libc.umount2(os.fsencode(path), _MNT_DETACH)
+        with contextlib.suppress(OSError):  # removed meanwhile
+            path.unlink()
 
 
 def remove_all(prefix: str) -> None:
     """Remove the namespaces of one topology: those called ``prefix-<role>``."""
-    for name in names():
-        if NAME.fullmatch(name) and name.startswith(f"{prefix}-"):
-            remove(name)
+    remove(*(x for x in names() if NAME.fullmatch(x) and x.startswith(f"{prefix}-")))
 
 
 def stale(keep: Sequence[str] = ()) -> list[str]:
@@ -215,5 +336,25 @@ def alive(pid: int) -> bool:
     return True
 
 
-def _pids(name: str) -> list[int]:
-    return [int(x) for x in execute(["ip", "netns", "pids", name], check=False).stdout.split()]
+def _pids(given: Collection[str], among: Sequence[int] | None = None) -> list[int]:
+    """The processes in the namespaces ``given``, of all or ``among`` some."""
+    wanted = {_identity(NAMES / name) for name in given} - {None}
+    if among is None:
+        among = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    return [pid for pid in among if _identity(Path(f"/proc/{pid}/ns/net")) in wanted]
+
+
+def _identity(namespace: Path) -> tuple[int, int] | None:
+    """Device and inode of a namespace's file; None if there is none (a process that has ended)."""
+    try:
+        found = namespace.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _enter(descriptor: int) -> None:
+    """Have this thread in the namespace of a file."""
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")

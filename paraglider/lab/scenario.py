@@ -25,8 +25,8 @@ from rich.markup import escape
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.registry import methods
-from paraglider.lab import direct, namespace, port_forward, topology
-from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
+from paraglider.lab import carrier, direct, namespace, port_forward, topology
+from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend, unmount_pins
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.results import ResultRow, count_answers, ping_counts, table
@@ -43,7 +43,9 @@ FAMILIES = (4, 6)
 
 @dataclass(frozen=True)
 class LabOptions:
-    """The options of ``paraglider lab``; ``connections`` is per family and protocol."""
+    """The options of ``paraglider lab``; ``connections`` is per family and protocol, ``carrier``
+    that of the services, None for the default.
+    """
 
     forward: str = "nat"
     workers: int = 1
@@ -51,6 +53,7 @@ class LabOptions:
     backends: int = 3
     keep: bool = False
     failover: bool = False
+    carrier: str | None = None
 
     @property
     def static(self) -> bool:
@@ -65,6 +68,11 @@ class LabOptions:
             for method in methods()
             if (method.conntracked if self.static else method.name == self.forward)
         )
+
+    @property
+    def chooses_carrier(self) -> bool:
+        """Whether the method has more than one carrier."""
+        return not self.static and "carrier" in self.method.options
 
 
 def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
@@ -96,6 +104,7 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
                 topology.backend_address(family, number)
                 for number in range(1, options.backends + 1)
             ],
+            **({} if options.carrier is None else {"carrier": options.carrier}),
         }
         vip = f"{VIP[family]}/{PUBLIC_PREFIX[family]}"
         any_vip = f"{ANY_VIP[family]}/{PUBLIC_PREFIX[family]}"
@@ -108,17 +117,15 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
             {"name": f"echo{family}", "vip": vip, "protocol": "udp", "ports": UDP_PORT, **common},
             {"name": f"all{family}", "vip": any_vip, "protocol": "any", **common},
         ]
+    network: dict[str, object] = {"public": {"interface": "eth0"}}
+    if options.method.owns_vip or options.method.neighbours:  # else a router is in between
+        gateways = [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in FAMILIES]
+        network["private"] = {"interface": "eth1", "gateway": gateways}
     document: dict[str, object] = {
         "workers": {"first_core": first, "last_core": last},
         "chroot": str(directory / "empty"),
         "control": {"socket": str(directory / "control.sock")},
-        "network": {
-            "public": {"interface": "eth0"},
-            "private": {
-                "interface": "eth1",
-                "gateway": [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in FAMILIES],
-            },
-        },
+        "network": network,
         "services": services,
     }
     if options.keep and not options.static:
@@ -135,12 +142,19 @@ class Lab:
                 f"{options.connections} connections cannot reach {options.backends} backends",
                 "give at least as many --connections",
             )
+        if options.carrier is not None and not options.chooses_carrier:
+            takers = [m.name for m in methods() if "carrier" in m.options]
+            raise OperatorError(
+                f"--carrier has no meaning with --forward {options.forward}",
+                f"leave it out, or use --forward {' or '.join(takers)}",
+            )
         self.options = options
         self.console = console
         self.prefix = topology.new_prefix()
         name = f"paraglider-lab-{self.prefix}-{secrets.token_hex(4)}"
         self.directory = Path(tempfile.gettempdir()) / name
         self._undo_needed = True
+        self._balancer: LabBalancer | None = None
         self._config = self._configuration(frozenset(os.sched_getaffinity(0)))
 
     def run(self) -> bool:
@@ -165,53 +179,60 @@ class Lab:
         return configuration(self.options, self.directory, cores)
 
     def _run(self, interrupts: Interrupts) -> bool:
-        options, say = self.options, self._say
+        options, show = self.options, self._print
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
+        unmount_pins()  # of a lab that was killed
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
-        say(
+        show(
             f"[bold]1.[/] Building a client, a balancer and {options.backends} backends as network"
             f" namespaces [cyan]{self.prefix}-*[/]"
         )
-        plan = Plan(backends=options.backends, direct=not options.method.owns_vip)
-        built = Topology(plan, prefix=self.prefix)
+        bypassed = not options.method.owns_vip
+        far = bypassed and not options.method.neighbours
+        built = Topology(Plan(options.backends, direct=bypassed, far=far), prefix=self.prefix)
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
         static = options.static
         make = StaticBalancer if static else LabBalancer
-        balancer = make(built.balancer, self.directory, self._config)
+        balancer = self._balancer = make(built.balancer, self.directory, self._config)
         command = "paraglider start" if static else "paraglider.config"
-        say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
+        show(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
         with interrupts.deferred():
             balancer.set_up()
             if not options.method.owns_vip:
                 names = [
                     str(service["name"]) for service in yaml.safe_load(self._config)["services"]
                 ]
-                say(
+                show(
                     "   and each backend: [cyan]paraglider backend-setup -c"
                     f" {balancer.config} {' '.join(names)} --apply[/]"
                 )
+                balancer.hold_pins()
                 direct.set_up(built.backends, balancer.config, names)
         workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
         daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
-        say(f"[bold]3.[/] {'No daemon: the kernel balances' if static else daemon}")
+        show(f"[bold]3.[/] {'No daemon: the kernel balances' if static else daemon}")
         balancer.start()
-        say(
+        show(
             f"[bold]4.[/] Opening {options.connections} connections per protocol and family from"
             " the client"
         )
         rows = self._measure(built)
-        say(table(rows, options.backends))
+        show(table(rows, options.backends))
         faults = [fault for row in rows for fault in row.faults(options.workers)]
         faults += self._check_bypass(built)
+        if options.chooses_carrier:
+            found = balancer.carrier()
+            show(f"   {escape(carrier.described(found))}")
+            faults += carrier.faults_of(found, options.carrier)
         faults += [f"error in the daemon's log: {line}" for line in balancer.trouble()]
         for fault in faults:
-            say(f"[red]✗[/] {escape(fault)}")
+            show(f"[red]✗[/] {escape(fault)}")
         if not options.keep:
             faults += self._end(balancer, interrupts, 5)
         if not faults:
             shares = "/".join(map(str, rows[0].counts))
-            say(
+            show(
                 "[green]✓[/] Every backend answered over IPv4 and IPv6; round robin shared"
                 f" {options.connections} connections {shares}."
             )
@@ -221,12 +242,12 @@ class Lab:
         """Stop the daemon and undo the set-up, as step number ``step``; returns the faults."""
         daemon = "" if self.options.static else "Stopping the daemon, "
         end = f"{daemon}undoing the set-up, removing the namespaces"
-        self._say(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
+        self._print(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
         faults = []
         code = balancer.stop()
         if code != 0:
             faults.append(f"the daemon ended with exit {code}")
-            self._say(f"[red]✗[/] {escape(faults[-1])}")
+            self._print(f"[red]✗[/] {escape(faults[-1])}")
         with interrupts.deferred():
             balancer.undo()
             self._undo_needed = False
@@ -250,14 +271,14 @@ class Lab:
         return rows
 
     def _check_bypass(self, built: Topology) -> list[str]:
-        """With dsr, check that answers bypass the balancer; returns the faults."""
+        """If backends have the VIP, check that answers bypass the balancer; returns the faults."""
         if self.options.method.owns_vip:
             return []
         try:
             found = direct.download(built, HTTP_PORT)
         except PlatformError as error:
             return [str(error)]
-        self._say(
+        self._print(
             f"   Downloaded {found.got:,} bytes; meanwhile the balancer sent {found.sent:,} bytes"
             " to the client's network"
         )
@@ -313,13 +334,17 @@ class Lab:
         queues = "cat /proc/net/netfilter/nfnetlink_queue"
         return (*common, ("The queues", f"ip netns exec {balancer} {queues}"), log)
 
-    def _say(self, what: RenderableType) -> None:
+    def _print(self, what: RenderableType) -> None:
         self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
 
     def _clean(self, interrupts: Interrupts, kept: bool) -> None:
         if not kept:
             interrupts.ignore()
-            remove(self.prefix, self.directory, undo=self._undo_needed)
+            try:
+                remove(self.prefix, self.directory, undo=self._undo_needed)
+            finally:
+                if self._balancer is not None:
+                    self._balancer.release_pins()
 
 
 def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
@@ -344,8 +369,6 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
         namespace.remove_all(prefix)
         shutil.rmtree(directory, ignore_errors=True)
         _note_path(prefix).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            STATE.rmdir()  # only when nothing else is in there
     left = [name for name in namespace.names() if name.startswith(f"{prefix}-")]
     if left:
         raise PlatformError(f"namespaces are left: {', '.join(left)}", "ip netns delete NAME")
@@ -367,6 +390,7 @@ def down() -> list[str]:
         remove(note["prefix"], Path(note["directory"]))
         removed.append(note["prefix"])
     removed += sorted({name.rpartition("-")[0] for name in namespace.stale()})
+    unmount_pins()
     return removed
 
 

@@ -21,7 +21,7 @@ import sys
 
 IP_PKTINFO = 8  # linux/in.h
 MAX_HEAD = 16_384  # bytes of a request that are read before it is refused
-MAX_BODY = 1 << 30  # bytes that a client may ask for
+MAX_BODY = 1 << 30  # most bytes that a client may request
 CHUNK = b"x" * 65_536
 
 

@@ -22,10 +22,10 @@ from paraglider.errors import PlatformError
 from paraglider.netfilter.nfnetlink import (
     NETLINK_NETFILTER,
     NLM_F_DUMP,
-    ask,
     attribute,
     attributes,
     message,
+    send_request,
 )
 from paraglider.netfilter.rules.marks import BASE, MASK
 
@@ -98,7 +98,7 @@ def tcp_state(found: Mapping[int, bytes]) -> int:
 
 
 def dump() -> Iterator[ConntrackEvent]:
-    """Every live connection that has one of our marks, as ``began``; raises ``OSError``."""
+    """Every live connection with one of our marks, as a ``began`` event; raises ``OSError``."""
     return (found for found in dump_all() if found.turn == "began")
 
 
@@ -106,7 +106,7 @@ def dump_all() -> Iterator[ConntrackEvent]:
     """As ``dump``, with the closed connections as ``closed``; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
-    for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
+    for data in send_request(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
         identity, found, closed = _parse(data)
         if found & MASK == BASE:
             yield ConntrackEvent("closed" if closed else "began", identity, found)

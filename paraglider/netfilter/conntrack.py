@@ -27,11 +27,11 @@ from paraglider.netfilter.connections import (
 from paraglider.netfilter.nfnetlink import (
     NLM_F_ACK,
     NLM_F_DUMP,
-    ask,
-    ask_all,
     attribute,
     attributes,
     message,
+    send_request,
+    send_requests,
 )
 from paraglider.netfilter.rules.marks import BASE, MASK
 
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
 
     @property
     def passing(self) -> bool:
-        """Whether it is not a live TCP connection: its next packet may begin a new one."""
+        """Whether it is not a live TCP connection, so that its next packet may begin a new one."""
         return self.protocol != socket.IPPROTO_TCP or self.state in CLOSED
 
 
@@ -74,7 +74,7 @@ def entries(marks: Container[int] | None = None) -> Iterator[Entry]:
     """The connections with one of our marks, or with one of ``marks``; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
-    for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
+    for data in send_request(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
         found = _entry(data)
         if found.mark & MASK == BASE and (marks is None or found.mark in marks):
             yield found
@@ -93,28 +93,30 @@ class Conntrack:
         for mark in marks:
             wanted = attribute(CTA_MARK, struct.pack("!I", mark))
             wanted += attribute(CTA_MARK_MASK, struct.pack("!I", mask))
-            with _told():
-                list(ask(message(CTNETLINK, CT_DELETE, socket.AF_UNSPEC, wanted, NLM_F_ACK)))
+            with _translate_errors():
+                list(
+                    send_request(message(CTNETLINK, CT_DELETE, socket.AF_UNSPEC, wanted, NLM_F_ACK))
+                )
 
     def forget_passing(self, marks: Container[int]) -> None:
         """Delete the entries with one of ``marks`` that are not live TCP connections: the client's
         next packet begins a new one. Raises ``PlatformError``.
         """
-        with _told():
+        with _translate_errors():
             _delete(entry for entry in entries(marks) if entry.passing)
 
     def remark(self, marks: Container[int], new_mark: Callable[[Entry], int | None]) -> None:
         """Set the mark of the entries with one of ``marks`` to what ``new_mark`` returns for them;
         None leaves an entry as it is. Raises ``PlatformError``.
         """
-        with _told():
+        with _translate_errors():
             requests = []
             for entry in list(entries(marks)):
                 mark = new_mark(entry)
                 if mark is not None:
                     change = entry.original + attribute(CTA_MARK, struct.pack("!I", mark))
                     requests.append(message(CTNETLINK, CT_NEW, entry.family, change, NLM_F_ACK))
-            ask_all(requests)
+            send_requests(requests)
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
         """Delete the UDP entries to ``address``, ports ``first`` to ``last``, without one of our
@@ -125,9 +127,9 @@ class Conntrack:
         """
         vip = ipaddress.ip_address(address)
         family = socket.AF_INET if vip.version == 4 else socket.AF_INET6
-        with _told():
+        with _translate_errors():
             # The kernel's own filter by address fails for IPv6 (seen with Linux 6.18).
-            everything = ask(message(CTNETLINK, CT_GET, family, b"", NLM_F_DUMP))
+            everything = send_request(message(CTNETLINK, CT_GET, family, b"", NLM_F_DUMP))
             _delete(
                 entry
                 for entry in (_entry(data) for data in everything if vip.packed in data)
@@ -140,7 +142,9 @@ class Conntrack:
 
 def _delete(found: Iterable[Entry]) -> None:
     """Delete ``found``; entries that have ended meanwhile are skipped."""
-    ask_all([message(CTNETLINK, CT_DELETE, e.family, e.original, NLM_F_ACK) for e in list(found)])
+    send_requests(
+        [message(CTNETLINK, CT_DELETE, e.family, e.original, NLM_F_ACK) for e in list(found)]
+    )
 
 
 def _entry(data: bytes) -> Entry:
@@ -166,7 +170,7 @@ def _ends(content: bytes) -> tuple[bytes, bytes, int, int, int]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -5,8 +5,7 @@ Every transaction, by any program, increments the generation of the namespace's 
 the generation some microseconds.
 
 Lives here: ``generation``, ``Memo``.
-Rules: elements that packets add to sets do not change the generation, so they must not be part of
-what is cached.
+Rules: elements that packets add to sets do not change the generation, so they must not be cached.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import errno
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from paraglider.netfilter.nfnetlink import ask, attributes, message
+from paraglider.netfilter.nfnetlink import attributes, message, send_request
 
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
 _GETGEN: Final = 16  # NFT_MSG_GETGEN
@@ -25,7 +24,7 @@ _GEN_ID: Final = 1  # NFTA_GEN_ID
 def generation() -> int | None:
     """The generation of the nf_tables of this network namespace; None if the kernel has none."""
     try:
-        (answer,) = ask(message(_NFTABLES, _GETGEN, 0, b"", 0))
+        (answer,) = send_request(message(_NFTABLES, _GETGEN, 0, b"", 0))
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT):
             return None

@@ -8,6 +8,7 @@ or table is removed only if it is empty, accepts by default and did not exist be
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,10 +55,10 @@ class Iptables:
         return our_part(self.saved(family))
 
     def rehearse(self, family: int, text: str) -> None:
-        """Try ``text`` out; raises ``PlatformError`` when the kernel refuses it.
+        """Try ``text`` out; raises ``PlatformError`` if the kernel refuses it.
 
         The kernel validates a rule only when it is added, so the rules are added in a temporary
-        network namespace. Where that is not permitted, ``iptables-restore --test`` checks the text.
+        network namespace. If that is not permitted, ``iptables-restore --test`` checks the text.
         """
         restore = self.restore_command(family)
         argv = ["unshare", "--net", find_program(restore[0]), *restore[1:]]
@@ -120,7 +121,9 @@ class Iptables:
         return [name for name in named if name in TABLES]
 
     def _is_nft(self, family: int) -> bool:
-        return "nf_tables" in run([f"{self._programs[family]}-restore", "--version"])
+        name = f"{self._programs[family]}-restore"
+        path = Path(find_program(name))
+        return _uses_nft(name, path.resolve(), path.stat().st_mtime_ns)
 
 
 class LegacyIptables(Iptables):
@@ -139,6 +142,12 @@ class LegacyIptables(Iptables):
         except OperatorError:
             return False
         return True
+
+
+@cache
+def _uses_nft(name: str, _path: Path, _modified: int) -> bool:
+    """Whether the program ``name`` is iptables-nft's, asked once for a file and its time."""
+    return "nf_tables" in run([name, "--version"])
 
 
 _LEGACY_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}

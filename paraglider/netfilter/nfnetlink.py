@@ -27,6 +27,8 @@ NLMSG_DONE: Final = 3
 NLA_TYPE_MASK: Final = 0x3FFF
 
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
+_GETTABLE: Final = 1  # NFT_MSG_GETTABLE
+_TABLE_NAME: Final = 1  # NFTA_TABLE_NAME
 _GETOBJ: Final = 19  # NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h)
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
 _DELSETELEM: Final = 14  # NFT_MSG_DELSETELEM: without elements, all of a set
@@ -41,7 +43,7 @@ _SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # linux/socket.h, linux/netlink.h
 
 _HEAD: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
-#: requests that are sent at once by ``ask_all``
+#: requests that are sent at once by ``send_requests``
 BATCH: Final = 32
 _SECONDS: Final = 5  # timeout; the kernel normally answers at once
 
@@ -57,7 +59,7 @@ def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: in
     return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
 
 
-def ask(
+def send_request(
     request: bytes, protocol: int = NETLINK_NETFILTER, *, strict: bool = False
 ) -> Iterator[bytes]:
     """Send ``request`` and yield its answers, each a complete message. ``protocol`` is netlink's;
@@ -89,8 +91,8 @@ def ask(
                 return
 
 
-def ask_all(requests: Sequence[bytes]) -> None:
-    """Send ``requests``, which must ask for an acknowledgement (``NLM_F_ACK``) and nothing else.
+def send_requests(requests: Sequence[bytes]) -> None:
+    """Send ``requests``, which must all ask for an acknowledgement (``NLM_F_ACK``).
 
     ENOENT is ignored. Raises ``OSError`` with the kernel's errno of the first request that was
     refused; later ones of its BATCH have been sent too.
@@ -131,6 +133,15 @@ def attributes(data: bytes, at: int = 20) -> Iterator[tuple[int, bytes]]:
         at += (size + 3) & ~3
 
 
+def has_table(family: int, name: str) -> bool:
+    """Whether the kernel has the nft table ``name`` of ``family`` (4 or 6)."""
+    wanted = attribute(_TABLE_NAME, name.encode() + b"\0")
+    try:
+        return bool(list(send_request(message(_NFTABLES, _GETTABLE, _FAMILY[family], wanted, 0))))
+    except OSError:  # ENOENT, or a kernel without nf_tables
+        return False
+
+
 def table_counters(family: int) -> dict[str, int] | None:
     """The first-packet counters of our table of ``family`` (4 or 6), by name.
 
@@ -150,7 +161,7 @@ def named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, i
         wanted += attribute(_OBJ_NAME, name.encode() + b"\0")
         wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
         try:
-            answers = list(ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, 0)))
+            answers = list(send_request(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, 0)))
         except FileNotFoundError:  # ENOENT
             return None
         counters[name] = sum(
@@ -173,7 +184,7 @@ def carried_counters(family: int) -> dict[int, dict[str, CounterValue]]:
     wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
     wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
     found: dict[int, dict[str, CounterValue]] = {}
-    for answer in ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
+    for answer in send_request(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
         parts = dict(attributes(answer))
         what, _, mark = parts.get(_OBJ_NAME, b"").rstrip(b"\0").decode().rpartition("-")
         if what in CARRIED:
@@ -182,15 +193,15 @@ def carried_counters(family: int) -> dict[int, dict[str, CounterValue]]:
 
 
 def empty_set(family: int, table: str, name: str) -> None:
-    """Remove all elements of the set ``name`` of ``table`` of ``family`` (4 or 6), in one
-    transaction (linux/netfilter/nfnetlink.h: batches); nothing happens where it is not there.
+    """Remove all elements of the set ``name`` of ``table`` of ``family`` (4 or 6) in one
+    transaction (linux/netfilter/nfnetlink.h: batches); does nothing if there is no such set.
     """
     wanted = attribute(_SET_TABLE, table.encode() + b"\0")
     wanted += attribute(_SET_NAME, name.encode() + b"\0")
     begin, end = (_batch_end(kind) for kind in (_BATCH_BEGIN, _BATCH_END))
     try:
         request = message(_NFTABLES, _DELSETELEM, _FAMILY[family], wanted, NLM_F_ACK)
-        list(ask(begin + request + end))
+        list(send_request(begin + request + end))
     except FileNotFoundError:  # ENOENT
         return
 

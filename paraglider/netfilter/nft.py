@@ -1,7 +1,7 @@
 """Our nftables tables, through the program nft.
 
-Lives here: the trial of a table's text, its application and removal, and the table as the kernel
-has it, in a comparable form.
+Lives here: the trial of a table's text, its application and removal, and the kernel's listing of a
+table in a comparable form.
 Rules: one run of nft is one transaction. Tables of others are never changed.
 """
 
@@ -46,7 +46,7 @@ class Nft:
 
     def trial(self, text: str) -> str:
         """nft's error for ``text``, empty if there is none. The text is applied in a temporary
-        network namespace, or, where that is not permitted, checked here with ``nft -c``.
+        network namespace or, if that is not permitted, checked here with ``nft -c``.
         """
         done = attempt(["unshare", "--net", find_program("nft"), "-f", "-"], text)
         if done.returncode != 0 and done.stderr.startswith("unshare:"):
@@ -88,10 +88,10 @@ class Nft:
             self.load(text)
 
     def held(self, family: int, table: str = TABLE, *, terse: bool = False) -> str:
-        """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
-        If ``terse``, the elements of its sets and maps are left out, and not read.
+        """The kernel's content of ``table``, equal for equal content; empty if there is no such
+        table. If ``terse``, the elements of its sets and maps are left out, and not read.
 
-        Raises ``PlatformError`` when nft fails.
+        Raises ``PlatformError`` if nft fails.
         """
         return self._memo.get((family, table), lambda: self._read(family, table, terse))
 

@@ -50,8 +50,8 @@ def find_program(name: str) -> str:
 def attempt(
     argv: Sequence[str], stdin: str = "", seconds: float = _SECONDS
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``argv`` (program name first) with ``stdin``, for ``seconds`` at most, and give back
-    whatever came of it.
+    """Run ``argv`` (program name first) with ``stdin``, for at most ``seconds``; returns its
+    result, also if it failed.
     """
     path = find_program(argv[0])
     # Messages and saved rules are parsed here: they must not be translated.

@@ -1,4 +1,4 @@
-"""What the tests of the bench share: results of a run that never was, with figures made up."""
+"""Fixtures of the bench tests: invented results of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.results import CoreResult, CoreSize, PeerResult, Results, Sample
 
 
 def sample(speed: float) -> Sample:
-    """A sample of something that carries ``speed`` times what the reference does."""
+    """A sample with ``speed`` times the reference's figures."""
     return {
         "connections": 10_000 * speed,
         "keepalive": 40_000 * speed,
@@ -19,8 +19,11 @@ def sample(speed: float) -> Sample:
         "p50": 100 / speed,
         "p99": 200 / speed,
         "udp": 90_000 * speed,
-        "machine_gb": 1 / speed,
-        "machine_connections": 2 / speed,
+        "us_connection": 150 / speed,
+        "us_request": 45 / speed,
+        "us_mb_down": 600 / speed,
+        "us_mb_up": 550 / speed,
+        "us_datagram": 12.5 / speed,
     }
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from bench import bars
-from bench.bars import Bar, core_bars, ratio_bars
+from bench.bars import Bar, carrier_bars, core_bars, ratio_bars
 from bench.peers import PEERS
-from bench.results import METRICS, Results
+from bench.results import METRICS, PeerResult, Results
 
 
 def find(found: list[Bar], row: str, column: str) -> Bar:
@@ -34,7 +34,7 @@ def test_ratio_bars(
     ratio: float,
     met: bool,
 ) -> None:
-    """More is better but for latency, where less is."""
+    """More is better, except for latency."""
     set_ratio("nat-netlink", metric, ratio)
     bar = find(ratio_bars(results), "nat-netlink to dnat", METRICS[metric].title)
     assert bar.figure == pytest.approx(ratio)
@@ -56,6 +56,24 @@ def test_the_proxy_is_compared_with_nginx(results: Results) -> None:
         column = METRICS[metric].title
         (bar,) = [b for b in ratio_bars(results) if (b.row, b.column) == ("proxy to nginx", column)]
         assert (bar.limit, bar.at_most, bar.met) == (0.5, False, None)
+
+
+@pytest.mark.parametrize(("ratio", "met"), [(0.96, True), (0.94, False)])
+def test_what_bpf_carries(results: Results, ratio: float, met: bool) -> None:
+    """CPU a unit and rates have a bar each, and the proxies are to be behind on every column."""
+    assert carrier_bars(results) == []
+    reference = results.peers[0].median("us_connection")
+    assert reference is not None
+    sample = {"us_connection": reference / ratio, "connections": 9000.0, "p50": 90.0}
+    results.peers.append(PeerResult("nat-bpf", "nat", rounds=[sample]))
+    found = carrier_bars(results)
+    cost = find(found, "nat-bpf, CPU a unit", "connections/s")
+    assert cost.figure == pytest.approx(ratio)
+    assert cost.met is met
+    assert find(found, "nat-bpf, rates", "connections/s").met is False
+    assert find(found, "nat-bpf, rates", "p50 latency").met is True
+    assert find(found, "nat-bpf, rates", "bulk down").met is None
+    assert find(found, "nat-bpf to haproxy", "connections/s").met is True
 
 
 def test_core_bars_take_the_worst(results: Results) -> None:

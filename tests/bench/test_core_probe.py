@@ -24,7 +24,7 @@ def test_every_packet_opens_a_flow_of_its_own() -> None:
 
 @pytest.mark.parametrize("strategy", core.BUILT_IN)
 def test_the_probe_fills_the_table_of_every_strategy(strategy: str) -> None:
-    """In a process of its own, with the interpreted build, there are figures at every size."""
+    """As a separate process with the interpreted build, with figures at every size."""
     result = core.measure(builds.INTERPRETED, strategy, (200, 1000))
     assert result.missing is None
     assert [size.flows for size in result.sizes] == [200, 1000]
@@ -49,7 +49,7 @@ def test_a_strategy_that_is_not_there_has_a_reason() -> None:
 
 
 def test_a_build_that_is_not_there_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where modules are not compiled the row says so and nothing is measured in its place."""
+    """Without compiled modules the row has the reason and no figures."""
     monkeypatch.setattr(builds, "missing", lambda _build: "not built")
     assert core.measure(builds.COMPILED, "rr", (100,)) == CoreResult("compiled", "rr", "not built")
 
@@ -74,7 +74,7 @@ def test_a_probe_that_fails_is_a_reason(
     ("file", "build"),
     [("/x/nat.py", "interpreted"), ("/x/nat.cpython-311-x86_64-linux-gnu.so", "compiled")],
 )
-def test_the_build_is_told_by_the_file(file: str, build: str) -> None:
+def test_the_build_is_derived_from_the_file(file: str, build: str) -> None:
     """An extension module is compiled, a source is interpreted."""
     suffix = EXTENSION_SUFFIXES[0]
     assert builds.of_file(file.replace(".cpython-311-x86_64-linux-gnu.so", suffix)) == build

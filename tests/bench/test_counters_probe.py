@@ -16,8 +16,7 @@ def test_both_ways_are_measured() -> None:
 
 
 def test_what_is_said_of_a_cost() -> None:
-    """What the counters add is a share of the packet path, and a tick's one of the time of a
-    tick."""
+    """The added cost is a share of the packet path, and a tick's cost one of the time of a tick."""
     cost = Cost(10, without=1000.0, counted=1010.0, tick=50_000.0)
     assert cost.percent == pytest.approx(1.0)
     assert cost.most == pytest.approx(0.1)

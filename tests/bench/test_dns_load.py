@@ -10,8 +10,8 @@ from bench import dns_load
 
 
 class Responder:
-    """A name server on loopback that leaves the first ``deaf`` datagrams of each port unanswered;
-    ``hears`` False: all of them.
+    """A name server on loopback that ignores the first ``deaf`` datagrams of each port; with
+    ``hears`` False all.
     """
 
     def __init__(self, deaf: int, hears: bool) -> None:
@@ -55,20 +55,20 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def test_queries_that_are_answered_are_counted(serve: object) -> None:
-    """As many are asked as rate and time say."""
+    """The number of queries follows from rate and time."""
     serve()  # type: ignore[operator]
     tally = dns_load.run("127.0.0.1", 500, 0.2)
     assert (tally.asked, tally.answered) == (100, 100)
 
 
 def test_a_lost_query_is_sent_again(serve: object) -> None:
-    """From the same port, so a responder that misses the first datagram answers the second."""
+    """From the same port, so that a server that ignored the first datagram answers the second."""
     serve(deaf=1)  # type: ignore[operator]
     tally = dns_load.run("127.0.0.1", 100, 0.1)
     assert (tally.asked, tally.answered, tally.again) == (10, 10, 10)
 
 
-def test_a_query_that_nobody_answers_ends(serve: object) -> None:
+def test_an_unanswered_query_times_out(serve: object) -> None:
     """After TRIES times it counts as unanswered."""
     serve(hears=False)  # type: ignore[operator]
     tally = dns_load.run("127.0.0.1", 100, 0.05)

@@ -9,7 +9,7 @@ from bench import echo
 
 
 def test_datagrams_come_back() -> None:
-    """As they are, to where they came from."""
+    """Unchanged, to their source."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

@@ -1,4 +1,4 @@
-"""What becomes of the rounds of a flood."""
+"""Figures from the rounds of a flood."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def figures(*rounds: tuple[int, float, float]) -> Figures:
 
 
 def test_a_row_has_medians_and_ratios() -> None:
-    """Shares are compared with the reference's, the flooded median with the calm one's of the same
-    round; what was not measured is left out.
+    """Shares relative to the reference's, the median under flood relative to the calm one of the
+    same round; missing figures are left out.
     """
     reference = figures((5, 1, 1), (8, 1, 1), (7, 1, 1))
     row = figures((9, 1, 3), (7, 2, 9), (1, 3, 1)).row("nat", reference)

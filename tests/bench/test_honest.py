@@ -13,7 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 async def measured(every: int, *more: Any) -> dict[str, float]:
-    """What is found where every so many connections are left without an answer; ``more`` are
+    """The results with some connections left unanswered; ``more`` are
     arguments of ``honest.run``.
     """
     opened = 0
@@ -44,7 +44,7 @@ def test_answers_are_counted(every: int, kept: int) -> None:
 
 
 class Echo(asyncio.DatagramProtocol):
-    """Sends every datagram back, but for those of every second client."""
+    """Echoes datagrams, except those of every second client."""
 
     def __init__(self) -> None:
         self.clients: list[Any] = []

@@ -1,4 +1,4 @@
-"""What wrk, iperf3 and /proc print becomes figures, and nothing else does."""
+"""The output of wrk, iperf3 and /proc becomes figures; other output is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 def read(name: str) -> str:
-    """What a real program once printed."""
+    """Recorded output of a real program."""
     return (SAMPLES / name).read_text(encoding="utf-8")
 
 
@@ -26,7 +26,7 @@ def test_wrk_total() -> None:
 
 
 def test_wrk_percentiles_are_microseconds() -> None:
-    """Whatever unit wrk chose, latencies are in microseconds."""
+    """In any unit of wrk, latencies are converted to microseconds."""
     run = parse.wrk(read("wrk-latency.txt"))
     assert run.percentiles == {50: 32.0, 75: 625.0, 90: 2300.0, 99: 4890.0}
 
@@ -58,13 +58,13 @@ def test_wrk_failures_are_counted() -> None:
     ],
 )
 def test_wrk_without_answers_is_no_figure(text: str, words: str) -> None:
-    """A run that got nothing is an error that says why, not a rate of 0."""
+    """A run without answers is an error with the reason, not a rate of 0."""
     with pytest.raises(ValueError, match=words):
         parse.wrk(text)
 
 
 def test_iperf3_counts_what_was_received() -> None:
-    """In TCP the figure is the receiver's."""
+    """For TCP the figure is the receiver's."""
     document = json.loads(read("iperf3-down.json"))
     transfer = parse.iperf3(read("iperf3-down.json"))
     assert transfer.received == document["end"]["streams"][0]["receiver"]["bytes"]
@@ -74,7 +74,7 @@ def test_iperf3_counts_what_was_received() -> None:
 
 
 def test_iperf3_udp_leaves_out_what_was_lost() -> None:
-    """In UDP lost datagrams are not counted."""
+    """For UDP lost datagrams are not counted."""
     end = json.loads(read("iperf3-udp.json"))["end"]
     assert end["sum"]["lost_packets"] > 0
     transfer = parse.iperf3(read("iperf3-udp.json"))
@@ -92,7 +92,7 @@ def test_iperf3_udp_leaves_out_what_was_lost() -> None:
     ],
 )
 def test_iperf3_that_failed_is_no_figure(text: str, words: str) -> None:
-    """Whatever went wrong is an error that says what."""
+    """Any failure is an error with the reason."""
     with pytest.raises(ValueError, match=words):
         parse.iperf3(text)
 
@@ -104,7 +104,7 @@ def test_process_ticks_with_an_odd_name() -> None:
 
 
 def test_process_ticks_of_something_else() -> None:
-    """What is no /proc/PID/stat is refused."""
+    """Other text than /proc/PID/stat is refused."""
     with pytest.raises(ValueError, match="no /proc/PID/stat"):
         parse.process_ticks("nonsense")
 
@@ -114,6 +114,18 @@ def test_busy_ticks() -> None:
     assert parse.busy_ticks("cpu  1 2 4 1000 2000 8 16 32 0 0\ncpu0 1 2 3\n") == 63
     with pytest.raises(ValueError, match="no /proc/stat"):
         parse.busy_ticks("intr 1 2 3")
+
+
+def test_interrupt_ticks() -> None:
+    """Only interrupts and softirqs."""
+    assert parse.interrupt_ticks("cpu  1 2 4 1000 2000 8 16 32 0 0\n") == 24
+
+
+def test_cgroup_usage() -> None:
+    """The microseconds of a control group are on a line of their own."""
+    assert parse.cgroup_usage("user_usec 1\nusage_usec 1234\nsystem_usec 2\n") == 1234
+    with pytest.raises(ValueError, match=r"no cpu\.stat"):
+        parse.cgroup_usage("nr_periods 0\n")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +138,7 @@ def test_busy_ticks() -> None:
     ],
 )
 def test_version(text: str, version: str) -> None:
-    """The first version number in what a program says."""
+    """The first version number in a program's output."""
     assert parse.version(text) == version
 
 
@@ -142,7 +154,7 @@ def test_version(text: str, version: str) -> None:
     ],
 )
 def test_refusal_is_in_few_words(text: str, words: str) -> None:
-    """File, line and remedy of what ``paraglider check`` says are left out."""
+    """File, line and remedy of ``paraglider check``'s output are left out."""
     found = parse.refusal(text)
     assert words in found
     assert "p.conf" not in found

@@ -16,7 +16,7 @@ SCHEMA = json.loads((HERE / "schema.json").read_text(encoding="utf-8"))
 
 
 def test_the_figure_is_the_median_of_the_rounds(results: Results) -> None:
-    """One bad round does not move the figure."""
+    """One bad round does not change the figure."""
     assert results.figure("dnat", "connections") == 10_000
     assert results.rounds == 3
 
@@ -41,6 +41,47 @@ def test_ratio_of_what_is_not_there(results: Results, peer: str) -> None:
     assert results.ratio("dnat", "connections", peer) is None
 
 
+def test_cpu_a_unit_is_compared_as_rates_are(results: Results) -> None:
+    """Twice the time for a unit is half as good: the ratio is above 1 where a unit is cheaper."""
+    assert results.ratio("nat-netlink", "us_connection") == pytest.approx(0.6)
+    assert results.ratio("nat-netlink", "us_datagram", "haproxy") == pytest.approx(0.6 / 0.7)
+
+
+def test_the_reference_has_as_many_backends(results: Results) -> None:
+    """With one backend it is DNAT over one, in runs that have that; otherwise DNAT over three."""
+    results.peers.append(PeerResult("routed", "routed", rounds=[{"udp": 90_000.0}], backends=1))
+    assert results.reference("routed") == "dnat"
+    results.peers.append(PeerResult("dnat-1", "one", rounds=[{"udp": 45_000.0}], backends=1))
+    assert results.reference("routed") == results.reference("dnat-1") == "dnat-1"
+    assert results.reference("nat-netlink") == "dnat"
+    assert results.ratio("routed", "udp") == 2.0
+
+
+def test_the_reference_is_in_the_same_network(results: Results) -> None:
+    """Direct return has a network of its own, and DNAT there a row of its own."""
+    results.peers.append(PeerResult("dsr", "dsr", rounds=[{"udp": 90_000.0}], direct=True))
+    assert results.reference("dsr") == "dnat"
+    others = PeerResult("dnat-switched", "DNAT", rounds=[{"udp": 45_000.0}], direct=True)
+    results.peers.append(others)
+    assert results.reference("dsr") == results.reference("dnat-switched") == "dnat-switched"
+    assert results.reference("nat-netlink") == "dnat"
+    assert results.ratio("dsr", "udp") == 2.0
+
+
+def test_documents_of_earlier_versions_are_read(results: Results) -> None:
+    """They have neither numbers of backends nor CPU a unit, but the machine's time."""
+    document = json.loads(results.to_json())
+    del document["cpu"]
+    for peer in document["peers"]:
+        del peer["backends"]
+        peer["rounds"] = [{"connections": 1.0, "machine_connections": 2.0}]
+    jsonschema.validate(document, SCHEMA)
+    earlier = Results.from_json(json.dumps(document))
+    assert earlier.cpu == "machine"
+    assert earlier.figure("dnat", "machine_connections") == 2.0
+    assert not earlier.has("us_connection")
+
+
 def test_growth_is_from_the_smallest_to_the_largest(results: Results) -> None:
     """A new flow at a million costs 1.25 times that at ten thousand."""
     assert results.core[0].growth() == pytest.approx(1.25)
@@ -48,13 +89,13 @@ def test_growth_is_from_the_smallest_to_the_largest(results: Results) -> None:
 
 
 def test_the_document_gives_the_results_back(results: Results) -> None:
-    """Nothing is lost on the way to JSON and back."""
+    """JSON and back gives equal results."""
     assert Results.from_json(results.to_json()) == results
     assert CoreResult.from_json(results.core[0].to_json()) == results.core[0]
 
 
-def test_the_document_is_as_the_schema_says(results: Results) -> None:
-    """What is written fits the schema, which knows every metric."""
+def test_the_document_fits_the_schema(results: Results) -> None:
+    """The document is valid by the schema, which has every metric."""
     jsonschema.validate(json.loads(results.to_json()), SCHEMA)
     assert set(SCHEMA["$defs"]["sample"]["properties"]) == set(METRICS)
 
@@ -73,7 +114,7 @@ def test_another_format_is_refused(results: Results) -> None:
         Results.from_json(json.dumps(document))
 
 
-def test_the_record_is_as_the_schema_says() -> None:
+def test_the_records_fit_the_schema() -> None:
     """Every document that is kept in the repository fits the schema."""
     for file in (HERE / "results").glob("latest.json"):
         jsonschema.validate(json.loads(file.read_text(encoding="utf-8")), SCHEMA)

@@ -1,4 +1,4 @@
-"""Both ends of the soak over loopback: a flow that is well, and every way to lose one."""
+"""Both ends of the soak over loopback: an intact flow, and every way to lose one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from bench.soak_ends import Flow, Load, connection, datagrams, numbers, serve
 
-PATIENCE = 30
-
 
 def free_port() -> int:
-    """A port that nobody has just now, over TCP and UDP."""
+    """A port that is free for TCP and UDP."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -23,12 +22,12 @@ def free_port() -> int:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for it."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def test_flows_that_are_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flows_without_faults(capsys: pytest.CaptureFixture[str]) -> None:
     """A transfer goes on, an echo comes back, datagrams are answered: nothing is lost."""
 
     async def run() -> None:
@@ -75,7 +74,7 @@ def test_a_connection_that_is_lost(kind: str, answer: bytes, why: str) -> None:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises((ValueError, OSError, asyncio.IncompleteReadError), match=why):
-            await asyncio.wait_for(connection(Flow(kind, 4), "127.0.0.1", port), PATIENCE)
+            await asyncio.wait_for(connection(Flow(kind, 4), "127.0.0.1", port), TIMEOUT)
         server.close()
 
     asyncio.run(run())
@@ -100,14 +99,14 @@ def test_datagrams_that_another_backend_answers() -> None:
         transport, _ = await loop.create_datagram_endpoint(Moving, ("127.0.0.1", 0))
         port = transport.get_extra_info("sockname")[1]
         with pytest.raises(ValueError, match="another backend"):
-            await asyncio.wait_for(datagrams(Flow("udp", 4), "127.0.0.1", port), PATIENCE)
+            await asyncio.wait_for(datagrams(Flow("udp", 4), "127.0.0.1", port), TIMEOUT)
         transport.close()
 
     asyncio.run(run())
 
 
 def test_a_connection_that_ends_is_opened_once_more() -> None:
-    """Where that is asked for: it is counted, and is no loss."""
+    """With the option: it is counted, but not as lost."""
 
     async def run() -> None:
         met: list[int] = []

@@ -1,4 +1,4 @@
-"""What ``bench.steady`` calls steady, and the file it measures with."""
+"""The criteria of ``bench.steady``, and its configuration."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ def minute(rate: float, asked: int = 240, answered: int = 240, peer: float = 200
 
 
 def test_a_steady_run_has_no_fault() -> None:
-    """What the minutes between were is of no account."""
+    """The minutes between do not matter."""
     assert verdict([minute(1000), minute(700), minute(951)]) == ""
 
 
 def test_a_last_minute_that_is_slower_is_a_fault() -> None:
-    """Its share is said."""
+    """The fault has the ratio."""
     fault = "the last minute has 0.94 of the first one's rate, kernel DNAT 1.00"
     assert verdict([minute(1000), minute(940)]) == fault
 
 
 def test_a_machine_that_gives_less_is_no_fault_of_the_balancer() -> None:
-    """One that gives more does not raise the bar."""
+    """A faster machine does not raise the bar."""
     assert verdict([minute(1000), minute(800, peer=1600)]) == ""
     assert verdict([minute(1000), minute(700, peer=1600)])
     assert verdict([minute(1000), minute(960, peer=4000)]) == ""
@@ -38,13 +38,13 @@ def test_the_line_of_a_minute() -> None:
 
 
 def test_every_query_without_an_answer_is_a_fault() -> None:
-    """Those of all minutes are added up."""
+    """Over all minutes."""
     faults = verdict([minute(1000, 10, 9), minute(1000, 10, 8)])
     assert faults == "3 DNS queries have no answer"
 
 
 def test_the_file_has_default_settings(tmp_path: Path) -> None:
-    """Neither workers nor flows nor timeouts are set: what is measured is what a user gets."""
+    """Neither workers nor flows nor timeouts are set: users get the measured settings."""
     path = tmp_path / "paraglider.conf"
     path.write_text(configuration("nat", tmp_path), encoding="utf-8")
     text = path.read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ VIP = {4: "192.168.0.11", 6: "2001:db8::11"}
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @pytest.mark.parametrize("family", [4, 6])
 def test_packets_are_right(family: int, kind: str, again: bool) -> None:
-    """A SYN alone or a datagram, to the VIP, with right checksums, from addresses of the network
-    that differ; those that go out again have another port.
+    """A SYN segment or a datagram to the VIP, with correct checksums, from different addresses of
+    the network; repeated ones have another port.
     """
     import scapy.layers.inet
     import scapy.layers.inet6  # noqa: F401 - to be known to Ether
@@ -29,7 +29,7 @@ def test_packets_are_right(family: int, kind: str, again: bool) -> None:
         moved = bytearray(frame)
         if again:
             header = 34 if family == 4 else 54
-            syns.move_on(moved, header, syns.KINDS[kind][1])
+            syns.change_port(moved, header, syns.KINDS[kind][1])
             assert moved[header : header + 2] != frame[header : header + 2]
         packet: Any = Ether(bytes(moved))
         layer = packet["IP" if family == 4 else "IPv6"]

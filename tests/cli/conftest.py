@@ -1,4 +1,4 @@
-"""What the tests of commands share: a host, a file, a look at it all; a daemon that is none."""
+"""Fixtures of the command tests: a host, a file, a snapshot of the host; a fake daemon."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ for file in ["/proc/sys/net/ipv4/ip_forward", *Path("/proc/sys/net").glob("ipv[4
     if Path(file).name != "stable_secret":
         print(file, Path(file).read_text().strip())
 """
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_the_default_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A file without a control socket leads to one where no daemon of another test listens."""
+    path = str(tmp_path / "default.sock")
+    for module in ("daemon.http.client", "cli.common_options"):
+        monkeypatch.setattr(f"paraglider.{module}.DEFAULT", path)
+    return path
 
 
 @pytest.fixture
@@ -100,7 +109,7 @@ def write(tmp_path: Path, web: dict[str, Any], six: dict[str, Any]) -> Callable[
 
 @pytest.fixture
 def run_in(host: Namespace) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A function that runs a module in the host and looks at its exit code; no traceback."""
+    """A function that runs a module in the host and checks its exit code; no traceback."""
 
     def run(module: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = host.run([sys.executable, "-m", module, *arguments], check=False)
@@ -112,8 +121,8 @@ def run_in(host: Namespace) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 class Daemon(socketserver.UnixStreamServer):
-    """What answers at a control socket: ``answers`` has (status, JSON) by path; ``asked`` are the
-    requests that came: method, target, body. ``file`` is a configuration that leads here.
+    """A fake control socket: ``answers`` has (status, JSON) by path; ``asked`` are the received
+    requests: method, target, body. ``file`` is a configuration with this socket.
     """
 
     def __init__(self, directory: str) -> None:
@@ -147,7 +156,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    """A daemon that answers what it is told to."""
+    """A daemon with the test's answers."""
     directory = tempfile.mkdtemp()  # pytest's own is too long a path for a socket
     with Daemon(directory) as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.02,))

@@ -1,6 +1,6 @@
-"""Tests of ``paraglider.cli.backend_setup``: what it prints, what it refuses; nothing is changed.
+"""Tests of ``paraglider.cli.backend_setup``: its output and its refusals; nothing is changed.
 
-What it does to a host is in ``tests/net/test_backend_setup.py``.
+Its effect on a host is tested in ``tests/net/test_backend_setup.py``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def outcome(file: Path, *arguments: str) -> Any:
 
 
 def test_the_script_of_a_backend(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """Who it is for, why, the commands under what they do, and how to take them back."""
+    """The backends, the reason, the commands with their purpose, and the commands of the undo."""
     assert outcome(file, "web", "relay", "--backend", "203.0.113.1") == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "#!/bin/sh -e"
@@ -101,12 +101,15 @@ def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
         (["web"], "this host is no backend of `web`", "--backend ADDRESS"),
         (["relay", "--backend", "203.0.113.1", "--tc"], "no answers to rewrite", "leave --tc out"),
         (["mapped", "--backend", "203.0.113.1", "--tc"], "maps no ports", "nft does it"),
+        (["web", "--decapsulation", "bpf"], "no meaning for web, without `forward: tunnel`", "out"),
+        (["web", "--decapsulation", "auto", "--tc"], "no meaning with --tc", "leave it out"),
+        (["--undo", "--decapsulation", "kernel"], "no meaning with --undo", "leave it out"),
     ],
 )
 def test_what_is_refused(
     capfd: pytest.CaptureFixture[str], file: Path, arguments: list[str], what: str, remedy: str
 ) -> None:
-    """Each with one line that says what is wrong and what would be right."""
+    """One line each, with the mistake and the remedy."""
     assert outcome(file, *arguments) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert what in line

@@ -25,10 +25,12 @@ services:
     strategy: wrr
     affinity: client
     return: direct
+    carrier: auto
     backends: [10.0.0.1, {address: 10.0.0.2, weight: 3}]
   - name: all6
     vip: 2001:db8::11/64
     protocol: any
+    carrier: worker
     backends: [fd00:10::1]
 """
 
@@ -49,8 +51,8 @@ def outcome(*arguments: str) -> Any:
 
 
 def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """The file, ok, all that there is to know of a service as key=value, what its forward means,
-    and what its strategy picks.
+    """The file, ok, the properties of a service as key=value, the meaning of its forward method,
+    and of its strategy.
     """
     assert outcome("check", "-c", str(file)) == 0
     printed = capfd.readouterr()
@@ -59,14 +61,15 @@ def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: P
     assert lines[::3] == [
         (
             "service=web vip=192.168.0.11/24 protocol=tcp ports=80,8000-8099 forward=nat"
-            " return=direct strategy=wrr affinity=client backends=2 weight=4"
+            " return=direct carrier=auto decide=python strategy=wrr affinity=client backends=2"
+            " weight=4"
         ),
         (
             "service=all6 vip=2001:db8::11/64 protocol=any ports=all forward=nat return=via"
-            " strategy=rr affinity=flow backends=1 weight=1"
+            " carrier=worker decide=python strategy=rr affinity=flow backends=1 weight=1"
         ),
     ]
-    assert lines[1].startswith("  nat: every packet of the client passes a worker")
+    assert lines[1].startswith("  nat: a worker decides about a flow's first packets")
     assert lines[4].startswith("  nat: every packet passes a worker and is rewritten, both ways")
     assert lines[2].startswith("  wrr picks the next backend in turn, by weight")
     assert lines[5].startswith("  rr picks the next backend in turn, whatever its weight")
@@ -74,9 +77,22 @@ def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: P
     assert printed.err == ""
 
 
+def test_whose_turn(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """There is one for all workers where the kernel decides."""
+    service = "{name: a, vip: 192.0.2.1, protocol: tcp, decide: DECIDE, backends: [10.0.0.1]}"
+    for decide, turns in (
+        ("python", "each worker keeps its own turn."),
+        ("auto", "one turn for all workers."),
+    ):
+        file.write_text(f"services: [{service.replace('DECIDE', decide)}]\n")
+        assert outcome("check", "-c", str(file)) == 0
+        last = capfd.readouterr().out.splitlines()[-1]
+        assert last == f"  rr picks the next backend in turn, whatever its weight; {turns}"
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_pass_without_warnings(capfd: pytest.CaptureFixture[str], name: str) -> None:
-    """The committed examples are right, and nothing is to be said of them."""
+    """The committed examples are valid without warnings."""
     assert outcome("check", "-c", str(CONF / name)) == 0
     printed = capfd.readouterr()
     assert printed.out.startswith(f"{CONF / name}: ok\n")
@@ -99,7 +115,7 @@ def test_own_option_wins(capfd: pytest.CaptureFixture[str], file: Path) -> None:
 def test_file_of_the_working_directory(
     capfd: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without -c the file of the working directory is checked."""
+    """Without -c the file of the working directory is used."""
     monkeypatch.chdir(file.parent)
     file.rename("paraglider.conf")
     assert outcome("check") == 0
@@ -122,7 +138,7 @@ def test_mistakes_exit_1(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     printed = capfd.readouterr()
     assert printed.out == ""
     places = [line.partition(": ")[0] for line in printed.err.splitlines()]
-    assert places == [f"{file}:4:15", f"{file}:11:10"]
+    assert places == [f"{file}:4:15", f"{file}:12:10"]
 
 
 def test_missing_file_exits_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -134,7 +150,7 @@ def test_missing_file_exits_1(capfd: pytest.CaptureFixture[str], tmp_path: Path)
 
 
 def test_host_option_asks_for_the_interfaces(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """Only with --host an interface that this host lacks is a mistake."""
+    """Only with --host a missing interface is a mistake."""
     file.write_text("network: {public: {interface: no-such-if}}\n" + TWO)
     assert outcome("check", "-c", str(file)) == 0
     capfd.readouterr()
@@ -146,3 +162,43 @@ def test_host_option_takes_what_is_there(file: Path) -> None:
     """The loopback interface is on every host."""
     file.write_text("network: {public: {interface: lo}}\n" + TWO)
     assert outcome("check", "-c", str(file), "--host") == 0
+
+
+@pytest.mark.parametrize(
+    ("carrier", "why", "out", "err"),
+    [
+        ("auto", "", "carrier: bpf\n", ""),
+        (
+            "auto",
+            "no libbpf; install it",
+            "carrier: worker\n",
+            "warning: BPF carries no flow here: no libbpf; install it\n",
+        ),
+        (
+            "bpf",
+            "no libbpf",
+            "carrier: worker\n",
+            "warning: BPF carries no flow here, and `carrier: bpf` of web needs it: no libbpf\n",
+        ),
+        ("worker", "no libbpf; install it", "", ""),
+    ],
+)
+def test_what_carries_on_this_host(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file: Path,
+    carrier: str,
+    why: str,
+    out: str,
+    err: str,
+) -> None:
+    """With `--host`, where a service wants BPF; the reason, and who cannot do without."""
+    monkeypatch.setattr("paraglider.cli.check.carrier_lack", lambda: why)
+    monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
+    file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))
+    assert outcome("check", "--host", "-c", str(file)) == 0
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"{out}{file}: ok\n")
+    assert printed.err == err
+    assert outcome("check", "-c", str(file)) == 0
+    assert "carrier: " not in capfd.readouterr().out.partition("service=")[0]

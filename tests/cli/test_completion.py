@@ -11,7 +11,7 @@ from paraglider.cli.completion import scripts, write
 
 
 def test_a_script_a_shell_and_command(tmp_path: Path) -> None:
-    """Each shell finds one for either command where Debian's shells look."""
+    """A script per shell and command, where Debian's shells read them."""
     write(tmp_path)
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert made == set(scripts())
@@ -21,7 +21,7 @@ def test_a_script_a_shell_and_command(tmp_path: Path) -> None:
 
 
 def complete(tmp_path: Path, command: str, module: str, *words: str) -> list[str]:
-    """What bash offers for the last of ``words`` by our script."""
+    """bash's completions for the last of ``words`` by our script."""
     program = tmp_path / command
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.cli.errors``: one message and one exit code, whatever goes wrong."""
+"""Tests of ``paraglider.cli.errors``: one message and one exit code for any error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def raising(error: BaseException) -> click.Command:
 def test_errors_become_a_message_and_a_code(
     capfd: pytest.CaptureFixture[str], error: Exception, code: int, message: str
 ) -> None:
-    """What a person is to read stands on stderr, without a traceback."""
+    """Operators' errors are on stderr, without a traceback."""
     assert outcome(raising(error)) == code
     assert capfd.readouterr().err == message
 
@@ -56,8 +56,8 @@ def test_interrupt_exits_130(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_mistake_of_ours_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> None:
-    """An exception that nobody planned has its traceback, and a code that is no operator's: the
-    service manager starts the daemon again.
+    """An unexpected exception has a traceback, and an exit code after which the service manager
+    restarts the daemon.
     """
     assert outcome(raising(ZeroDivisionError())) == 70
     error = capfd.readouterr().err
@@ -66,7 +66,7 @@ def test_a_mistake_of_ours_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_wrong_usage_is_the_operators_mistake(capfd: pytest.CaptureFixture[str]) -> None:
-    """A wrong option exits 1, not click's 2, and says where the right ones are."""
+    """A wrong option exits with 1, not click's 2, and the message names --help."""
     assert outcome(raising(AssertionError()), "--nonsense") == 1
     assert capfd.readouterr().err == "prog: No such option '--nonsense'; see `prog --help`\n"
 
@@ -128,7 +128,7 @@ def redirected(where: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_full_disk_is_an_error_after_the_work() -> None:
-    """What a command does is not cut short by an output that cannot be written."""
+    """The command completes its work although its output cannot be written."""
     done = redirected(">/dev/full")
     words = b"prog: cannot write the output: No space left on device"
     assert (done.returncode, done.stderr.splitlines()) == (2, [b"warning", words])
@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_error_after_the_work() -> None:
     assert redirected("2>/dev/full").returncode == 2
 
 
-def test_closed_outputs_are_nobodys() -> None:
-    """Who closes an output does not want to read it."""
+def test_a_closed_output_is_no_error() -> None:
+    """A closed output is no error."""
     for where in (">&-", "2>&-", "<&- >&- 2>&-"):
         assert redirected(where).returncode == 0

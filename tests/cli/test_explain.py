@@ -54,13 +54,13 @@ def outcome(*arguments: str) -> Any:
 
 
 def data(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """What `paraglider explain --json` prints."""
+    """The output of `paraglider explain --json`."""
     assert outcome(*arguments, "--json") == 0
     return json.loads(capfd.readouterr().out)
 
 
 def test_a_flow_in_words_and_as_data(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """Both forms name the same service and backend, and why."""
+    """Both forms have the same service, backend and reason."""
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert flow["service"] == "web"
     assert [step["about"] for step in flow["why"]] == ["service", "state", "strategy"]
@@ -81,7 +81,7 @@ def test_options_before_the_command(capfd: pytest.CaptureFixture[str], file: Pat
 
 @pytest.mark.parametrize("client", ["2001:db8::7", "[2001:db8::7]:9"])
 def test_echo(capfd: pytest.CaptureFixture[str], file: Path, client: str) -> None:
-    """An echo is asked about by addresses; its identifier may stand as the port."""
+    """An echo is given by addresses; its identifier may be given as the port."""
     (flow,) = data(capfd, "-c", str(file), "icmp", client, "2001:db8::11")["flows"]
     assert (flow["protocol"], flow["service"], flow["backend"]) == ("icmp6", "six", None)
     assert flow["client_port"] == flow["port"] == (9 if "9" in client else 0)
@@ -91,7 +91,7 @@ def test_echo(capfd: pytest.CaptureFixture[str], file: Path, client: str) -> Non
 def test_each_flow_of_a_capture(
     capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
-    """Every flow of a capture gets the answer that it gets alone."""
+    """Every flow of a capture gets the same result as alone."""
     frames = [
         Ether() / IP(src="192.0.2.7", dst="192.168.0.11") / TCP(sport=port, dport=80, flags="S")
         for port in range(40000, 40020)
@@ -107,7 +107,8 @@ def test_each_flow_of_a_capture(
 def test_against(capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
     """Another file is compared by hash space, by the flows of a capture, and by live ones."""
     other = tmp_path / "new"
-    other.write_text(TEXT.replace(", 10.0.0.3]", "]"))
+    changed = TEXT.replace("strategy: maglev", "strategy: maglev\n    decide: auto")
+    other.write_text(changed.replace(", 10.0.0.3]", "]"))
     wrpcap(
         str(tmp_path / "p"),
         [Ether() / IP(dst="192.168.0.11") / TCP(sport=port, dport=80) for port in range(300)],
@@ -121,11 +122,15 @@ def test_against(capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path) 
     assert web["hash_space"]["moved"] / web["hash_space"]["of"] == pytest.approx(1 / 3, abs=0.02)
     assert web["shares"]["10.0.0.3"]["after"] == 0
     assert six["hash_space"] is None
+    assert web["decides"] == {"before": "worker", "after": "kernel"}
+    assert six["decides"] == {"before": "worker", "after": "worker"}
     assert found["live"] == {"web": {"flows": 3, "kept": 0, "moved": 0, "lost": 3, "open": 0}}
     seen = found["pcap"]["web"]
     assert seen["flows"] == seen["kept"] + seen["moved"] + seen["lost"] == 300
     assert outcome("-c", str(file), "--against", str(other)) == 0
-    assert "of the hash space moves" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "of the hash space moves" in printed
+    assert "a worker → the kernel decides" in printed
 
 
 def test_states_of_the_daemon(
@@ -142,7 +147,7 @@ def test_states_of_the_daemon(
 
 
 def test_backends_listed_elsewhere(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """A file that names a name in the DNS says where the backends are, and how to give them."""
+    """For a DNS name the error has the remedy: give the backends."""
     file.write_text(TEXT.replace("[10.0.0.1, 10.0.0.2, 10.0.0.3]", "{dns: _web._tcp.example}"))
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert (flow["service"], flow["backend"]) == ("web", None)
@@ -163,11 +168,12 @@ def flow_of(port: int, backend: str) -> dict[str, Any]:
 
 
 class Daemon:
-    """A daemon with one flow and a backend in maintenance; ``asked`` is which socket was asked."""
+    """A daemon with one flow and a backend in maintenance; ``asked`` is the queried socket."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.more = False
+        self.why = "`decide: python`"
 
     def get(self, control: ControlClient, what: str, client: str | None) -> Any:
         """See ``ControlClient.get``."""
@@ -177,6 +183,8 @@ class Daemon:
         if what == "flows":
             flows = [flow_of(40000, "10.0.0.2")] if client in (None, "192.0.2.7") else []
             return {"flows": flows, "more": self.more}
+        if what == "services":
+            return [{"service": "web", "decided_by": "python", "why_python": self.why}]
         states = {"10.0.0.1": "maint", "10.0.0.2": "ready", "10.0.0.3": "ready"}
         return [
             {"service": "web", "backend": name, "state": state, "weight": 1}
@@ -212,10 +220,26 @@ def test_the_daemon_is_asked(capfd: pytest.CaptureFixture[str], file: Path, daem
     assert last == ("States and flows are those of the daemon at /run/mine.sock, 1 of its flows.")
 
 
-def test_against_what_lives(
+def test_what_decides_is_the_daemons_word(
+    capfd: pytest.CaptureFixture[str], file: Path, daemon: Daemon
+) -> None:
+    """Where the file wants the kernel to decide."""
+    steps = {}
+    for decide in ("auto", "python"):
+        file.write_text(
+            "control: {socket: /run/mine.sock}\n"
+            + TEXT.replace("strategy: maglev", f"strategy: maglev\n    decide: {decide}")
+        )
+        daemon.why = "no room"
+        (flow,) = data(capfd, "-c", str(file), "tcp", "192.0.2.9:1", VIP)["flows"]
+        steps[decide] = [step["text"] for step in flow["why"] if step["about"] == "decides"]
+    assert steps == {"auto": ["a worker: no room"], "python": []}
+
+
+def test_the_impact_on_live_flows(
     capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path, daemon: Daemon
 ) -> None:
-    """What a changed file moves is told of the daemon's own flows."""
+    """With another file, the impact on the daemon's flows is shown."""
     other = tmp_path / "new"
     for left, impact in ((", 10.0.0.2", "lost"), (", 10.0.0.3", "kept")):
         other.write_text(TEXT.replace(left, ""))
@@ -232,7 +256,7 @@ def test_the_daemon_is_not_asked(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
 ) -> None:
-    """It is left alone when that is said, and when its listings are given."""
+    """With --offline, and with its listings as files."""
     monkeypatch.chdir(tmp_path)
     Path("listing").write_text('{"flows": []}')
     found = data(capfd, "-c", str(file), "tcp", CLIENT, VIP, *arguments)
@@ -240,12 +264,17 @@ def test_the_daemon_is_not_asked(
     assert daemon.asked == []
 
 
-def test_no_daemon_answers(capfd: pytest.CaptureFixture[str], file: Path, daemon: Daemon) -> None:
-    """Then the file alone is explained."""
+def test_no_daemon_answers(
+    capfd: pytest.CaptureFixture[str],
+    file: Path,
+    daemon: Daemon,
+    nobody_at_the_default_socket: str,
+) -> None:
+    """Only the file is used."""
     file.write_text(TEXT)
     found = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)
     assert "daemon" not in found
-    assert daemon.asked == ["/run/paraglider/control.sock"]
+    assert daemon.asked == [nobody_at_the_default_socket]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +311,7 @@ def test_mistakes(
 
 
 def test_mistakes_in_the_list_of_flows(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """What it must be is said, and a file that never ends is not read to its end."""
+    """The error has the expected form, and an endless file is not read to its end."""
     flows = file.parent / "flows"
     for size, error in ((0, f"{flows} is no JSON"), (1 << 30, "the file is larger than 10 MB")):
         flows.touch()
@@ -301,7 +330,7 @@ def test_mistake_in_the_file(capfd: pytest.CaptureFixture[str], file: Path) -> N
 def test_without_the_seed_no_backend_is_made_up(
     capfd: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who cannot read the host's seed is told who may get the flow; who can, who gets it."""
+    """A user who cannot read the host's seed gets the candidates; root gets the backend."""
     file.write_text(TEXT.replace("    seed: 7\n", ""))
     monkeypatch.setattr(module, "known_seed", lambda: None)
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
@@ -318,7 +347,7 @@ def test_without_the_seed_no_backend_is_made_up(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_a_terminal_of_any_encoding(file: Path, encoding: str) -> None:
-    """The answer is the same but for its arrows, and what is data stays data."""
+    """Only the arrows depend on the encoding, data does not."""
     command = [sys.executable, "-m", "paraglider", "explain", "-c", str(file), "--offline"]
     words = [*command, "tcp", CLIENT, VIP]
     environment = {**os.environ, "PYTHONIOENCODING": encoding}

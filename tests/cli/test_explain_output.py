@@ -21,7 +21,7 @@ FLOW = {
 
 
 def test_one_flow() -> None:
-    """A flow alone is told in full: its backends with their shares, and each step."""
+    """A single flow is shown in full: its backends with their shares, and each step."""
     assert list(lines({"flows": [FLOW]})) == [
         "tcp [2001:db8::1]:1000 → [2001:db8::2]:80",
         "  backend   one of 2",
@@ -33,7 +33,7 @@ def test_one_flow() -> None:
 
 
 def test_flows_of_a_capture() -> None:
-    """Of a capture each flow is a line, and the packets are summed up."""
+    """Each flow of a capture is a line, and the packets are summed up."""
     known = {**FLOW, "backend": "fd00::1", "begins": True, "packets": 2}
     echo = {**known, "protocol": "icmp6", "client_port": 7, "begins": False}
     packets = dict.fromkeys(
@@ -52,8 +52,10 @@ def test_flows_of_a_capture() -> None:
 
 
 def test_against() -> None:
-    """What moves is told in parts of the hash space, and flow by flow."""
-    change = {"service": "a", "of": ["tcp 80"], "becomes": "a", "shares": {}}
+    """Moved parts of the hash space, and moved flows."""
+    stays = {"before": "worker", "after": "worker"}
+    change = {"service": "a", "of": ["tcp 80"], "becomes": "a", "shares": {}, "decides": stays}
+    other = {"before": "hash", "after": "kernel"}
     counts = {"flows": 3, "kept": 2, "moved": 0, "lost": 1, "open": 0}
     data = {
         "against": {
@@ -61,7 +63,12 @@ def test_against() -> None:
             "services": [
                 {**change, "hash_space": {"moved": 1, "of": 4, "sampled": False}},
                 {**change, "hash_space": {"moved": 1, "of": 8, "sampled": True}, "becomes": "b"},
-                {**change, "hash_space": None, "shares": {"x": {"before": 0.5, "after": 1.0}}},
+                {
+                    **change,
+                    "hash_space": None,
+                    "shares": {"x": {"before": 0.5, "after": 1.0}},
+                    "decides": other,
+                },
                 {**change, "hash_space": None, "becomes": None},
             ],
             "live": {"a": counts},
@@ -72,6 +79,7 @@ def test_against() -> None:
         "  `a` (tcp 80): 25.0 % of the hash space moves (1 of 4 entries of the table)",
         "  `a` (tcp 80), now `b`: 12.5 % of the hash space moves (1 of 8 flows that were tried)",
         "  `a` (tcp 80): no hash in one of the files, or in both: new flows go by turn",
+        "    the kernel for each packet → the kernel decides",
         "    x                       50.0 % → 100.0 % of new flows",
         "  `a` (tcp 80): removed",
         "  `a`, 3 live flows: 2 keep their backend, 1 lose their service or backend",

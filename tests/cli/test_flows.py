@@ -1,4 +1,4 @@
-"""`paraglider flows`: filters on their way to the daemon, and what is said of the flows ended."""
+"""`paraglider flows`: filters in the request, and the output for ended flows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMED = ("--client", "192.0.2.0/24", "--backend", "10.0.0.1", "--service", "web"
 
 
 def test_filters_are_handed_on(daemon: Any, say: Any) -> None:
-    """Each word that was given, and no other."""
+    """Each given filter, and no other."""
     daemon.answers["/v1/flows"] = (200, {"flows": [], "more": False})
     assert say("flows")[0] == 0
     assert say("flows", *NAMED, "--limit", "5")[2] == ""
@@ -23,15 +23,16 @@ def test_filters_are_handed_on(daemon: Any, say: Any) -> None:
 
 @pytest.mark.parametrize(("count", "words"), [(0, "0 flows"), (1, "1 flow"), (2, "2 flows")])
 def test_kill(daemon: Any, say: Any, count: int, words: str) -> None:
-    """Those that were named are ended, and counted."""
+    """The named flows are ended and counted."""
     daemon.answers["/v1/flows/kill"] = (200, {"killed": count})
     assert say("flows", *NAMED, "kill") == (0, f"{words} ended\n", "")
     body = {"client": "192.0.2.0/24", "backend": "10.0.0.1", "service": "web"}
     assert daemon.asked == [("POST", "/v1/flows/kill", body)]
+    assert say("-c", "/missing", "flows", *NAMED, "kill", "-c", daemon.file)[0] == 0
 
 
 def test_all_is_said_and_not_meant(daemon: Any, say: Any) -> None:
-    """Without a name the daemon decides; with --all everything is meant; --json is its answer."""
+    """Without a filter the daemon decides; --all selects all flows; --json prints the answer."""
     daemon.answers["/v1/flows/kill"] = (400, {"error": "which flows are meant?", "remedy": "say"})
     assert say("flows", "kill") == (1, "", "paraglider: which flows are meant?; say\n")
     daemon.answers["/v1/flows/kill"] = (200, {"killed": 9})
@@ -41,7 +42,7 @@ def test_all_is_said_and_not_meant(daemon: Any, say: Any) -> None:
 
 
 def test_limits(daemon: Any, say: Any) -> None:
-    """What cannot be listed is refused before anybody is asked."""
+    """Invalid limits are refused without a request."""
     code, _, err = say("flows", "--limit", "1001")
     assert code == 1
     assert "1001 is not in the range" in err

@@ -1,4 +1,4 @@
-"""`paraglider health`: what is printed, and the exit code that keepalived goes by."""
+"""`paraglider health`: the output, and the exit code for keepalived."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PROBLEMS = ["service web: no backend takes new flows", "api: does not serve"]
 ILL = {"healthy": False, "status": "unhealthy", "problems": PROBLEMS}
 
 
-def test_all_is_well(daemon: Any, say: Any) -> None:
-    """One word and 0."""
+def test_healthy(daemon: Any, say: Any) -> None:
+    """ "healthy" and exit code 0."""
     daemon.answers["/v1/health"] = (200, WELL)
     assert say("health", "--exit-code") == (0, "healthy\n", "")
 
 
 def test_something_is_wrong(daemon: Any, say: Any) -> None:
-    """The word, and a line a problem; the exit code tells only where it is asked to."""
+    """The state, and a line per condition; the exit code only with the option."""
     daemon.answers["/v1/health"] = (200, ILL)
     said = "unhealthy\nservice web: no backend takes new flows\napi: does not serve\n"
     assert say("health") == (0, said, "")
@@ -27,13 +27,13 @@ def test_something_is_wrong(daemon: Any, say: Any) -> None:
 
 
 def test_degraded_still_serves(daemon: Any, say: Any) -> None:
-    """It is said, and no reason for keepalived to move the VIP."""
+    """Degraded is printed, and is no reason for keepalived to move the VIP."""
     daemon.answers["/v1/health"] = (200, {**ILL, "status": "degraded"})
     assert say("health", "--exit-code")[:2] == (0, "\n".join(["degraded", *PROBLEMS, ""]))
 
 
-def test_no_answer_is_not_well(daemon: Any, say: Any) -> None:
-    """A daemon that cannot answer, or is none, is an error whichever way it is asked."""
+def test_no_answer_is_not_healthy(daemon: Any, say: Any) -> None:
+    """Without an answer the exit code is not 0, with and without the option."""
     daemon.answers["/v1/health"] = (
         503,
         {"error": "the supervisor does not answer", "remedy": "see"},

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.cli.import_``: what is printed where, and the exit codes."""
+"""Tests of ``paraglider.cli.import_``: stdout, stderr, and the exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def outcome(*arguments: str) -> Any:
 
 
 def test_output_is_a_configuration_file(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """What stdout gets is a file that loads; what has no counterpart is on stderr, by its line."""
+    """stdout is a valid file; settings without a counterpart are on stderr, with their line."""
     assert outcome("import", str(SAMPLES / "loaded.config")) == 0
     printed = capfd.readouterr()
     (tmp_path / "c").write_text(printed.out)
@@ -40,7 +40,7 @@ def test_glider_given_to_check(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mode_and_format_by_option(capfd: pytest.CaptureFixture[str]) -> None:
-    """--from says what the content does not, --mode how Convey ran."""
+    """--from gives the format, --mode gives Convey's mode."""
     file = str(SAMPLES / "proxy.toml")
     assert outcome("import", "--from", "convey", "--mode", "dsr", file) == 0
     assert capfd.readouterr().out.count("return: direct") == 2

@@ -1,4 +1,4 @@
-"""``paraglider lab``: what it refuses, and what it says."""
+"""``paraglider lab``: its refusals and messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from paraglider.cli.lab import lab
 from paraglider.errors import OperatorError
 
 
-def test_without_root_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody but root is told so before anything is made."""
+def test_without_root_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root it is refused before anything is created."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     result = CliRunner().invoke(lab, [])
     assert isinstance(result.exception, OperatorError)
@@ -23,6 +23,7 @@ def test_without_root_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) ->
     "arguments",
     [
         ["--forward", "teleport"],
+        ["--carrier", "dove"],
         ["--workers", "0"],
         ["--backends", "many"],
         ["--connections", "-1"],
@@ -36,7 +37,7 @@ def test_wrong_options_are_refused(arguments: list[str]) -> None:
 
 
 def test_fewer_connections_than_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two connections cannot show three backends at work: said before anything is made."""
+    """Two connections cannot reach three backends: refused before anything is created."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     result = CliRunner().invoke(lab, ["--connections", "2"])
     assert isinstance(result.exception, OperatorError)

@@ -1,4 +1,4 @@
-"""Lines in columns: what is cut, moved closer or left out where room is short."""
+"""Tables in a narrow terminal: truncation, gaps, omitted columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = (
 
 
 def shown(listing: TextTable, width: int) -> list[str]:
-    """The lines, where there are ``width`` columns."""
+    """The lines for ``width`` columns."""
     return [text.plain for text in listing.texts(width)]
 
 
@@ -41,7 +41,7 @@ def test_what_fits_is_whole(listing: TextTable) -> None:
 
 
 def test_the_order_in_which_room_is_made(listing: TextTable) -> None:
-    """Cut what may be cut, then move closer, then leave out the column of the highest rank."""
+    """First truncation, then smaller gaps, then the column of the highest rank is omitted."""
     assert shown(listing, 31)[1] == "back…   123456        99  pass…"
     assert shown(listing, 28)[1] == "back…  123456       99 pass…"
     assert shown(listing, 26)[:2] == ["Name        Bytes  Check", "backen…        99  passed…"]
@@ -50,13 +50,13 @@ def test_the_order_in_which_room_is_made(listing: TextTable) -> None:
 
 @pytest.mark.parametrize("width", [1, 5, 10, 11, 20, 33, 80])
 def test_no_line_is_wider_than_there_is_room(listing: TextTable, width: int) -> None:
-    """Whatever the width is."""
+    """For any width."""
     listing.add("a service with a long name", "", "5", "", over=2)
     assert max(map(cell_len, shown(listing, width))) <= width
 
 
 def test_numbers_keep_their_digits(listing: TextTable) -> None:
-    """A number is there as it is, or not at all."""
+    """A number is complete or its column is omitted."""
     for width in range(20, 60):
         head, *lines = shown(listing, width)
         assert ("123456" in lines[0]) == ("Packets" in head)
@@ -64,7 +64,7 @@ def test_numbers_keep_their_digits(listing: TextTable) -> None:
 
 
 def test_a_heading_reaches_over_columns(listing: TextTable) -> None:
-    """One that is too long for them has a line of its own; it makes no column wider."""
+    """A heading that is too long has its own line; it widens no column."""
     listing.add("web tcp ports 80", "", "7", "", over=2, again="  all")
     assert shown(listing, 100)[-1] == "web tcp ports 80          7"
     listing.add("web tcp 192.168.0.11:80", "", "7", "", over=2, again="  all")

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.cli.main``: what the options mean, and what is loaded when."""
+"""Tests of ``paraglider.cli.main``: the options, and the time of imports."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_a_command_the_balancer_runs(calls: list[dict[str, Any]]) -> Non
 
 
 def test_every_option_arrives(calls: list[dict[str, Any]]) -> None:
-    """Each option of the design is handed on."""
+    """Each option reaches the command."""
     assert outcome("-c", "x", "-6", "-f", "-D", "-Q", "1024", "-U", "nobody", "--log", "json") == 0
     (options,) = calls
     assert options == {
@@ -64,7 +64,7 @@ def test_every_option_arrives(calls: list[dict[str, Any]]) -> None:
 
 
 def test_the_ways_to_log_are_the_logs() -> None:
-    """What ``--log`` takes is what the log knows, which the command line does not load."""
+    """``--log`` accepts the styles of the log module, which the command line does not import."""
     assert LOG_STYLES == log.STYLES
     assert outcome("--log", "html") == 1
 
@@ -79,7 +79,7 @@ def test_the_ways_to_log_are_the_logs() -> None:
     ],
 )
 def test_families(four: bool, six: bool, chosen: set[int]) -> None:
-    """Neither -4 nor -6 means both."""
+    """Without -4 and -6 both families are used."""
     assert families(four, six) == chosen
 
 
@@ -126,7 +126,7 @@ def test_help_lists_the_commands(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_listed_command_is_there(capfd: pytest.CaptureFixture[str], name: str) -> None:
-    """Each command of the table can be loaded and explains itself."""
+    """Each command of the table can be loaded and has a help text."""
     assert outcome(name, "--help") == 0
     assert f"Usage: paraglider {name}" in capfd.readouterr().out
 

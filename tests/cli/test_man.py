@@ -18,7 +18,7 @@ from paraglider.forward.schema import schema
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where they were written."""
+    """The directory with the written pages."""
     place = tmp_path_factory.mktemp("man")
     write(place)
     return place
@@ -39,13 +39,13 @@ def keys(part: dict[str, Any], parts: dict[str, Any]) -> Iterator[str]:
 
 
 def test_three_pages(folder: Path) -> None:
-    """Each is in the folder of its section."""
+    """Each is in the directory of its section."""
     made = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.?"))
     assert made == ["man5/paraglider.conf.5", "man8/paraglider.8", "man8/paraglider.config.8"]
 
 
 def test_every_command_with_its_options() -> None:
-    """Whatever `--help` lists is in paraglider(8), those of groups below commands too."""
+    """Everything that `--help` lists is in paraglider(8), also of subcommands of groups."""
     text = page("paraglider")
     for name in COMMANDS:
         assert f'.SS "{name}"' in text
@@ -55,7 +55,7 @@ def test_every_command_with_its_options() -> None:
 
 
 def test_every_key_of_the_file() -> None:
-    """Each key of the schema, at any depth, is in paraglider.conf(5) with what it means."""
+    """Each key of the schema, at any depth, is in paraglider.conf(5) with its description."""
     text = page("paraglider.conf")
     whole = schema()
     for key in set(keys(whole, whole["$defs"])):
@@ -64,7 +64,7 @@ def test_every_key_of_the_file() -> None:
     assert "default /var/run/empty" in text
 
 
-def test_the_set_up_says_how_it_ends() -> None:
+def test_the_page_of_the_setup_has_exit_codes() -> None:
     """paraglider.config(8) has the options and the exit codes."""
     text = page("paraglider.config")
     assert "--undo" in text

@@ -1,4 +1,4 @@
-"""From two looks at a daemon to what happens a second."""
+"""Rates from two samples of a daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def status(count: int | None, packets: int = 0, backend: str = "10.0.0.1") -> di
 
 
 def test_a_rate_is_the_difference_by_the_seconds() -> None:
-    """For services, backends and workers; who counts nothing has none; rows stay as they were."""
+    """For services, backends and workers; an unknown counter has none; the rows are not changed."""
     found = rated(status(100, 10), status(150, 40), 2.0)
     assert found["services"][0]["rates"] == dict.fromkeys(TRAFFIC, 25.0)
     assert found["backends"][0]["rates"] == dict.fromkeys(TRAFFIC, 25.0)
@@ -40,14 +40,14 @@ def test_a_rate_is_the_difference_by_the_seconds() -> None:
     ids=["first look", "began anew", "was not known", "is not known", "no time"],
 )
 def test_no_rate_is_made_up(before: Any, after: Any, seconds: float) -> None:
-    """Where two counts do not tell one, there is none."""
+    """If two samples do not give a rate, there is none."""
     found = rated(before, after, seconds)
     assert found["services"][0]["rates"] == dict.fromkeys(TRAFFIC)
     assert total(found["services"]) == dict.fromkeys(TRAFFIC)
 
 
-def test_who_joined_has_no_rate_yet() -> None:
-    """A backend that was not there at the first look."""
+def test_a_new_backend_has_no_rate_yet() -> None:
+    """A backend that was not in the first sample."""
     found = rated(status(5, backend="10.0.0.2"), status(5), 1.0)
     assert found["backends"][0]["rates"]["conns"] is None
     assert found["services"][0]["rates"]["conns"] == 0.0

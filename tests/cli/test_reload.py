@@ -1,4 +1,4 @@
-"""`paraglider reload`: what the daemon says of it, in words and as JSON."""
+"""`paraglider reload`: the daemon's answer as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def test_what_changed_is_printed(daemon: Any, say: Any) -> None:
 
 
 def test_nothing_changed(daemon: Any, say: Any) -> None:
-    """That is said, too."""
+    """The output says so."""
     daemon.answers["/v1/reload"] = (200, {"changed": [], "restart": []})
     assert say("reload") == (0, "no changes\n", "")
 
 
-def test_mistakes_of_the_file_are_told_as_by_check(daemon: Any, say: Any) -> None:
-    """Each on its line, with its place, and exit 1."""
+def test_mistakes_of_the_file_are_reported_as_by_check(daemon: Any, say: Any) -> None:
+    """One line each, with its place, and exit code 1."""
     lines = ["/etc/p.conf:1:2: no; yes", "/etc/p.conf:3:4: no; yes"]
     refusal = {"error": "\n".join(lines), "remedy": "", "lines": lines}
     daemon.answers["/v1/reload"] = (400, refusal)
@@ -32,7 +32,7 @@ def test_mistakes_of_the_file_are_told_as_by_check(daemon: Any, say: Any) -> Non
 
 
 def test_flows_may_end(daemon: Any, say: Any) -> None:
-    """Only who says so has the daemon end any."""
+    """Only with --force."""
     daemon.answers["/v1/reload"] = (200, {"changed": [], "restart": []})
     say("reload", "--force")
     assert daemon.asked == [("POST", "/v1/reload", {"force": True})]

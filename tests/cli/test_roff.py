@@ -1,4 +1,4 @@
-"""Text becomes roff that says the same, whatever it looks like."""
+"""Text becomes roff with the same content."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_text_is_no_markup(text: str, roff: str) -> None:
 
 
 def test_the_head() -> None:
-    """Name, section, date and version are where man(1) looks for them."""
+    """Name, section, date and version are at their places for man(1)."""
     made = page()
     assert made.file == "man8/glide.8"
     assert '.TH "GLIDE" "8" "2026-01-02" "paraglider 1.2" ""' in str(made)
@@ -37,7 +37,7 @@ def test_the_head() -> None:
 
 
 def test_a_wrapped_line_is_no_macro() -> None:
-    """A dot that comes to the start of a line when text is wrapped stays a dot."""
+    """A dot at the start of a wrapped line stays a dot."""
     made = page()
     made.heading("h")
     made.text("x" * 78 + " .so /etc/passwd")

@@ -1,6 +1,6 @@
-"""The command that balances: what it refuses before it starts, and what it starts.
+"""The command that balances: its checks before the start, and the started processes.
 
-Privileges are not given up and no worker is forked here: both are replaced by notes of the call.
+Privileges are not dropped and no worker is forked here: the calls are recorded.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.host import checks
+from paraglider.netfilter.rules.steering import worker_queues
 
 CORE = min(os.sched_getaffinity(0))
 WEB4 = {
@@ -41,7 +42,7 @@ WEB6 = {**WEB4, "name": "web6", "vip": "2001:db8::11/64", "backends": ["fd00:10:
 
 
 class Started:
-    """What would have happened: the processes, the order of calls."""
+    """The recorded start: the processes, and the order of calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -62,13 +63,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
 
         def run(self) -> int:
             notes.calls.append("supervise")
-            notes.socket = Path(notes.specs[-1].listening.getsockname()).lstat()
+            notes.socket = Path(notes.specs[-1].control._listening.getsockname()).lstat()
             return 0
 
     def set_up(debug: bool, style: str) -> None:
         notes.debug, notes.log_style = debug, style
 
-    def limit() -> None:
+    def limit(*_: int) -> None:
         notes.calls.append("limit")
 
     def require_free(cores: tuple[int, ...]) -> None:
@@ -110,7 +111,7 @@ def outcome(*arguments: str) -> Any:
 
 
 def message(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was said on standard error: one line and no traceback."""
+    """The output on standard error: one line and no traceback."""
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -127,9 +128,9 @@ def test_what_asks_the_dns_is_imported_where_it_is_asked() -> None:
 
 
 def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
-    """Queues are looked at, privileges limited, then the workers supervised, in that order."""
+    """Queues are checked, privileges limited, then the workers supervised, in that order."""
     assert outcome("-c", file()) == 0
-    assert started.calls == [f"free {(CORE, CORE + 4096, CORE + 8192)}", "limit", "supervise"]
+    assert started.calls == [f"free {worker_queues(CORE)}", "limit", "supervise"]
     spec, _ = started.specs
     nobody = pwd.getpwnam("nobody")
     assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
@@ -138,7 +139,7 @@ def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
 
 
 def test_workers_have_journals(started: Started, file: Any) -> None:
-    """Each knows where its flows are written down, with room for all that it may hold."""
+    """Each has the files of its journals, with room for its most flows."""
     assert outcome("-c", file(flows={"max": 123})) == 0
     spec, _ = started.specs
     assert spec.journals is not None
@@ -146,18 +147,20 @@ def test_workers_have_journals(started: Started, file: Any) -> None:
 
 
 def test_the_control_socket(started: Started, file: Any, tmp_path: Path) -> None:
-    """It is there while the processes are, its owner's alone, in a directory for all to see."""
+    """It exists while the processes run, only its owner may use it, in a directory that all can
+    read.
+    """
     assert outcome("-c", file()) == 0
     _, spec = started.specs
     assert isinstance(spec, HttpSpec)
-    assert (spec.role, spec.owner) == ("http", 0)
+    assert (spec.role, spec.control._owner) == ("http", 0)
     assert stat.S_IMODE(started.socket.st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_options_go_before_the_file(started: Started, file: Any) -> None:
-    """``-Q``, ``-U`` and ``-D`` win over what the file says."""
+    """``-Q``, ``-U`` and ``-D`` take precedence over the file."""
     path = file(user="nobody", queue={"length": 100})
     assert outcome("-c", path, "-Q", "2000", "-U", "root", "-D", "--log", "text") == 0
     spec, _ = started.specs
@@ -191,7 +194,7 @@ def test_no_service_of_the_family(
 def test_not_root(
     started: Started, file: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without root: one line that says so, and nothing is begun."""
+    """Without root: one line, and nothing is started."""
     monkeypatch.setattr(checks.os, "geteuid", lambda: 1000)
     assert outcome("-c", file()) == 1
     line = message(capsys)
@@ -239,7 +242,7 @@ def test_a_core_that_is_none(started: Started, file: Any, capsys: Any) -> None:
 
 @pytest.fixture
 def proxied() -> dict[str, Any]:
-    """A proxy service at a port that nobody has."""
+    """A proxy service at a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -253,7 +256,7 @@ def forsake(specs: list[Any]) -> None:
 
 
 def test_proxies_need_no_queue(started: Started, file: Any, proxied: Any) -> None:
-    """A file with proxy services alone: one proxy worker a core, bound before privileges go."""
+    """With proxy services only: one proxy worker per core, bound before privileges are dropped."""
     assert outcome("-c", file(proxied)) == 0
     spec, _ = started.specs
     assert isinstance(spec, ProxySpec)
@@ -265,19 +268,19 @@ def test_proxies_need_no_queue(started: Started, file: Any, proxied: Any) -> Non
 
 
 def test_proxies_beside_others(started: Started, file: Any, proxied: Any) -> None:
-    """Each kind of worker is told of its own services, and no index is there twice."""
+    """Each kind of worker has its own services, and indices are unique."""
     assert outcome("-c", file(proxied, WEB6)) == 0
     queue, proxy, _ = started.specs
     assert isinstance(proxy, ProxySpec)
     assert [service.name for service in queue.config.services] == ["web6"]
     assert [service.name for service in proxy.config.services] == ["web"]
     assert [queue.index, proxy.index] == [0, 1]
-    assert started.calls == [f"free {(CORE, CORE + 4096, CORE + 8192)}", "limit", "supervise"]
+    assert started.calls == [f"free {worker_queues(CORE)}", "limit", "supervise"]
     forsake(started.specs)
 
 
-def test_a_port_that_somebody_has(started: Started, file: Any, capsys: Any, proxied: Any) -> None:
-    """It is one line that names the service, and nothing is started."""
+def test_a_port_in_use(started: Started, file: Any, capsys: Any, proxied: Any) -> None:
+    """One line that names the service, and nothing is started."""
     with socket.create_server(("", proxied["ports"])):
         assert outcome("-c", file(proxied)) == 1
     assert f"service `web`: 192.0.2.11:{proxied['ports']} is in use by " in message(capsys)
@@ -340,7 +343,7 @@ def test_a_broken_file(started: Started, capsys: Any, tmp_path: Path) -> None:
 
 
 def test_warnings_are_logged(started: Started, file: Any) -> None:
-    """What is probably not meant is told in the log, and balanced all the same."""
+    """They are logged, and the daemon starts."""
     with structlog.testing.capture_logs() as logs:
         assert outcome("-c", file(timeouts={"established": 60})) == 0
     (line,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]

@@ -11,7 +11,7 @@ ANSWER = {"service": "web", "backend": "[fd00::1]:80", "state": "drain", "weight
 
 
 def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
-    """The backend is named in the path, whatever is in its name; what is so now is printed."""
+    """The path has the quoted name of the backend; the new state is printed."""
     path = "/v1/backends/web/%5Bfd00%3A%3A1%5D%3A80"
     daemon.answers[path] = (200, ANSWER)
     said = "web/[fd00::1]:80: state drain, weight 3\n"
@@ -31,10 +31,10 @@ def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
         (("web/10.0.0.1", "colour", "red"), "'colour' is not one of"),
     ],
 )
-def test_mistakes_are_told_at_once(
+def test_mistakes_are_reported_without_a_request(
     daemon: Any, say: Any, words: tuple[str, ...], error: str
 ) -> None:
-    """One line, exit 1, and nobody was asked."""
+    """One line, exit code 1, and no request."""
     code, out, err = say("set", "backend", *words)
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert error in err

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from paraglider.cli.setup_host import setup_host
 from paraglider.errors import OperatorError
+from paraglider.host import bpffs
 from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.namespace import Namespace
 
@@ -24,9 +25,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(host: Namespace, run_in: Any) -> Iterator[Run]:
-    """A function that runs the command in the namespace and looks at its exit code.
-
-    Whatever was set up is undone afterwards, so that no state of a namespace that is gone stays.
+    """A function that runs the command in the namespace and checks its exit code. Every set-up is
+    undone afterwards, so that no state of a removed namespace stays.
     """
     module = "paraglider.cli.setup_host"
     yield lambda *arguments, code=0: run_in(module, *arguments, code=code)
@@ -67,7 +67,7 @@ def test_undo_leaves_a_bare_host_as_it_was(
 
 @pytest.mark.root
 def test_undo_removes_journals(host: Namespace, write: Any, run: Run) -> None:
-    """With the last of the families, and with nothing else to undo; the dry run says so."""
+    """With the last family, and if there is nothing else to undo; the dry run lists it."""
     program = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
     cookie = host.run([sys.executable, "-c", program]).stdout.strip()
     journal = RUN_DIRECTORY / f"flows-{cookie}-0-nat-0"
@@ -80,6 +80,25 @@ def test_undo_removes_journals(host: Namespace, write: Any, run: Run) -> None:
     assert run("--undo", "--dry-run").stdout == f"rm -f {journal}\n"
     assert run("--undo").stdout == f"done        journal of flows {journal} removed\n1 done\n"
     assert not journal.exists()
+
+
+@pytest.mark.root
+def test_undo_removes_the_bpf_carrier(host: Namespace, write: Any, run: Run) -> None:
+    """Also where nothing else is left; the dry run lists it. It is attached: to other tests'
+    daemons it would be a leftover else.
+    """
+    root = bpffs.mounted(source="test")  # each program has a mount namespace, which ends with it
+    program = (
+        "import sys; from paraglider.forward.load import load_with_marks\n"
+        "from paraglider.host import bpffs, carrier\n"
+        "carrier.load(load_with_marks(sys.argv[1]).config, 1); print(bpffs.pins_path())"
+    )
+    pins = host.run([sys.executable, "-c", program, write()]).stdout.strip()
+    assert run("--undo", "--dry-run").stdout == f"rm -r {pins}\n"
+    assert run("--undo").stdout == f"done        BPF carrier {pins} removed\n1 done\n"
+    assert not Path(pins).exists()
+    os.close(root)
+    bpffs.unmount(source="test")
 
 
 @pytest.mark.root
@@ -115,7 +134,7 @@ def test_a_second_run_changes_nothing(
 def test_a_dry_run_prints_and_changes_nothing(
     host: Namespace, write: Any, run: Run, snapshot: Any
 ) -> None:
-    """What it prints is a script that does what the set-up does."""
+    """The output is a script with the effect of the set-up."""
     before = snapshot()
     done = run("-c", write(), "--dry-run")
     assert snapshot() == before
@@ -131,7 +150,7 @@ def test_a_dry_run_prints_and_changes_nothing(
 def test_the_dry_run_of_an_undo_can_be_pasted(
     host: Namespace, write: Any, run: Run, snapshot: Any
 ) -> None:
-    """It leaves the host as the undo itself would; then only the state is left to clear."""
+    """The script has the effect of the undo, except for the state file."""
     before = snapshot()
     run("-c", write())
     script = run("--undo", "--dry-run").stdout
@@ -177,7 +196,7 @@ def test_a_changed_file_changes_what_differs(
 def test_families_are_set_up_one_by_one(
     host: Namespace, write: Any, run: Run, snapshot: Any
 ) -> None:
-    """-6 leaves IPv4 alone, and so does its undo."""
+    """-6 leaves IPv4 unchanged, and so does its undo."""
     before = snapshot()
     run("-6", "-c", write())
     assert host.run(["iptables-save"]).stdout == ""
@@ -192,7 +211,7 @@ def test_families_are_set_up_one_by_one(
 
 @pytest.mark.root
 def test_stray_chains_go_without_a_state(host: Namespace, run: Run) -> None:
-    """When /run was lost, --undo still finds what is ours by name."""
+    """If /run was lost, --undo finds our chains by name."""
     host.run(["iptables", "-t", "raw", "-N", "PARAGLIDER"])
     host.run(["iptables", "-t", "raw", "-A", "PREROUTING", "-j", "PARAGLIDER"])
     assert "stray rules for IPv4 removed" in run("--undo").stdout
@@ -201,7 +220,7 @@ def test_stray_chains_go_without_a_state(host: Namespace, run: Run) -> None:
 
 @pytest.mark.root
 def test_silent_backends_are_a_warning(write: Any, run: Run, web: Any) -> None:
-    """The set-up is done all the same."""
+    """The set-up succeeds."""
     done = run("-c", write({**web, "backends": ["10.0.0.1", "10.0.0.9"]}))
     assert "warning: backend 10.0.0.9: cannot resolve" in done.stderr
     assert "10.0.0.1 " not in done.stderr
@@ -209,10 +228,10 @@ def test_silent_backends_are_a_warning(write: Any, run: Run, web: Any) -> None:
 
 @pytest.mark.root
 def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: Run) -> None:
-    """Two at once would not know what the other changed."""
+    """Two at once would not see each other's changes."""
     holder = (
-        "import signal\nfrom paraglider.host.state import only_one\n"
-        "with only_one():\n print('held', flush=True)\n signal.pause()"
+        "import signal\nfrom paraglider.host.state import setup_lock\n"
+        "with setup_lock():\n print('held', flush=True)\n signal.pause()"
     )
     process = host.popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -233,7 +252,7 @@ def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: 
         ({"workers": {"first_core": 4000, "last_core": 4001}}, "cores 4000-4001"),
     ],
 )
-def test_mistakes_are_told_before_anything_changes(
+def test_mistakes_are_reported_before_any_change(
     host: Namespace, write: Any, run: Run, change: dict[str, Any], told: str, snapshot: Any
 ) -> None:
     """Exit 1, one clear message, and the host as before."""
@@ -252,10 +271,10 @@ def test_a_missing_interface_is_placed_in_the_file(write: Any, run: Run) -> None
 
 
 @pytest.mark.root
-def test_a_missing_program_is_told_before_anything_changes(
+def test_a_missing_program_is_reported_before_any_change(
     host: Namespace, write: Any, tmp_path: Path, snapshot: Any
 ) -> None:
-    """Without the tools of iptables, the message names the Debian package."""
+    """Without iptables, the message names the Debian package."""
     code = (
         "import shutil; from paraglider.netfilter import programs; which = shutil.which\n"
         "programs.shutil.which = lambda name, path=None: "
@@ -270,7 +289,7 @@ def test_a_missing_program_is_told_before_anything_changes(
 
 
 def test_a_family_without_services_is_a_mistake(write: Any, web: Any) -> None:
-    """-6 with a file of IPv4 alone says so, before it asks for root."""
+    """-6 with a file of IPv4 only is refused before root is required."""
     file = write(web, network={})
     with pytest.raises(OperatorError, match="has no IPv6 service"):
         CliRunner().invoke(setup_host, ["-6", "-c", file], catch_exceptions=False)
@@ -280,7 +299,7 @@ def test_a_family_without_services_is_a_mistake(write: Any, web: Any) -> None:
 def test_without_root_sudo_is_the_remedy(
     write: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], web: Any
 ) -> None:
-    """Whatever is asked for, for even reading the rules takes root."""
+    """For every action, because even reading the rules needs root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     file = write(web, network={})
     with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
@@ -303,7 +322,7 @@ def test_the_launcher_of_a_clone_finds_its_environment(tmp_path: Path, linked: b
     assert done.stdout.split() == [str(clone / "scripts/paraglider.config"), "-6", "--undo"]
 
 
-def test_the_launcher_without_an_environment_says_what_to_do(tmp_path: Path) -> None:
+def test_the_launcher_without_an_environment_names_the_remedy(tmp_path: Path) -> None:
     """No traceback of a missing module, but the command that makes the environment."""
     script = tmp_path / "scripts" / "paraglider.config"
     script.parent.mkdir()
@@ -318,8 +337,8 @@ def test_the_launcher_without_an_environment_says_what_to_do(tmp_path: Path) -> 
 
 
 def test_mistakes_may_be_left_to_the_daemon(tmp_path: Path) -> None:
-    """A file that cannot be read or is not right: told, nothing is done, and no error of ours;
-    without the option it is one.
+    """An unreadable or invalid file: a message, no change, and exit code 0; without the option it
+    is an error.
     """
     wrong = tmp_path / "wrong.conf"
     wrong.write_text("services: 1\n")

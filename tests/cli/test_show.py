@@ -1,4 +1,4 @@
-"""`paraglider show`: what is asked of the daemon, what is printed, for people and programs."""
+"""`paraglider show`: the requests to the daemon, and the output as text and JSON."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ BACKEND = {
 
 @pytest.fixture(autouse=True)
 def _no_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was begun by `paraglider start` on this host."""
+    """This host is not set up by `paraglider start`."""
     monkeypatch.setattr("paraglider.cli.show.owner_of", lambda _path: None)
 
 
 def test_backends_are_the_default(daemon: Any, say: Any) -> None:
-    """One question, so that services and backends are those of one instant."""
+    """One request, so that services and backends are of the same instant."""
     daemon.answers["/v1/status"] = (200, {"services": [SERVICE], "backends": [BACKEND]})
     code, out, err = say("show")
     assert (code, err) == (0, "")
@@ -50,9 +50,22 @@ def test_backends_are_the_default(daemon: Any, say: Any) -> None:
     assert daemon.asked == [("GET", "/v1/status", None)]
 
 
+@pytest.mark.parametrize("what", ["services", "backends"])
+def test_why_a_worker_decides(daemon: Any, say: Any, what: str) -> None:
+    """Below the table, where the kernel should; else there is nothing below."""
+    service = {**SERVICE, "carrier": "bpf", "decided_by": "python", "why_python": "too many ports"}
+    for decide, line in (("auto", "a worker decides for web: too many ports"), ("python", None)):
+        rows = [{**service, "decide": decide}]
+        daemon.answers["/v1/status"] = (200, {"services": rows, "backends": [BACKEND]})
+        daemon.answers["/v1/services"] = (200, rows)
+        lines = say("show", what)[1].splitlines()
+        assert (lines[-1] == line) == (line is not None)
+        assert ("worker decides" in "".join(lines)) == (line is not None)
+
+
 @pytest.mark.parametrize("what", ["services", "backends", "workers", "flows"])
 def test_json_is_the_answer(daemon: Any, say: Any, what: str) -> None:
-    """With --json the daemon's answer is printed as it is."""
+    """With --json the daemon's answer is printed unchanged."""
     answer: dict[str, object] = {"any": ["thing", 1]}
     daemon.answers[f"/v1/{what}"] = (200, answer)
     code, out, _ = say("show", what, "--json")
@@ -70,7 +83,7 @@ def test_services_and_workers(daemon: Any, say: Any) -> None:
 
 
 def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:
-    """That there are more is said beside the list, not in it."""
+    """A note below the list says so."""
     daemon.answers["/v1/flows"] = (200, {"flows": [], "more": True})
     code, out, err = say("show", "flows")
     assert (code, len(out.splitlines())) == (0, 1)
@@ -78,7 +91,7 @@ def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:
 
 
 def test_no_daemon(say: Any, tmp_path: Any) -> None:
-    """The -c behind the command counts; that nobody answers there is one line and exit 1."""
+    """The -c after the command is used; without a listener it prints one line and exits with 1."""
     file = tmp_path / "other.conf"
     file.write_text("control: {socket: /run/no-such.sock}\n")
     code, out, err = say("show", "-c", str(file))

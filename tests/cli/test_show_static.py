@@ -1,4 +1,4 @@
-"""The table of what `start` began; what it lists is tested end to end."""
+"""The table of a host that `start` set up; its data is tested end to end."""
 
 from __future__ import annotations
 

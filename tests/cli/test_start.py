@@ -1,4 +1,4 @@
-"""`paraglider start` as an operator runs it: what it changes, refuses, rolls and takes back."""
+"""`paraglider start` as an operator runs it: changes, refusals, roll-back and undo."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SET_UP = "paraglider.cli.setup_host"
 
 @pytest.fixture
 def run(run_in: Any) -> Iterator[Callable[..., Any]]:
-    """A function that runs `paraglider`; what is started is stopped afterwards."""
+    """A function that runs `paraglider`; what it started is stopped afterwards."""
     yield lambda *arguments, code=0: run_in("paraglider", *arguments, code=code)
     run_in("paraglider", "stop")
 
 
 def ruleset(host: Namespace) -> str:
-    """All rules of nft with their handles, without what was counted."""
+    """All rules of nft with their handles, without counters."""
     return host.run(["nft", "-a", "-s", "list", "ruleset"]).stdout
 
 
 def invoke(file: str, families: tuple[int, ...] = (4, 6)) -> None:
-    """`start` in this process, up to its first look at the host's rights."""
+    """`start` in this process, up to its check of privileges."""
     options = Options(None, frozenset(families), failover=False)
     CliRunner().invoke(start, ["-c", file], obj=options, catch_exceptions=False)
 
@@ -72,8 +72,8 @@ def test_stop_leaves_a_lived_in_host_as_it_was(
 
 @pytest.mark.root
 def test_a_start_that_changes_nothing(host: Namespace, write: Any, run: Any, web: Any) -> None:
-    """Not even a rule's handle, and it says so; also after two changes that cancel out, which
-    leave no counter behind.
+    """Not even a rule's handle, and the output says so; also after two opposite changes, which
+    leave no counter.
     """
     counters = ["nft", "list", "counters", "table", "ip", "paraglider"]
     run("start", "-c", write())
@@ -91,7 +91,9 @@ def test_a_start_that_changes_nothing(host: Namespace, write: Any, run: Any, web
 
 @pytest.mark.root
 def test_a_dry_run_is_a_script(host: Namespace, write: Any, run: Any, snapshot: Any) -> None:
-    """It changes nothing, and does what `start` does; that of `stop` does what `stop` does."""
+    """It changes nothing, and its script has the effect of `start`; that of `stop` the effect of
+    `stop`.
+    """
     before = snapshot()
     script = run("start", "-c", write(), "--dry-run").stdout
     assert snapshot() == before
@@ -111,7 +113,7 @@ def test_a_dry_run_is_a_script(host: Namespace, write: Any, run: Any, snapshot: 
 
 @pytest.mark.root
 def test_families_one_by_one(host: Namespace, write: Any, run: Any, snapshot: Any) -> None:
-    """-6 leaves IPv4 alone, when it starts and when it stops."""
+    """-6 leaves IPv4 unchanged, at the start and at the stop."""
     before = snapshot()
     run("-6", "start", "-c", write())
     assert host.run(["iptables-save"]).stdout == ""
@@ -141,7 +143,7 @@ def test_what_the_kernel_refuses_is_rolled_back(
 def test_a_host_that_is_set_up_for_the_daemon(
     write: Any, run: Any, run_in: Any, host: Namespace, nobodys: Path
 ) -> None:
-    """`start` refuses, `show` asks for a daemon, and nothing changes."""
+    """`start` is refused, `show` needs the daemon, and nothing changes."""
     run_in(SET_UP, "-c", write())
     try:
         before = ruleset(host)
@@ -157,7 +159,7 @@ def test_a_host_that_is_set_up_for_the_daemon(
 
 @pytest.mark.root
 def test_a_host_that_is_started(write: Any, run: Any, run_in: Any, host: Namespace) -> None:
-    """Neither the set-up nor its undo nor the daemon touches it, and each names the way out."""
+    """The set-up, its undo and the daemon are refused, and each names the remedy."""
     run("start", "-c", write())
     before = ruleset(host)
     for arguments in (["-c", write()], ["--undo"]):
@@ -170,7 +172,7 @@ def test_a_host_that_is_started(write: Any, run: Any, run_in: Any, host: Namespa
 
 @pytest.mark.root
 def test_nothing_started_is_nothing_shown(run: Any, nobodys: Path) -> None:
-    """Nor does a daemon run: `show` says so, and what to do."""
+    """Without a daemon either: `show` says so, with the remedy."""
     for arguments in ([], ["--json"]):
         done = run("show", "-c", str(nobodys), *arguments, code=1)
         assert done.stdout == ""
@@ -207,7 +209,7 @@ def test_an_interface_that_is_not_there(write: Any) -> None:
 
 
 def test_a_family_without_services_is_a_mistake(write: Any, web: Any) -> None:
-    """-6 with a file of IPv4 alone."""
+    """-6 with a file of IPv4 only."""
     with pytest.raises(OperatorError, match="has no IPv6 service"):
         invoke(write(web, network={}), (6,))
 
@@ -216,7 +218,7 @@ def test_a_family_without_services_is_a_mistake(write: Any, web: Any) -> None:
 def test_without_root_sudo_is_the_remedy(
     write: Any, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Each of the three, for even reading the rules takes root."""
+    """For all three commands, because even reading the rules needs root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     module = __import__(f"paraglider.cli.{command}", fromlist=[command])
     options = Options(None, frozenset({4, 6}), failover=False)

@@ -8,7 +8,7 @@ from paraglider.cli.step_printer import StepPrinter
 
 
 def test_steps_and_their_sum(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each as it is told, then how many came to what; and whether there was any."""
+    """One line per step, then the numbers of steps by outcome."""
     told = StepPrinter()
     assert told.empty
     for outcome, what in (("done", "a"), ("unchanged", "b"), ("done", "c")):

@@ -1,4 +1,4 @@
-"""From a plan to what is printed of it, on a host made of air."""
+"""From a plan to its printed steps, on a fake host."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Address(AddressChange):
     """An address that no interface gets."""
 
     def apply(self, host: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def revert(self, host: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Net:
-    """A host without addresses, as far as it is asked."""
+    """A host without addresses."""
 
     def interfaces(self) -> list[str]:
         """None."""
@@ -57,7 +57,7 @@ class Host:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[str]:
-    """The owners of the states that were asked for; no lock is held, no host is touched."""
+    """The owners of the requested states; no lock is taken, no host is changed."""
     owners: list[str] = []
 
     @contextmanager
@@ -68,7 +68,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[str]:
         owners.append(owner)
         return StateFile(tmp_path, 1, owner)
 
-    monkeypatch.setattr(steps, "in_turn", unlocked)
+    monkeypatch.setattr(steps, "wait_for_setup_lock", unlocked)
     monkeypatch.setattr(steps, "Host", Host)
     monkeypatch.setattr(steps, "StateFile", state)
     monkeypatch.setattr(steps.signal, "signal", lambda *_: None)
@@ -76,10 +76,10 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[str]:
 
 
 def test_a_line_a_step_and_their_sum(told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """What was done and what was there, then how many of each; warnings are not among them."""
+    """Applied and unchanged steps, then their numbers; warnings are not counted."""
     new, old = (Address(4, "eth0", f"192.168.0.{number}/24") for number in (11, 12))
     plan = [Step("apply", new, new), Step("keep", old, old)]
-    steps.carry_out(lambda *_: plan, CONFIG, BOTH, "paraglider start", dry_run=False)
+    steps.apply_steps(lambda *_: plan, CONFIG, BOTH, "paraglider start", dry_run=False)
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "done        address 192.168.0.11/24 on eth0",
@@ -90,8 +90,10 @@ def test_a_line_a_step_and_their_sum(told: list[str], capsys: pytest.CaptureFixt
     assert told == ["paraglider start"]
 
 
-def test_a_dry_run_of_nothing_says_so(told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """As a comment, for what is printed is a script."""
-    steps.carry_out(lambda *_: [], CONFIG, BOTH, "paraglider start", dry_run=True)
+def test_a_dry_run_without_steps_prints_a_comment(
+    told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a comment, because the output is a script."""
+    steps.apply_steps(lambda *_: [], CONFIG, BOTH, "paraglider start", dry_run=True)
     assert capsys.readouterr().out == "# nothing to do: the host is set up\n"
     assert told == ["paraglider start"]

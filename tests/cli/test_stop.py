@@ -1,4 +1,4 @@
-"""`paraglider stop` where there is little to stop; the rest is in ``test_start``."""
+"""`paraglider stop` without a set-up; the rest is in ``test_start``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.root
 def test_nothing_started_is_no_error(run_in: Any) -> None:
-    """Exit 0, said in words, whatever file is named: none is read."""
+    """Exit code 0, with a message, for any file: it is not read."""
     assert run_in("paraglider", "stop").stdout == "nothing is started\n"
     assert run_in("paraglider", "-config", "/no/file", "stop").stdout == "nothing is started\n"
     assert run_in("paraglider", "stop", "--dry-run").stdout == "# nothing is started\n"

@@ -1,4 +1,4 @@
-"""What people read of a running daemon: from its answers to lines."""
+"""The tables of a running daemon: from its answers to lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECK = {"passed": True, "code": "L7OK", "detail": "status 200", "took": 0.0124,
 
 
 def service(name: str = "web", **changes: Any) -> dict[str, Any]:
-    """A service as the control socket tells it."""
+    """A service as in the control socket's answer."""
     return {
         "service": name,
         "vip": "192.168.0.11",
@@ -40,7 +40,7 @@ def service(name: str = "web", **changes: Any) -> dict[str, Any]:
 
 
 def backend(name: str, of: str = "web", **changes: Any) -> dict[str, Any]:
-    """A backend as the control socket tells it."""
+    """A backend as in the control socket's answer."""
     return {
         "service": of,
         "backend": name,
@@ -88,7 +88,7 @@ def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
     [(80, ("State", "Weight", "Conns", "InBytes", "Last check")), (120, ("InPkts", "Since"))],
 )
 def test_a_terminal_is_wide_enough(width: int, there: tuple[str, ...]) -> None:
-    """At 80 columns the packets are left out and the check is cut; at 120 all is there."""
+    """At 80 columns the packets are omitted and the check is truncated; at 120 all is shown."""
     listing = tables.balance([service()], [backend("[fd00:10::12]:8080", check=CHECK)])
     head, *rest = listing.texts(width)
     assert all(title in head.plain for title in there)
@@ -104,7 +104,7 @@ def test_services() -> None:
 
 
 def test_flows() -> None:
-    """A line a flow; one whose service left is told apart."""
+    """One line per flow; one of a removed service is marked."""
     flow = {
         "service": None,
         "protocol": "tcp",
@@ -116,9 +116,70 @@ def test_flows() -> None:
         "state": "established",
         "idle": 61.5,
     }
-    assert lines(tables.flows([flow]))[1] == (
-        "(gone) tcp [2001:db8::5]:4000 [2001:db8::11]:80 fd00::1 established 1m1s"
-    )
+    ends = "tcp [2001:db8::5]:4000 [2001:db8::11]:80 fd00::1 established"
+    carried = {**flow, "service": "web", "carrier": "bpf", "packets_in": 7, "packets_out": 0}
+    assert lines(tables.flows([flow, carried]))[1:] == [
+        f"(gone) {ends} - - - 1m1s",
+        f"web {ends} bpf 7 0 1m1s",
+    ]
+
+
+def test_the_carrier_of_a_service_stands_beside_its_method() -> None:
+    """Where it is BPF; the worker is what everybody expects."""
+    rows = [service(carrier="bpf"), service(carrier="worker"), service(carrier=None)]
+    assert [line.split()[2:4] for line in lines(tables.services(rows))[1:]] == [
+        ["192.168.0.11:80", "nat"]
+    ] * 3
+    assert "nat (bpf) wrr" in lines(tables.services(rows))[1]
+    assert "nat (bpf) wrr" in tables.title(rows[0]).plain
+    decided = service(carrier="bpf", decided_by="kernel")
+    assert "nat (bpf, kernel decides) wrr" in tables.title(decided).plain
+    undecided = service(carrier="bpf", decide="auto", decided_by="python", why_python="x")
+    assert "nat (bpf, worker decides) wrr" in tables.title(undecided).plain
+    wanted = service(carrier="bpf", decide="python", decided_by="python", why_python="x")
+    assert "nat (bpf) wrr" in tables.title(wanted).plain
+    assert "(" not in tables.title(rows[1]).plain
+
+
+def test_why_a_worker_decides() -> None:
+    """A line a reason, where the file wants the kernel to; of many services some are named."""
+
+    def row(name: str, decide: str | None, by: str | None, why: str | None) -> dict[str, Any]:
+        return {"service": name, "decide": decide, "decided_by": by, "why_python": why}
+
+    rows = [
+        row("a", "auto", "python", "it has affinity"),
+        row("b", "auto", "kernel", ""),
+        row("c", "python", "python", "`decide: python`"),
+        row("d", None, None, None),
+        {"service": "e"},  # of a daemon that is older
+        *(row(f"s{n}", "hash", "python", "no room") for n in range(tables.MOST_NAMES + 2)),
+        row("f", "auto", "python", "it has affinity"),
+    ]
+    first, second = tables.undecided(rows)
+    assert first == "a worker decides for a, f: it has affinity"
+    assert second.startswith("a worker decides for s0, s1, ")
+    assert second.endswith(f"s{tables.MOST_NAMES - 1} and 2 more: no room")
+    answer = {"carrier": "bpf", "reason": "", "able": False, "services": rows[:4]}
+    assert list(tables.carrier(answer)) == [
+        "bpf",
+        "the kernel decides for b",
+        "a worker decides for a: it has affinity",
+    ]
+
+
+def test_what_carries() -> None:
+    """The carrier with its reason; interfaces and flows only where BPF can."""
+    answer = {"carrier": "worker", "reason": "no libbpf", "able": False}
+    assert list(tables.carrier(answer)) == ["worker: no libbpf"]
+    able = {"carrier": "bpf", "reason": "", "able": True, "devices": [], "flows": 3, "refused": 0}
+    assert list(tables.carrier(able)) == [
+        "bpf",
+        "interfaces: none",
+        "flows carried by BPF: 3, refused by the kernel: 0",
+    ]
+    packets = tables.carrier_packets({"syn": 5, "vlan": 0, "carried": 123_456})
+    assert lines(packets) == ["Reason Packets", "carried 123456", "syn 5"]
 
 
 def test_processes() -> None:
@@ -128,6 +189,7 @@ def test_processes() -> None:
         "up": True,
         "pid": 77,
         "filter": "worker",
+        "carrier": "bpf",
         "seconds": 5.0,
         "active": 9,
         "closing": 20,
@@ -140,8 +202,8 @@ def test_processes() -> None:
     }
     gone = {"name": "api", "up": False, "pid": None, "seconds": None}
     assert lines(tables.processes([worker, gone]))[1:] == [
-        "worker 0 on core 1 up 77 worker 5s 9 20 3 1000 26% 9 9 expired=3 no-flow=1",
-        "api down - - - - - - - - - -",
+        "worker 0 on core 1 up 77 worker bpf 5s 9 20 3 1000 26% 9 9 expired=3 no-flow=1",
+        "api down - - - - - - - - - - -",
     ]
 
 
@@ -170,8 +232,8 @@ def test_duration(seconds: float, words: str) -> None:
     assert tables.duration(seconds) == words
 
 
-def test_a_failed_check_says_why() -> None:
-    """What health had to say comes last."""
+def test_a_failed_check_has_its_reason() -> None:
+    """The reason of the last check is the last column."""
     check = {
         "passed": False,
         "code": "L4CON",

@@ -1,4 +1,4 @@
-"""A terminal that is taken over is given back as it was, however that ends."""
+"""The terminal is restored in its former state, however the program ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_keys_come_one_by_one_and_unseen(in_terminal: Any) -> None:
     screen = in_terminal(
         program(
             "keys = []",
-            "while 'q' not in keys: keys += terminal.pressed(terminal.keys)",
+            "while 'q' not in keys: keys += terminal.read_keys(terminal.keys)",
             "terminal.leave(); print(keys)",
         )
     )
@@ -44,7 +44,7 @@ def test_keys_come_one_by_one_and_unseen(in_terminal: Any) -> None:
     ("last", "code"), [("pass", 0), ("raise ValueError('broken')", 1), ("raise SystemExit(7)", 7)]
 )
 def test_it_is_given_back(in_terminal: Any, last: str, code: int) -> None:
-    """Its settings, its screen, its cursor; and what is said of an error is to be seen."""
+    """Its settings, its screen, its cursor; an error message is visible."""
     screen = in_terminal(program(last))
     assert screen.end() == code
     assert screen.settings == screen.settings_before
@@ -53,7 +53,7 @@ def test_it_is_given_back(in_terminal: Any, last: str, code: int) -> None:
 
 
 def test_a_dumb_terminal_and_none_are_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn on paper."""
+    """No full-screen mode without a terminal."""
     from paraglider.cli.terminal import usable
 
     assert not usable()

@@ -1,4 +1,4 @@
-"""`paraglider top`: a live screen that says what the daemon says, one frame where there is none."""
+"""`paraglider top`: a live screen of the daemon's status, or one screen without a terminal."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def assert_restored(screen: Any) -> None:
     assert (screen.taken, screen.cursor) == (False, True)
 
 
-def test_it_lives(live: Any, daemon: Any) -> None:
-    """What the daemon says is on the screen, and what it says next; q ends it, all restored."""
+def test_the_screen_is_updated(live: Any, daemon: Any) -> None:
+    """The screen has the daemon's status, and later its next one; q exits and restores the
+    terminal.
+    """
     live.until(lambda: any(line.startswith("  -> 10.0.0.1") for line in live.lines))
     live.until(lambda: any(" 4711 " in line for line in live.lines))
     daemon.answers["/v1/status"] = (200, status(5000))
@@ -74,14 +76,14 @@ def test_it_follows_the_window(live: Any) -> None:
     [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGINT, 130)],
 )
 def test_a_signal_leaves_the_terminal_as_it_was(live: Any, number: int, code: int) -> None:
-    """And ends the program as that signal does."""
+    """The program ends by that signal."""
     live.process.send_signal(number)
     assert live.end() == code
     assert_restored(live)
 
 
 def test_it_can_be_put_aside(live: Any) -> None:
-    """While it is stopped the terminal is the shell's; afterwards it goes on."""
+    """While it is stopped the terminal belongs to the shell; afterwards it continues."""
     live.process.send_signal(signal.SIGTSTP)
     live.until(lambda: not live.taken)
     live.until(lambda: live.settings == live.settings_before)
@@ -108,7 +110,7 @@ def test_a_daemon_that_goes_away_and_comes_back(live: Any, daemon: Any) -> None:
 
 
 def test_without_a_terminal_there_is_one_frame(daemon: Any, say: Any) -> None:
-    """It says so, and prints what it would have drawn; with --once it need not be said."""
+    """It prints one screen with a note; with --once without the note."""
     daemon.answers["/v1/status"] = (200, status(4711))
     code, out, err = say("top", "--interval", "0.1")
     assert (code, err) == (0, "standard output is not a terminal: printing one screen (--once)\n")
@@ -119,7 +121,7 @@ def test_without_a_terminal_there_is_one_frame(daemon: Any, say: Any) -> None:
 
 
 def test_json_has_the_rates(daemon: Any, say: Any) -> None:
-    """The daemon's answer, with what happened a second."""
+    """The daemon's answer, with rates."""
     daemon.answers["/v1/status"] = (200, status(4711))
     code, out, err = say("top", "--json", "--interval", "0.1")
     assert (code, err) == (0, "")

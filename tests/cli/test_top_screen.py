@@ -1,4 +1,4 @@
-"""A frame of `paraglider top`: what is on it, in which order, and that it fits its screen."""
+"""The screen of `paraglider top`: content, order and size."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from paraglider.cli.rates import TRAFFIC, rated
-from paraglider.cli.top_screen import TopView, pressed, rate, report, screen_lines, settled
+from paraglider.cli.top_screen import TopView, handle_key, rate, report, screen_lines, settled
 
 CHECK = {"passed": True, "code": "L4OK", "detail": "connected", "took": 0.001, "seconds": 1.0}
 
 
 def service(name: str, each: int, ready: int = 3) -> dict[str, Any]:
-    """A service whose every counter says ``each``."""
+    """A service with all counters ``each``."""
     fixed = {"vip": "192.168.0.11", "protocol": "tcp", "ports": "80", "forward": "nat"}
     counts = dict.fromkeys(("flows", *TRAFFIC), each)
     return {"service": name, "strategy": "rr", "backends": 3, "ready": ready, **fixed, **counts}
 
 
 def backend(of: str, name: str, each: int, state: str = "ready") -> dict[str, Any]:
-    """A backend whose every counter says ``each``."""
+    """A backend with all counters ``each``."""
     counts = dict.fromkeys(("flows", *TRAFFIC), each)
     fixed = {"seconds": 60.0, "weight": 1, "check": CHECK}
     return {"service": of, "backend": name, "state": state, **fixed, **counts}
@@ -89,7 +89,7 @@ def test_all_that_there_is() -> None:
     ],
 )
 def test_orders(sort: str, first: list[str]) -> None:
-    """What is greatest, or worst, comes first, backends below their service; backwards, last."""
+    """The greatest, or worst, is first, with backends below their service; reversed, last."""
     assert order(TopView(sort))[:2] == first
     backwards = order(TopView(sort, backwards=True))
     assert backwards[0] != first[0]
@@ -99,7 +99,7 @@ def test_orders(sort: str, first: list[str]) -> None:
 @pytest.mark.parametrize("width", [1, 20, 40, 80, 160])
 @pytest.mark.parametrize("height", [1, 2, 5, 24, 50])
 def test_a_frame_fits_its_screen(width: int, height: int) -> None:
-    """As many lines as there are, none longer than they are, whatever is on them."""
+    """Never more or longer lines than the screen has, with any content."""
     for note in ("", "no paraglider answers at /run/x; retrying"):
         lines = screen_lines(STATUS, TopView(offset=3), width, height, note)
         assert len(lines) == height
@@ -125,10 +125,10 @@ def test_what_is_wrong_is_said() -> None:
 
 
 def test_scrolling_ends_at_the_end() -> None:
-    """The last line stays on the screen however often somebody presses down."""
+    """The last line stays on the screen at any number of scrolls."""
     view = TopView()
     for _ in range(200):
-        view = settled(STATUS, pressed(view, "j", 5), 80, 10)
+        view = settled(STATUS, handle_key(view, "j", 5), 80, 10)
     assert view.offset == 8
     lines = [line.plain for line in screen_lines(STATUS, view, 80, 10)]
     assert "worker 0 on core 0" in lines[-2]
@@ -136,22 +136,22 @@ def test_scrolling_ends_at_the_end() -> None:
 
 
 def test_keys() -> None:
-    """Each key does one thing; one that means nothing does nothing."""
+    """Each key has one effect; other keys have none."""
     view = TopView("file", offset=7)
-    assert pressed(view, "c", 9) == TopView("conns")
-    assert pressed(view, "o", 9) == TopView("file")
-    assert pressed(view, "r", 9) == TopView("file", backwards=True, offset=7)
-    assert pressed(view, "w", 9) == TopView("file", workers_first=True)
-    assert pressed(view, "\x1b[6~", 9).offset == 16
-    assert pressed(view, "\x1b[5~", 9).offset == 0
-    assert pressed(view, "\x1b[A", 9).offset == 6
-    assert pressed(view, "g", 9).offset == 0
+    assert handle_key(view, "c", 9) == TopView("conns")
+    assert handle_key(view, "o", 9) == TopView("file")
+    assert handle_key(view, "r", 9) == TopView("file", backwards=True, offset=7)
+    assert handle_key(view, "w", 9) == TopView("file", workers_first=True)
+    assert handle_key(view, "\x1b[6~", 9).offset == 16
+    assert handle_key(view, "\x1b[5~", 9).offset == 0
+    assert handle_key(view, "\x1b[A", 9).offset == 6
+    assert handle_key(view, "g", 9).offset == 0
     for nothing in ("x", "\x1b", "\x1b[Z", "é"):
-        assert pressed(view, nothing, 9) == view
+        assert handle_key(view, nothing, 9) == view
 
 
 def test_workers_first() -> None:
-    """With w they are above the services."""
+    """After w they are above the services."""
     lines = words(TopView(workers_first=True))
     assert lines.index("Process State Up Flows Bound Packet/s Busy Queue Drops") == 3
 

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.advice``: what is valid and yet worth a word."""
+"""Tests of ``paraglider.config.advice``: warnings about valid files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lines_of(text: str) -> list[str]:
     ],
 )
 def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: str) -> None:
-    """A timeout below what its standard asks for says so, and at the minimum it does not."""
+    """A timeout below its standard's minimum has a warning, the minimum has none."""
     (line,) = lines_of(f"timeouts: {{{key}: {seconds}}}\n{SERVICE}")
     assert line.startswith(f"f:1:{13 + len(key) + 1}: `{key}` of {seconds} s")
     assert f"write {least} or more ({source}" in line
@@ -34,7 +34,7 @@ def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: 
 
 
 def test_the_old_name_of_closed() -> None:
-    """It still counts, and `check` says what to write."""
+    """It still applies, and `check` names the new one."""
     (line,) = lines_of(f"timeouts: {{closing: 240}}\n{SERVICE}")
     assert line.startswith("f:1:12: `closing` is an old name")
     assert "write closed: {rst: 10, fin: 60}" in line
@@ -49,7 +49,7 @@ def test_the_old_name_of_closed() -> None:
     ],
 )
 def test_discovery_is_not_served_yet(failover: str, mentioned: bool) -> None:
-    """Who turns failover on reads that hosts which newly answer do not join."""
+    """With failover a warning says that hosts which newly answer do not join."""
     lines = lines_of(f"failover: {failover}\n{SERVICE}")
     assert any("`discover` is not served yet" in line for line in lines) is mentioned
 
@@ -72,8 +72,8 @@ def test_slow_start_wants_weights(strategy: str, effect: bool) -> None:
     assert any("`slow_start` has no effect" in line for line in lines) is not effect
 
 
-def test_down_without_anything_that_looks() -> None:
-    """What is to happen when a backend is down is idle talk where nothing finds that out."""
+def test_on_down_without_a_check() -> None:
+    """`on_down` has no effect without a check."""
     keys = "name: a, on_down: keep,"
     lines = lines_of(SERVICE.replace("name: a,", keys))
     assert any("`on_down` is for backends that go down, and nothing looks" in x for x in lines)
@@ -82,7 +82,7 @@ def test_down_without_anything_that_looks() -> None:
 
 
 def test_empty_stats_section_is_left_out() -> None:
-    """`stats:` with nothing below it means none, and neither is worth a word."""
+    """An empty `stats:` section means none, without a warning."""
     assert lines_of(f"stats:\n{SERVICE}") == lines_of(f"stats: {{}}\n{SERVICE}") == []
 
 
@@ -101,6 +101,47 @@ def test_weight_without_effect() -> None:
     assert lines_of(text.replace("name: a,", "name: a, strategy: wrr,")) == []
 
 
+@pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ("decide: auto, carrier: worker", True),
+        ("forward: dsr, strategy: maglev, decide: hash, carrier: worker", True),
+        ("decide: python, carrier: worker", False),
+        ("carrier: worker", False),
+        ("decide: auto", False),
+        ("decide: auto, carrier: bpf, affinity: client", False),
+    ],
+)
+def test_the_kernel_cannot_decide_where_the_workers_carry(keys: str, warned: bool) -> None:
+    """The two keys contradict each other; a worker decides. `auto` alone is no mistake."""
+    sides = "network: {public: {interface: eth0}, private: {interface: eth1}}\n"
+    found = lines_of(sides + SERVICE.replace("protocol: tcp,", f"protocol: tcp, {keys},"))
+    assert len(found) == warned
+    if warned:
+        decide = "hash" if "hash" in keys else "auto"
+        assert f"`decide: {decide}` has no effect with `carrier: worker`: the kernel" in found[0]
+        assert found[0].endswith("; leave one of the two out")
+
+
+@pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ("forward: tunnel, carrier: xdp", True),
+        ("forward: tunnel, carrier: bpf", False),
+        ("forward: dsr, carrier: xdp", False),
+        ("carrier: xdp", False),
+    ],
+)
+def test_tunnels_are_not_carried_at_xdp(keys: str, warned: bool) -> None:
+    """The file is valid: tc carries what XDP leaves."""
+    sides = "network: {public: {interface: eth0}, private: {interface: eth1}}\n"
+    found = lines_of(sides + SERVICE.replace("protocol: tcp,", f"protocol: tcp, {keys},"))
+    assert len(found) == warned
+    if warned:
+        assert "`carrier: xdp` with `forward: tunnel`: the program at XDP leaves" in found[0]
+        assert found[0].endswith("; write `carrier: bpf`")
+
+
 def test_gateway_of_a_family_without_service() -> None:
     """A gateway that no service needs is mentioned, at its item."""
     head = "network: {private: {interface: e, gateway: [10.0.0.254/8, 'fd00:10::fe/64']}}\n"
@@ -109,5 +150,5 @@ def test_gateway_of_a_family_without_service() -> None:
 
 
 def test_plain_file_has_no_warnings() -> None:
-    """A file of services alone is worth no word."""
+    """A file with services only has no warnings."""
     assert lines_of(SERVICE) == []

@@ -12,7 +12,7 @@ SIX = "  - {name: b, vip: '2001:db8::11/64', protocol: tcp, ports: 80, backends:
 
 
 def service(**keys: str) -> str:
-    """One service, a key a line, from line 2 on, as the text of a file."""
+    """One service, one key per line, from line 2 on, as text of a file."""
     least = {
         "name": "web",
         "vip": "192.168.0.11/24",
@@ -153,6 +153,20 @@ def lines_of(text: str) -> list[str]:
             "`proxy_protocol` has no meaning with `forward: nat`",
             "use `forward: proxy`",
         ),
+        (
+            {"decide": "hash", "strategy": "maglev"},
+            "7:13",
+            "`decide: hash` with `forward: nat`, whose replies need a flow",
+            "use `forward: dsr`",
+        ),
+        (
+            {"forward": "offload", "carrier": "worker"},
+            "8:5",
+            "`carrier` has no meaning with `forward: offload`",
+            "leave `carrier` out, or use `forward: nat`",
+        ),
+        ({"forward": "proxy", "carrier": "auto"}, "8:5", "`carrier` has no meaning", "leave"),
+        ({"carrier": "tc"}, "7:14", "`carrier`: 'tc' is not known", "auto, bpf, xdp, worker"),
         ({"strategy": "wr"}, "7:15", "`strategy`: 'wr' is not known", "did you mean wrr?"),
         (
             {"strategy": "my.module.Class"},
@@ -173,7 +187,7 @@ def lines_of(text: str) -> list[str]:
 def test_contradictions_in_a_service(
     keys: dict[str, str], place: str, what: str, remedy: str
 ) -> None:
-    """Each contradiction is one line, at the key or value that is to change."""
+    """Each contradiction is one line, at the key or value to be changed."""
     (line,) = lines_of(service(**keys))
     assert line.startswith(f"f:{place}: ")
     found, _, right = line.partition("; ")
@@ -191,6 +205,9 @@ def test_contradictions_in_a_service(
         {"return_": "direct"},
         {"forward": "offload", "snat": "10.0.0.9"},
         {"forward": "proxy"},
+        {"carrier": "auto"},
+        {"carrier": "bpf", "return_": "direct"},
+        {"forward": "nat", "carrier": "worker", "protocol": "any", "ports": ""},
         {"forward": "proxy", "proxy_protocol": "v2", "ports": "1000-2023"},
         {"strategy": "maglev"},
         {"strategy": "maglev", "seed": "7"},
@@ -202,7 +219,7 @@ def test_contradictions_in_a_service(
     ],
 )
 def test_what_is_allowed(keys: dict[str, str]) -> None:
-    """What looks close to a mistake and is none passes."""
+    """Valid configurations that resemble a mistake."""
     assert lines_of(service(**keys)) == []
 
 
@@ -243,7 +260,7 @@ def test_what_is_allowed(keys: dict[str, str]) -> None:
     ],
 )
 def test_contradictions_in_the_sections(head: str, place: str, what: str, remedy: str) -> None:
-    """What concerns the process and the network is checked against the services."""
+    """Keys of the process and the network are checked against the services."""
     (line,) = lines_of(f"{head}\n{service()}")
     assert line.startswith(f"f:{place}: ")
     found, _, right = line.partition("; ")
@@ -300,7 +317,7 @@ def test_same_claim_on_another_vip_is_none() -> None:
 
 
 def test_services_of_the_same_name() -> None:
-    """Each further service of a name is pointed at."""
+    """Each further service with the name is reported."""
     text = f"services:\n{FOUR}}}\n{SIX.replace('name: b', 'name: a')}}}\n"
     (line,) = lines_of(text)
     assert line.startswith("f:3:12: two services are named `a` (first as `services[0]`); ")
@@ -318,7 +335,7 @@ def test_interfaces_of_the_host() -> None:
 
 
 def test_no_network_section_needs_no_interface() -> None:
-    """Without `network` nothing is asked of the host."""
+    """Without `network` the host's interfaces do not matter."""
     assert check_interfaces(parse(service(), "f").config, set()) == []
 
 
@@ -339,11 +356,29 @@ def test_each_port_taken_twice_is_found_once() -> None:
     ],
 )
 def test_a_proxy_takes_loopback(vip: str, backends: str) -> None:
-    """It listens and connects on this host, where HAProxy has its servers too; only a connection
-    to itself would have no end.
+    """The proxy listens and connects on this host, as HAProxy's servers may; only a connection to
+    itself would be endless.
     """
     text = f"""\
 services:
   - {{name: web, vip: {vip}, protocol: tcp, ports: 80, forward: proxy, backends: {backends}}}
 """
     assert len(parse(text, "f").config.services) == 1
+
+
+@pytest.mark.parametrize(
+    ("decide", "exempt", "wrong"),
+    [
+        ("auto", "192.168.0.11:53/udp", True),
+        ("auto", "2001:db8::1", False),
+        ("python", "192.168.0.11:53/udp", False),
+    ],
+)
+def test_exempt_endpoints_are_unknown_to_the_kernel(decide: str, exempt: str, wrong: bool) -> None:
+    """It would decide about their packets."""
+    text = f"network: {{exempt: ['{exempt}']}}\n{service(decide=decide)}"
+    lines = lines_of(text)
+    assert bool(lines) == wrong
+    if wrong:
+        assert "`decide: auto` with `exempt` endpoints" in lines[0]
+        assert "leave `decide` out" in lines[0]

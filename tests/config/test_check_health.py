@@ -35,7 +35,7 @@ def lines_of(keys: str, ports: str = "80") -> list[str]:
     ],
 )
 def test_key_without_meaning(check: str, words: str) -> None:
-    """A key that the type of the check does not know, or one that it misses."""
+    """A key that the type of the check does not have, or a missing one."""
     (line,) = lines_of(f"check: {{{check}}}")
     assert words in line
 
@@ -52,7 +52,7 @@ def test_key_without_meaning(check: str, words: str) -> None:
     ],
 )
 def test_fine_checks(check: str) -> None:
-    """What goes together is taken."""
+    """Valid combinations."""
     assert lines_of(f"check: {check}") == []
 
 
@@ -67,7 +67,7 @@ def test_fine_checks(check: str) -> None:
     ],
 )
 def test_port_of_a_service_with_several(check: str, fine: bool) -> None:
-    """A check that connects has to know where."""
+    """A check that connects needs a port."""
     lines = lines_of(f"check: {{{check}}}", ports="[80, 443]")
     assert bool(lines) is not fine
     if not fine:
@@ -86,7 +86,7 @@ def test_port_of_a_service_with_several(check: str, fine: bool) -> None:
     ],
 )
 def test_sources_that_contradict_themselves(source: str, ports: str, words: str) -> None:
-    """One of two sources, and for SRV records a port to put theirs in place of."""
+    """One of two sources, and for SRV records no port, which they replace."""
     (line,) = lines_of(f"backends: {source}", ports=ports)
     assert words in line
 

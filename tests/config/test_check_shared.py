@@ -43,7 +43,7 @@ def test_a_backend_of_nat_and_offload(left: str, right: str, what: str) -> None:
 
 
 def test_a_mapped_port_of_nat_and_offload() -> None:
-    """It is the backend's own port that counts, not the service's."""
+    """The backend's port counts, not the service's."""
     text = (
         "services:\n"
         "  - {name: a, vip: 192.168.0.11/24, protocol: tcp, ports: 80, backends: [10.0.0.1]}\n"
@@ -76,7 +76,7 @@ DIRECT = "return: direct"
     ],
 )
 def test_a_backend_that_answers_as_one_vip(left: str, right: str, lines: set[int]) -> None:
-    """It cannot tell the answers of two services apart: one port, one VIP."""
+    """It cannot distinguish the answers of two services: one port, one VIP."""
     rest = "backends: [10.0.0.2, 10.0.0.1]"
     first = f"{{name: a, vip: 192.168.0.11/24, {_joined(left)}, {rest}}}"
     second = f"{{name: b, vip: 192.168.0.12/24, {_joined(right)}, {rest}}}"
@@ -104,5 +104,5 @@ def test_services_of_one_vip_may_share_a_backend() -> None:
 
 
 def _joined(keys: str) -> str:
-    """With the protocol, where ``keys`` do not name one."""
+    """With the protocol if ``keys`` have none."""
     return ", ".join(part for part in ("" if "protocol" in keys else "protocol: tcp", keys) if part)

@@ -1,4 +1,4 @@
-"""What is wrong with a strategy: the facts are those of its class."""
+"""Mistakes of a strategy, by the facts of its class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = """services:
 
 
 def mistakes(strategy: str, parameters: str) -> list[str]:
-    """What is said of the file with that strategy."""
+    """The problems of the file with that strategy."""
     text = TEXT.replace("STRATEGY", strategy).replace("PARAMETERS", parameters)
     try:
         parse(text, "f")
@@ -61,7 +61,7 @@ def mistakes(strategy: str, parameters: str) -> list[str]:
     ],
 )
 def test_parameters(strategy: str, parameters: str, said: list[str]) -> None:
-    """Each is checked by the class of the strategy, at its place in the file."""
+    """Each is checked by the strategy's class, at its place in the file."""
     found = mistakes(strategy, parameters)
     assert len(found) == len(said)
     for line, start in zip(found, said, strict=True):
@@ -75,7 +75,7 @@ def test_a_name_that_is_nearly_right() -> None:
 
 
 def test_strategies_with_weights() -> None:
-    """As a remedy names them."""
+    """As a remedy lists them."""
     assert weighing() == (
         "`strategy: maglev`, `strategy: source`, `strategy: weighted` or `strategy: wrr`"
     )

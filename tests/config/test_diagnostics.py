@@ -35,7 +35,7 @@ def test_mark_of_something_absent_is_that_of_its_section() -> None:
     assert marks.of(Problem(("a",), "w", "r", mark=Mark(9, 9))) == Mark(9, 9)
 
 
-def test_report_is_in_the_order_of_the_file_and_says_nothing_twice() -> None:
+def test_the_report_is_in_the_order_of_the_file_without_duplicates() -> None:
     """Lines sort by place, numerically, and the same finding appears once."""
     marks = Marks(values={(): Mark(1, 1), ("a",): Mark(10, 4), ("b",): Mark(9, 12)})
     problems = [Problem(("a",), "x", "y"), Problem(("b",), "z", "y"), Problem(("a",), "x", "y")]

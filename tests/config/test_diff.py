@@ -1,4 +1,4 @@
-"""What differs between two configurations, in words."""
+"""The differences of two configurations, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paraglider.config.model import Config
 
 
 def config(*services: dict[str, Any], **top: Any) -> Config:
-    """A configuration of these services; one that says nothing is `web` with two backends."""
+    """A configuration of these services; the default is `web` with two backends."""
     base = {"vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
     backends = ["10.0.0.1", {"address": "10.0.0.2", "weight": 2}]
     whole = [{"name": "web", **base, "backends": backends, **s} for s in services or ({},)]
@@ -71,7 +71,7 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
     ],
 )
 def test_in_words(new: Config, lines: list[str]) -> None:
-    """A line for each thing that is other, and none for what takes a restart."""
+    """A line for each difference, and none for one that needs a restart."""
     assert differences(config(), new) == lines
 
 
@@ -95,12 +95,12 @@ TLS = {"name": "tls", "ports": 443, "backends": ["10.0.0.2"]}
     ],
 )
 def test_which_service_is_which(new: tuple[dict[str, Any], ...], found: dict[str, str]) -> None:
-    """By its name while a port is left; else by what it serves; each goes on in one alone."""
+    """By its name while it keeps a port; otherwise by its ports; each has one successor."""
     assert predecessors(config(WEB, TLS), config(*new)) == found
 
 
 def test_swapped_ports_in_words() -> None:
-    """As who gets which name, and what it has besides."""
+    """With the new names, and the other differences."""
     new = config({**WEB, "ports": 443}, {**TLS, "ports": 80})
     assert differences(config(WEB, TLS), new) == [
         "service web is called tls now",
@@ -113,7 +113,7 @@ def test_swapped_ports_in_words() -> None:
 
 
 def test_what_takes_a_restart() -> None:
-    """Is said with its reason, and is left as it was in what can be taken over in place."""
+    """It is reported with its reason, and unchanged in the part that is applied."""
     old = config()
     new = config({"strategy": "wrr"}, user="daemon", workers={"last_core": 3})
     assert restarts(old, new) == [
@@ -126,6 +126,6 @@ def test_what_takes_a_restart() -> None:
 
 
 def test_a_seed_is_not_shown() -> None:
-    """That it changed is told, neither what it was nor what it is."""
+    """The change is reported without the values."""
     old, new = (config({"strategy": "source", "seed": seed}) for seed in (11111, 22222))
     assert differences(old, new) == ["service web: seed changed"]

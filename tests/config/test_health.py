@@ -23,15 +23,15 @@ def test_defaults_are_haproxys() -> None:
 @pytest.mark.parametrize("fall", [1, 2, 3, 10])
 @pytest.mark.parametrize("interval", [0.1, 0.5, 1, 2, 10, 3600])
 def test_silence_is_found_in_time(interval: float, fall: int) -> None:
-    """What a backend that falls silent costs at most stays within interval x fall + 1 s."""
+    """A silent backend is down within interval x fall + 1 s."""
     check = Check(interval=interval, fall=fall)
-    longest = interval + fall * check.patience
+    longest = interval + fall * check.effective_timeout
     assert longest <= interval * fall + 1 + 1e-9
 
 
-def test_patience_is_what_the_file_says() -> None:
-    """A timeout that is given holds, whatever the interval."""
-    assert Check(timeout=5).patience == 5
+def test_the_timeout_of_the_file_is_used() -> None:
+    """A configured timeout applies with any interval."""
+    assert Check(timeout=5).effective_timeout == 5
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,9 @@ def test_patience_is_what_the_file_says() -> None:
     ],
 )
 def test_wrong_checks(keys: dict[str, Any]) -> None:
-    """What no probe could do is refused, above all what would smuggle a line into a request."""
+    """Checks that no probe can do are refused, above all those that would
+    add a line to a request.
+    """
     with pytest.raises(ValidationError):
         Check.model_validate(keys)
 

@@ -14,7 +14,7 @@ PLACE: Path = ("services", 0, "backends")
 
 
 def told(text: str) -> list[str]:
-    """The problems of ``text`` as they are told."""
+    """The problems of ``text`` as text."""
     listing = parse(text, PLACE)
     return report("f", listing.marks, listing.problems)
 
@@ -71,27 +71,27 @@ def test_every_form() -> None:
     ],
 )
 def test_mistakes(line: str, column: int, words: str) -> None:
-    """Each mistake is told at its line and column, with what would be right."""
+    """Each mistake is reported with its line, column and remedy."""
     (said,) = told(f"10.0.0.9\n{line}\n")
     assert said.startswith(f"f:2:{column}: ")
     assert words in said
 
 
 def test_all_mistakes_at_once() -> None:
-    """Every line is looked at, whatever is wrong with another."""
+    """Every line is parsed, after any mistake in another."""
     assert [line.partition(" ")[0] for line in told("x\n10.0.0.1\ny\n")] == ["f:1:1:", "f:3:1:"]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])
 def test_an_empty_list(text: str) -> None:
-    """A file without backends is a mistake, for it is more likely one than meant."""
+    """A file without backends is a mistake, because it is rarely intended."""
     assert told(text) == [
         "f:1:1: the file lists no backend; list one, or take the service out of the configuration"
     ]
 
 
 def test_bounds() -> None:
-    """Neither backends nor mistakes without end are taken."""
+    """The numbers of backends and of mistakes are bounded."""
     lines = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(1, MOST + 2)]
     assert len(listed("\n".join(lines[:MOST]))) == MOST
     assert told("\n".join(lines)) == [

@@ -95,9 +95,9 @@ services:
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
-            " return, strategy, strategy_parameters, seed, affinity, snat,"
-            " proxy_protocol, check, all_down, on_down, drain_timeout, timeouts, slow_start,"
-            " backends"
+            " return, encapsulation, carrier, decide, strategy, strategy_parameters, seed,"
+            " affinity, snat, proxy_protocol, check, all_down, on_down, drain_timeout, timeouts,"
+            " slow_start, backends"
         ),
         (
             "f:12:5: `snat` has no meaning with `forward: nat`; leave `snat` out, or use"
@@ -127,7 +127,7 @@ services:
 
 
 def test_yaml_gotcha_does_not_hide_other_mistakes() -> None:
-    """A value that YAML misreads is said once, and the rest of the file is still checked."""
+    """A value that YAML misreads is reported once, and the rest of the file is checked."""
     text = GOOD.replace("ports: 80", "ports: 22:53").replace("10.0.0.1,", "10.0.0.1/8,")
     assert mistakes(text) == [
         (
@@ -147,7 +147,7 @@ def test_yaml_gotcha_does_not_hide_other_mistakes() -> None:
     ],
 )
 def test_no_finding_rests_on_a_mistake(before: str, after: str) -> None:
-    """What depends on a wrong value is not reported on top of it."""
+    """Problems that follow from a wrong value are not reported."""
     text = GOOD.replace(before, after).replace("10.0.0.1,", "{address: 10.0.0.1, port: 8080},")
     found = mistakes(text)
     assert found
@@ -173,7 +173,7 @@ def test_no_finding_rests_on_a_mistake(before: str, after: str) -> None:
 def test_file_that_is_no_configuration(
     tmp_path: Path, content: bytes, place: str, words: str
 ) -> None:
-    """A file that holds something else is one message, with its place."""
+    """Another kind of file is one message, with its place."""
     file = tmp_path / "c"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -184,7 +184,7 @@ def test_file_that_is_no_configuration(
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is said by name."""
+    """The message has its name."""
     with pytest.raises(ConfigError, match="there is no such file; give another with -c FILE"):
         load(tmp_path / "nothing")
 
@@ -196,7 +196,7 @@ def test_directory(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that may not be read says so; root may read all, so the refusal is made here."""
+    """The message says so; root may read all files, so the refusal is simulated."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -223,7 +223,7 @@ def test_too_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_find_config_takes_the_given_then_the_first_that_exists(tmp_path: Path) -> None:
-    """-c wins; else the first of the places that has a file."""
+    """-c takes precedence; otherwise the first path with a file is used."""
     first, second = tmp_path / "a", tmp_path / "b"
     assert find_config("given") == Path("given")
     second.touch()
@@ -233,7 +233,7 @@ def test_find_config_takes_the_given_then_the_first_that_exists(tmp_path: Path) 
 
 
 def test_find_config_without_any_names_the_places(tmp_path: Path) -> None:
-    """Without a file the message names where it was looked for, and the option."""
+    """The message lists the searched paths, and the option."""
     with pytest.raises(OperatorError, match=r"there is no ./x or /.*/y; .* -c FILE"):
         find_config(None, (Path("x"), tmp_path / "y"))
 
@@ -251,7 +251,9 @@ def test_default_places(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_loaded_configuration_refuses_what_is_found_later() -> None:
-    """Findings made after loading point into the file, and none of them means no error."""
+    """Problems found after loading have a place in the file, and without problems there is no
+    error.
+    """
     loaded = parse(GOOD, "f")
     loaded.refuse([])
     with pytest.raises(ConfigError, match=r"^f:5:12: not today; tomorrow$"):
@@ -261,7 +263,7 @@ def test_loaded_configuration_refuses_what_is_found_later() -> None:
 @given(st.binary(max_size=300))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes) -> None:
-    """Whatever a file holds, the only exception is ConfigError."""
+    """For any content, the only exception is ConfigError."""
     file = tmp_path / "c"
     file.write_bytes(content)
     with contextlib.suppress(ConfigError):
@@ -270,7 +272,7 @@ def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes) -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_raises_anything_else(text: str) -> None:
-    """Whatever the text, every line of the error has a place, a mistake and a remedy."""
+    """For any text, every line of the error has a place, a mistake and a remedy."""
     for line in mistakes(text):
         assert LINE.fullmatch(line)
 

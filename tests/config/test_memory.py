@@ -1,4 +1,4 @@
-"""How many flows fit where the file does not say."""
+"""The default number of flows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GIB = 1 << 30
     [(GIB // 8, 1, LEAST), (4 * GIB, 2, 760_000), (16 * GIB, 4, 1_520_000), (999 * GIB, 8, MOST)],
 )
 def test_by_memory_and_workers(size: int, workers: int, flows: int) -> None:
-    """All workers together stay within their share, but for the least that is of any use."""
+    """All workers together stay within their share of memory, with a minimum."""
     assert flows_in(size, workers) == flows
     assert flows == LEAST or flows * workers * A_FLOW <= size // SHARE
 
 
 def test_a_control_group_with_less_memory(tmp_path: Path) -> None:
-    """Its limit counts; "max" and no limit at all do not."""
+    """Its limit counts; "max" and a missing limit do not."""
     limit = tmp_path / "memory.max"
     whole = memory._memory(limit)
     assert whole > 0

@@ -157,7 +157,7 @@ def only_line(text: str) -> str:
     ],
 )
 def test_section_mistakes(head: str, expected: str) -> None:
-    """A mistake in a section: its place, what it is, and the allowed values."""
+    """A mistake in a section: its place, the mistake, and the allowed values."""
     assert only_line(f"{head}\n{SERVICE}") == f"f:{expected}"
 
 
@@ -271,13 +271,15 @@ def test_section_at(path: Any, model: Any) -> None:
 
 
 def test_known_keys_are_spelled_as_in_the_file() -> None:
-    """The key `return` goes by its alias."""
+    """The key `return` is named by its alias."""
     assert "return" in known_keys(Service)
     assert "return_" not in known_keys(Service)
 
 
 def test_repaired_keeps_indices_and_the_original() -> None:
-    """What is wrong goes or is stood in for; the rest keeps its place, and so does the input."""
+    """Invalid values are removed or replaced; the rest keeps its place, and the input is not
+    changed.
+    """
     data = {
         "user": 3,
         "services": [
@@ -301,7 +303,7 @@ def test_repaired_keeps_indices_and_the_original() -> None:
 
 
 def test_repaired_stands_in_for_missing_services() -> None:
-    """Without services, one stands in, so that the other sections can still be checked."""
+    """Without services, a placeholder is added, so that the other sections can be checked."""
     assert Config.model_validate(repaired({}, [("services",)])).services[0].name == "x"
 
 
@@ -355,7 +357,7 @@ PROPOSALS = (
 
 
 def configuration(key: str, value: str) -> str:
-    """A valid file but for ``key``, which has ``value``."""
+    """A valid file except for ``key``, which has ``value``."""
     six = any(address in value for address in ("fe80", "2001", "fd00", "::1"))
     service = {
         "name": "web",
@@ -374,7 +376,7 @@ def configuration(key: str, value: str) -> str:
 
 @pytest.mark.parametrize(("key", "value"), MISTAKES)
 def test_a_remedy_is_accepted(key: str, value: str) -> None:
-    """What a message says to write is taken in its turn."""
+    """The configuration that a message recommends is valid."""
     with pytest.raises(ConfigError) as caught:
         parse(configuration(key, value), "f")
     (line,) = caught.value.lines

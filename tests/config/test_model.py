@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.model``: defaults, and what a service tells of itself."""
+"""Tests of ``paraglider.config.model``: defaults and derived values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def service(**keys: Any) -> Service:
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    """A file with services alone has the values that the design gives."""
+    """A file with services only has the documented defaults."""
     config = Config(services=(service(),))
     assert (config.queue.length, config.queue.io) == (2048, "auto")
     assert config.flows.max == flows_for_memory()
@@ -42,20 +42,28 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_how_long_closed_flows_are_remembered(
     given: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
-    """One number or one for each end; the old name counts where the new one is not there."""
+    """One number or one for each end; the old name applies if the new one is missing."""
     timeouts = TimeoutsConfig.model_validate(given)
     assert (timeouts.after_rst, timeouts.after_fin, timeouts.half_closed) == expected
 
 
 @pytest.mark.parametrize("value", [0, True, "5", {"rst": 0}, {"end": 5}])
 def test_what_is_no_time_for_closed_flows(value: object) -> None:
-    """Neither text nor truth nor nothing."""
+    """Neither text nor a boolean nor null."""
     with pytest.raises(ValidationError):
         TimeoutsConfig.model_validate({"closed": value})
 
 
+def test_bpf_is_wanted_if_one_service_wants_it() -> None:
+    """With any value of the others."""
+    worker, auto = service(carrier="worker"), service(name="b", carrier="auto")
+    elsewhere = service(name="d", forward="offload")
+    assert not Config(services=(worker, elsewhere)).wants_bpf
+    assert Config(services=(worker, auto)).wants_bpf
+
+
 def test_for_families_leaves_the_others_out() -> None:
-    """`-4` and `-6` choose services, and nothing else changes."""
+    """`-4` and `-6` select services, and nothing else changes."""
     six = service(name="b", vip="2001:db8::11/64", backends=["fd00:10::1"])
     config = Config(services=(service(), six))
     assert config.for_families(frozenset({6})).services == (six,)
@@ -73,20 +81,20 @@ def test_interface_names_of_the_kernel_pass(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a" * 16, "eth0 -j ACCEPT", "eth+", "-i", "e/0", "..", "e:0"])
 def test_interface_names_that_would_change_a_rule_are_refused(name: str) -> None:
-    """What iptables or the shell would take for something else is no interface."""
+    """Characters with a meaning for iptables or the shell are refused."""
     config = {"services": [service()], "network": {"public": {"interface": name}}}
     with pytest.raises(ValidationError):
         Config.model_validate(config)
 
 
 def test_configuration_is_immutable() -> None:
-    """Nothing changes a configuration once it is read."""
+    """A configuration cannot be changed."""
     with pytest.raises(ValidationError):
         service().name = "other"
 
 
 def test_plain_data_and_back() -> None:
-    """What goes to a worker as JSON is the same configuration there."""
+    """A configuration sent as JSON is equal at the other end."""
     given = Config(
         services=(
             service(ports=["80", "8000-8010"], check={"type": "http"}, drain_timeout=5),
@@ -100,7 +108,7 @@ def test_plain_data_and_back() -> None:
 
 
 def test_a_seed_of_the_host_is_for_services_that_hash_and_have_none() -> None:
-    """The file's own seed stays, and what hashes nothing has no seed to be refused for."""
+    """A seed of the file stays, and services without hashes get none."""
     strategies = ("source", "maglev", "mine:Own", "rr", "wrr", "weighted")
     services = [service(strategy=name) for name in strategies]
     services.append(service(strategy="maglev", seed=0))

@@ -13,13 +13,13 @@ SOME = Networks(map(ip_network, ("10.0.0.0/8", "192.0.2.7/32", "0.0.0.0/32", "20
 
 @pytest.mark.parametrize("text", ["10.0.0.0", "10.255.255.255", "192.0.2.7", "2001:db8::ffff"])
 def test_an_address_is_in_one_of_them(text: str) -> None:
-    """Both ends of a network, a single address, either family."""
+    """Both ends of a network, a single address, both families."""
     assert ip_address(text) in SOME
 
 
 @pytest.mark.parametrize("text", ["11.0.0.0", "192.0.2.8", "2001:db8:0:1::", "::", "::a00:1"])
 def test_an_address_is_in_none(text: str) -> None:
-    """Nor is one of the other family that has the same number."""
+    """Also not one of the other family with the same number."""
     assert ip_address(text) not in SOME
 
 

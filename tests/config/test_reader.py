@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from paraglider.config import reader
 from paraglider.config.diagnostics import Mark
 from paraglider.config.reader import parse
+from paraglider.config.steps import completed
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ from paraglider.config.reader import parse
     ],
 )
 def test_plain_data(text: str, expected: Any) -> None:
-    """YAML values become what a person means by them; what looks like a text stays one."""
+    """YAML values have the intended types; quoted ones stay text."""
     parsed = parse(text)
     assert (parsed.data, parsed.problems) == (expected, [])
 
@@ -84,7 +85,7 @@ def test_plain_data(text: str, expected: Any) -> None:
 def test_text_that_does_not_parse(
     text: str, line: int, column: int, what: str, remedy: str
 ) -> None:
-    """What YAML cannot read is one problem, at its place, with what to do about it."""
+    """Invalid YAML is one problem, with its place and remedy."""
     parsed = parse(text)
     assert parsed.broken
     (problem,) = parsed.problems
@@ -122,7 +123,7 @@ def test_text_that_does_not_parse(
 def test_text_that_means_something_else(
     text: str, line: int, column: int, what: str, remedy: str
 ) -> None:
-    """What YAML reads as something a person does not mean is a problem, not a silent value."""
+    """Values that YAML reads unexpectedly are problems."""
     parsed = parse(text)
     assert not parsed.broken
     (problem,) = parsed.problems
@@ -173,7 +174,7 @@ def test_too_many_nodes_end_in_one_problem(monkeypatch: pytest.MonkeyPatch) -> N
 
 @given(st.text())
 def test_no_text_raises(text: str) -> None:
-    """Whatever the text, the answer is a document."""
+    """For any text, the result is a document."""
     parsed = parse(text)
     assert parsed.problems or not parsed.broken
 
@@ -218,9 +219,9 @@ WORDS = [
 
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(WORDS), max_size=14).map("".join))
-def test_the_quick_way_and_the_slow_say_the_same(text: str) -> None:
-    """Where the quick one says anything: the data, and where everything stands."""
-    quick = reader._quickly(text)
+def test_both_parsers_agree(text: str) -> None:
+    """If the fast parser gives a result, data and positions equal those of the slow one."""
+    quick = completed(reader._quickly(text))
     if quick is not None:
         slow = reader._slowly(text)
         assert (quick.data, quick.problems) == (slow.data, slow.problems)
@@ -229,7 +230,7 @@ def test_the_quick_way_and_the_slow_say_the_same(text: str) -> None:
 
 def test_a_plain_file_goes_the_quick_way() -> None:
     """The examples too."""
-    assert reader._quickly("a: [1, {b: fd00::1}]\n") is not None
+    assert completed(reader._quickly("a: [1, {b: fd00::1}]\n")) is not None
     for path in (Path(__file__).parents[2] / "conf").glob("paraglider*.conf"):
         text = path.read_text(encoding="utf-8")
-        assert reader._quickly(text) is not None or not text.isascii()
+        assert completed(reader._quickly(text)) is not None or not text.isascii()

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.section``: lengths of time, and what every section refuses."""
+"""Tests of ``paraglider.config.section``: durations, and refusals of every section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.service``: defaults, backends, what a service tells of itself."""
+"""Tests of ``paraglider.config.service``: defaults, backends, derived values."""
 
 from __future__ import annotations
 
@@ -28,21 +28,29 @@ def service(**keys: Any) -> Service:
     ],
 )
 def test_how_long_an_answered_query_is_kept(keys: dict[str, Any], seconds: int | None) -> None:
-    """The DNS asks once (RFC 4787 REQ-5a)."""
+    """For DNS the timeout is short (RFC 4787 REQ-5a)."""
     assert service(protocol="udp", **keys).udp_reply == seconds
 
 
 def test_service_defaults() -> None:
-    """A service with the least it needs takes all ports and goes by nat, via, rr, flow."""
+    """A minimal service has all ports, nat, via, rr, flow."""
     plain = service()
     assert plain.ports == (ALL_PORTS,)
     assert plain.all_ports
     assert (plain.forward, plain.return_, plain.strategy) == ("nat", "via", "rr")
+    assert (plain.carrier, plain.wants_bpf) == ("auto", True)
     assert (plain.affinity, plain.snat, plain.backends[0].weight) == ("flow", None, 1)
 
 
+@pytest.mark.parametrize(("carrier", "wanted"), [("auto", True), ("bpf", True), ("worker", False)])
+def test_bpf_is_wanted_by_name_and_method(carrier: str, wanted: bool) -> None:
+    """`carrier` names it, and only nat has a carrier in BPF."""
+    assert service(carrier=carrier).wants_bpf == wanted
+    assert not service(carrier=carrier, forward="proxy").wants_bpf
+
+
 def test_backend_is_an_address_or_a_section() -> None:
-    """A backend's address alone means the same as a section with that address."""
+    """A single address equals a section with that address."""
     assert service(backends=["10.0.0.1"]) == service(backends=[{"address": "10.0.0.1"}])
 
 
@@ -92,7 +100,7 @@ def test_wrong_service_is_refused(keys: dict[str, Any]) -> None:
 
 
 def test_defaults_of_what_follows_from_health() -> None:
-    """Without a word on it nothing is checked, and what goes down resets its flows."""
+    """By default nothing is checked, and flows of failed backends are reset."""
     plain = service()
     assert (plain.check, plain.all_down, plain.on_down) == (None, "reject", "reset")
     assert (plain.drain_timeout, plain.slow_start) == (None, 0)
@@ -100,7 +108,7 @@ def test_defaults_of_what_follows_from_health() -> None:
 
 
 def test_backends_listed_elsewhere() -> None:
-    """A service with a source has no backends of its own until it is given some."""
+    """A service with a source has no backends until they are given to it."""
     sourced = service(backends={"file": "/etc/paraglider/web"})
     assert sourced.backends == ()
     assert sourced.source is not None
@@ -136,5 +144,5 @@ def test_wrong_source_is_refused(source: dict[str, str]) -> None:
     ],
 )
 def test_backend_names(address: str, port: int | None, name: str) -> None:
-    """Messages call a backend by its address, with its port where that is mapped."""
+    """Messages name a backend by its address, with its port if that is mapped."""
     assert BackendConfig.model_validate({"address": address, "port": port}).name == name

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.source``; what `load` says of files is tested there."""
+"""Tests of ``paraglider.config.source``; ``test_load`` tests the messages about files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_text_without_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_only_regular_files(tmp_path: Path) -> None:
-    """A device without end, and a pipe that nobody writes to, are refused at once; a link to a
-    file is as good as the file.
+    """An endless device, and a pipe without a writer, are refused at once; a link to a file is
+    read.
     """
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -37,7 +37,7 @@ def test_only_regular_files(tmp_path: Path) -> None:
 
 
 def test_a_pipe_where_one_may_be(tmp_path: Path) -> None:
-    """What a shell's <(command) gives is read to its end, up to the bound."""
+    """A shell's <(command) is read to its end, up to the bound."""
     reading, writing = os.pipe()
     os.write(writing, b"text")
     os.close(writing)
@@ -50,7 +50,7 @@ def test_a_pipe_where_one_may_be(tmp_path: Path) -> None:
     ("file", "directory", "told"),
     [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o700, False), (0o604, 0o711, True)],
 )
-def test_who_else_may_read_it(
+def test_users_who_can_read_the_file(
     tmp_path_factory: pytest.TempPathFactory, file: int, directory: int, told: bool
 ) -> None:
     """The modes of the file that a link leads to count, and of all directories above it."""
@@ -69,7 +69,7 @@ def test_who_else_may_read_it(
 
 
 def test_stream_is_read_up_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a stream, too, no more than the bound is read."""
+    """Also of a stream, no more than the bound is read."""
     monkeypatch.setattr(reader, "MAX_BYTES", 1_000_000)
     assert read_from(io.BytesIO(b"x" * 1_000_000), "f") == "x" * 1_000_000
     stream = io.BytesIO(b"x" * 5_000_000)

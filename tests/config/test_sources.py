@@ -30,14 +30,14 @@ def loaded(tmp_path: Path) -> LoadedConfig:
 
 
 def mistakes(loaded: LoadedConfig) -> list[str]:
-    """What is told of the files."""
+    """The problems of the files."""
     with pytest.raises(ConfigError) as caught:
         read_files(loaded)
     return list(caught.value.lines)
 
 
 def test_files_are_read(loaded: LoadedConfig) -> None:
-    """The configuration is then as if it listed the backends; others stay as they are."""
+    """The configuration equals one that lists the backends; other services stay."""
     config = resolved(loaded.config, read_files(loaded))
     assert [[(str(b.address), b.port) for b in s.backends] for s in config.services] == [
         [("10.0.0.1", None), ("10.0.0.2", 8080)],
@@ -65,7 +65,7 @@ def test_a_link_to_what_only_root_reads(loaded: LoadedConfig, tmp_path: Path) ->
 
 
 def test_what_contradicts_the_configuration(loaded: LoadedConfig, tmp_path: Path) -> None:
-    """A list is judged like one in the configuration, and told at its own line and column."""
+    """A list is validated as part of the configuration, and mistakes have its line and column."""
     (tmp_path / "web").write_text("# all of them\n  192.168.0.11\n10.0.0.1\n10.0.0.1\n")
     (tmp_path / "api").write_text("10.0.0.3\nfd00::1\n")
     lines = mistakes(loaded)
@@ -76,14 +76,14 @@ def test_what_contradicts_the_configuration(loaded: LoadedConfig, tmp_path: Path
 
 
 def test_what_another_section_contradicts(loaded: LoadedConfig, tmp_path: Path) -> None:
-    """What the configuration says elsewhere is told there."""
+    """A contradiction with another section is reported there."""
     (tmp_path / "api").write_text("10.0.0.254\n")
     (line,) = mistakes(loaded)
     assert line.startswith("conf:1:48: gateway 10.0.0.254 is also a backend of `api`")
 
 
-def test_every_file_is_looked_at(loaded: LoadedConfig, tmp_path: Path) -> None:
-    """A file that is not there, and the mistakes of another, are told at once."""
+def test_mistakes_of_all_files_are_reported(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """A missing file, and the mistakes of another, are reported together."""
     (tmp_path / "web").unlink()
     (tmp_path / "api").write_text("x\n10.0.0.3 weight=x\n")
     lines = mistakes(loaded)
@@ -102,14 +102,14 @@ def test_no_weight_at_all(loaded: LoadedConfig, tmp_path: Path) -> None:
 
 
 def test_one_file_for_two_services(tmp_path: Path) -> None:
-    """A mistake in a file that two services name is told once."""
+    """A mistake in a file of two services is reported once."""
     (tmp_path / "all").write_text("10.0.0.256\n")
     text = CONF.replace("DIR/web", str(tmp_path / "all")).replace("DIR/api", str(tmp_path / "all"))
     assert len(mistakes(parse(text, "conf"))) == 1
 
 
 def test_refusals(loaded: LoadedConfig) -> None:
-    """Nothing speaks against what may be listed, and something against what may not."""
+    """None for valid lists, some for invalid ones."""
     own = loaded.config.services[2].backends
     assert not refusals(loaded.config, {"web": own})
     vip = (BackendConfig(address=loaded.config.services[0].vip.ip),)

@@ -33,7 +33,7 @@ def test_an_alias_becomes_the_name(alias: str, name: str) -> None:
 
 
 def test_what_is_no_name_is_left_to_the_check() -> None:
-    """It suggests the nearest one; only what is no text is refused here."""
+    """``check`` suggests the nearest name; only another type is refused here."""
     assert NAME.validate_python("a.b:C") == "a.b:C"
     assert NAME.validate_python("leastcon") == "leastcon"
     with pytest.raises(ValidationError):
@@ -62,7 +62,7 @@ def test_a_policy_is_a_class_in_a_module(text: str, policy: bool) -> None:
 
 
 def test_the_schema_names_every_strategy_and_alias() -> None:
-    """And the pattern of a policy last."""
+    """With the pattern of a policy last."""
     *names, policy = NAME.json_schema()["anyOf"]
     assert [each["const"] for each in names] == [*KINDS, *ALIASES]
     assert all(each["description"] for each in names)
@@ -70,7 +70,7 @@ def test_the_schema_names_every_strategy_and_alias() -> None:
 
 
 def test_the_schema_has_every_parameter() -> None:
-    """Those of a policy are its own: other names are let pass, with one value each."""
+    """A policy's parameters have any names, with one scalar each."""
     schema = PARAMETERS.json_schema()
     wanted = {parameter.name for each in KINDS.values() for parameter in each.parameters}
     assert set(schema["properties"]) == wanted
@@ -112,6 +112,6 @@ def test_a_section_of_scalars_is_taken_as_it_is() -> None:
     ],
 )
 def test_what_is_no_section_of_scalars(value: Any, said: str) -> None:
-    """It is told which parameter is wrong."""
+    """The error names the parameter."""
     with pytest.raises(ValueError, match=said):
         scalars(value)

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.types``: what each small value reads, refuses and prints."""
+"""Tests of ``paraglider.config.types``: parsing, errors and text of each type."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_ports_read(value: Any, expected: list[tuple[int, int]]) -> None:
     ],
 )
 def test_refused_with_a_remedy(parse: Callable[[Any], Any], value: Any, words: str) -> None:
-    """Each value that is refused says why, and what would be right."""
+    """Each refused value has a reason and a remedy."""
     with pytest.raises(ValueError, match="; ") as caught:
         parse(value)
     assert words in str(caught.value)
@@ -121,7 +121,7 @@ def test_overlap_is_a_shared_port(ends: tuple[int, int, int, int]) -> None:
 
 
 def test_range_counts_and_prints() -> None:
-    """A range knows its length and prints as the file has it."""
+    """A range has a length, and its text is that of the file."""
     assert (str(PortRange(80, 80)), str(PortRange(1, 9))) == ("80", "1-9")
     assert (len(PortRange(1, 9)), len(ALL_PORTS)) == (9, 65535)
     assert "80" not in ALL_PORTS
@@ -155,7 +155,7 @@ def test_statuses(value: Any, ranges: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("value", [99, 600, True, None, [], "2xx", "399-200", "200-", 200.0])
 def test_wrong_statuses(value: Any) -> None:
-    """Anything else is refused with what would be right."""
+    """Anything else is refused with the remedy."""
     with pytest.raises(ValueError, match="; "):
         parse_statuses(value)
 

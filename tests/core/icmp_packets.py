@@ -1,6 +1,6 @@
-"""ICMP errors as scapy builds them: what comes in, and what is to go on, built from scratch.
+"""ICMP errors built by scapy: the input, and the expected output, both from scratch.
 
-Lives here: the kinds of error, the packets they speak of, and ``world``, a packet path with a flow
+Lives here: the kinds of error, the packets inside them, and ``world``, a packet path with a flow
 for each of those packets.
 """
 
@@ -71,8 +71,8 @@ def world(family: Family) -> NatDatapath:
     return path
 
 
-#: builds the packet that an error speaks of, between two addresses; the port is ours, and the
-#: last argument tells whether it is the backend's or our reply (else the client's request)
+#: builds the inner packet of an error, between two addresses; the port is ours, and the last
+#: argument is true for the backend's or our reply, false for the client's request
 Inner = Callable[[Family, str, str, int, bool], Packet]
 
 
@@ -130,7 +130,7 @@ def towards_backend(
     ports: tuple[int, int] | None,
     kept: int | None,
 ) -> tuple[bytes, bytes]:
-    """An error about a reply that left here for the client: as it comes, as it is to go on."""
+    """An error about a reply to the client: as received, and as it must be forwarded."""
     vip_port, backend_port = our_ports(ports)
     server = family.backends[0]
     before = build(family, family.vip, family.client, vip_port, True)
@@ -149,7 +149,7 @@ def towards_client(
     ports: tuple[int, int] | None,
     kept: int | None,
 ) -> tuple[bytes, bytes]:
-    """An error about a request that left here for the backend: as it comes, as it is to go on."""
+    """An error about a request to the backend: as received, and as it must be forwarded."""
     vip_port, backend_port = our_ports(ports)
     server = family.backends[0]
     before = build(family, family.client, server, backend_port, False)

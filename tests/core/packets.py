@@ -1,10 +1,10 @@
-"""What the tests of the core share: packets by scapy, services to balance them, and a judged run.
+"""Helpers of the core tests: packets by scapy, services, and one packet through the packet path.
 
-Lives here: ``Family`` (addresses of a small world, one a family, and its packet builders),
-``service`` and ``nat`` (the core's objects with short names), ``run`` (one packet through the core
-in the middle of a larger buffer that must not be read or written outside the packet).
-Rules: scapy builds every packet, and every expected packet from scratch: its checksums are the
-oracle, and nothing of the core helps to make one.
+Lives here: ``Family`` (addresses of one family, and its packet builders), ``service`` and ``nat``
+(core objects with short arguments), ``run`` (one packet through the core, in the middle of a larger
+buffer that must not be read or written outside the packet).
+Rules: scapy builds every packet, and every expected packet from scratch, without code of the core:
+its checksums are the oracle.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ from paraglider.core import flow, strategies
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.flow import FlowTimeouts
+from paraglider.core.flow import Flow, FlowTimeouts
+from paraglider.core.flow_states import SYN_SENT
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
+from paraglider.core.translation import Translation
 from paraglider.forward.nat import datapath as nat_module
 from paraglider.forward.nat.datapath import NatDatapath
 
@@ -63,7 +65,7 @@ def packed(address: str) -> bytes:
 
 @dataclass(frozen=True)
 class Family:
-    """The addresses of one family, as text, and what differs between IPv4 and IPv6 packets."""
+    """The addresses of one family, as text, and the differences between IPv4 and IPv6 packets."""
 
     number: int
     client: str
@@ -148,6 +150,13 @@ def backend(address: str, port: int = 0, weight: int = 1) -> Backend:
     return Backend(address, packed(address), port, weight)
 
 
+def bare_flow(number: int = 0) -> Flow:
+    """A flow that is in no table."""
+    key = number.to_bytes(12, "big")
+    translation = Translation(packed(V4.vip), 80, backend(V4.backends[0]))
+    return Flow(flow.TCP, key, key, translation, SYN_SENT, 0.0)
+
+
 def service(
     family: Family,
     *,
@@ -164,8 +173,8 @@ def service(
     name: str = "web",
     **life: Any,
 ) -> VirtualService:
-    """A service of ``family``, over all three backends unless told otherwise; ``life`` is what the
-    pool is told beside them.
+    """A service of ``family``, by default over all three backends; ``life`` are further arguments
+    of its pool.
     """
     pool = Pool(backends or [backend(address) for address in family.backends], **life)
     return VirtualService(
@@ -191,7 +200,7 @@ def nat(
 
 
 class Guarded(bytearray):
-    """A buffer that may be read and written within ``window`` alone."""
+    """A buffer that may be read and written only within ``window``."""
 
     window = (0, 0)
 
@@ -215,9 +224,8 @@ class Guarded(bytearray):
 
 
 def guarded(packet: bytes) -> bytearray:
-    """``packet`` with ``FRINGE`` bytes on either side, which nobody may look at.
-
-    The compiled packet path reads memory and no object: there only what is written shows.
+    """``packet`` with ``FRINGE`` bytes on either side, which must not be accessed. The compiled
+    packet path reads memory directly: there only writes are detected.
     """
     content = b"\xa5" * FRINGE + packet + b"\x5a" * FRINGE
     if COMPILED:
@@ -241,7 +249,7 @@ def run(
 
 
 def header(packet: bytes) -> int:
-    """Where the transport header stands in a packet without options or extension headers."""
+    """The offset of the transport header of a packet without options or extension headers."""
     return 20 if packet[0] >> 4 == 4 else 40
 
 
@@ -252,8 +260,8 @@ def with_checksum(packet: bytes, protocol: int, value: int, transport: int = 0) 
 
 
 def unfinished(packet: bytes, protocol: int, transport: int = 0) -> bytes:
-    """``packet`` as the kernel hands over what the device was to sum (CHECKSUM_PARTIAL): with the
-    pseudo-header's sum, no complement, for its transport checksum.
+    """``packet`` as the kernel delivers it if the device was to compute the checksum
+    (CHECKSUM_PARTIAL): the transport checksum is the pseudo-header's sum, not complemented.
     """
     size = len(packet) - (transport or header(packet))
     if packet[0] >> 4 == 4:
@@ -265,7 +273,7 @@ def unfinished(packet: bytes, protocol: int, transport: int = 0) -> bytes:
 
 
 def finished(packet: bytes, protocol: int, transport: int = 0) -> bytes:
-    """``packet`` as it leaves the kernel, which sums the transport part onto what stands there."""
+    """``packet`` as it leaves the kernel, which adds the sum of the transport part to the field."""
     value = scapy_checksum(packet[transport or header(packet) :])
     if protocol == flow.UDP and value == 0:
         value = 0xFFFF

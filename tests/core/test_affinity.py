@@ -1,7 +1,9 @@
-"""Which backend a client keeps, for how long, and that the memory of it is bounded."""
+"""Which backend a client keeps, for how long, and that the memory is bounded."""
 
 from __future__ import annotations
 
+import gc
+import sys
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -21,7 +23,7 @@ def test_a_stranger_has_no_backend() -> None:
 
 
 def test_a_client_keeps_its_backend_while_it_has_flows() -> None:
-    """However long the flow lives, and while one of several is left."""
+    """The client is bound however long a flow lives, and while one of several is left."""
     affinity = Affinity(60, 10)
     affinity.hold(CLIENT, A)
     affinity.hold(CLIENT, A)
@@ -31,7 +33,7 @@ def test_a_client_keeps_its_backend_while_it_has_flows() -> None:
 
 
 def test_a_client_lingers_after_its_last_flow() -> None:
-    """It is bound until ``linger`` seconds after, and then no more, expired or not."""
+    """The client is bound until ``linger`` seconds after it, whether expired already or not."""
     affinity = Affinity(60, 10)
     affinity.hold(CLIENT, A)
     affinity.release(CLIENT, 100)
@@ -40,7 +42,7 @@ def test_a_client_lingers_after_its_last_flow() -> None:
 
 
 def test_a_new_flow_ends_lingering() -> None:
-    """A client that comes back is held again, and lingers anew from its next end."""
+    """A client that returns is held again, and lingers again from its next end."""
     affinity = Affinity(60, 10)
     affinity.hold(CLIENT, A)
     affinity.release(CLIENT, 100)
@@ -51,7 +53,7 @@ def test_a_new_flow_ends_lingering() -> None:
 
 
 def test_the_newest_backend_is_kept() -> None:
-    """Where flows go to two backends, the last one given is the client's, also after its end."""
+    """If flows go to two backends, the client keeps the newest, also after its end."""
     affinity = Affinity(60, 10)
     affinity.hold(CLIENT, A)
     affinity.hold(CLIENT, B)
@@ -62,7 +64,7 @@ def test_the_newest_backend_is_kept() -> None:
 
 
 def test_lingering_is_bounded_and_the_oldest_go_first() -> None:
-    """Of three clients that ended, a bound of two keeps the last two."""
+    """With three ended clients and a bound of two, the last two are kept."""
     affinity = Affinity(60, 2)
     for number in range(3):
         affinity.hold(bytes([number]), A)
@@ -71,8 +73,47 @@ def test_lingering_is_bounded_and_the_oldest_go_first() -> None:
     assert [affinity.find(bytes([n]), 3) for n in range(3)] == [None, A, A]
 
 
+def test_clients_that_return_leave_the_others_in_their_order() -> None:
+    """Of five that linger the first, the last and one between them return, and the other two are
+    evicted by the next, the older one first.
+    """
+    affinity = Affinity(60, 5)
+    clients = [bytes([number]) for number in range(8)]
+    for client in clients[:5]:
+        affinity.hold(client, A)
+        affinity.release(client, 0)
+    for client in (clients[2], clients[0], clients[4]):
+        affinity.hold(client, B)
+    affinity.limit(60, 2)
+    for client, left in ((clients[5], [3, 5]), (clients[6], [5, 6])):
+        affinity.hold(client, A)
+        affinity.release(client, 1)
+        lingering = [n for n in (1, 3, 5, 6) if affinity.find(clients[n], 2) is not None]
+        assert lingering == left
+    assert [affinity.find(clients[n], 2) for n in (0, 2, 4)] == [B, B, B]
+
+
+def test_nothing_is_left_of_an_affinity_without_the_cyclic_collector() -> None:
+    """Workers run without it; a reload may remove the service."""
+    before, collects = sys.getrefcount(A), gc.isenabled()
+    gc.disable()
+    try:
+        affinity = Affinity(60, 10)
+        for number in range(5):
+            affinity.hold(bytes([number]), A)
+            affinity.release(bytes([number]), 0)
+        assert sys.getrefcount(A) == before + 5
+        del affinity
+        assert sys.getrefcount(A) == before
+    finally:
+        if collects:
+            gc.enable()
+
+
 def test_forged_openings_push_no_client_out() -> None:
-    """A hundred thousand clients that were never answered come and go; who was answered stays."""
+    """A hundred thousand clients that were never answered do not evict a
+    client that was answered.
+    """
     affinity = Affinity(600, 50)
     for number in range(50):
         client = b"real" + bytes([number])
@@ -88,7 +129,7 @@ def test_forged_openings_push_no_client_out() -> None:
 
 
 def test_a_confirmed_client_stays_so_through_an_unanswered_flow() -> None:
-    """It was real once; a backend that fails to answer it later does not make it a stranger."""
+    """A client that was answered once stays confirmed if a later flow is not answered."""
     affinity = Affinity(600, 1)
     affinity.hold(CLIENT, A)
     affinity.confirm(CLIENT)
@@ -102,7 +143,7 @@ def test_a_confirmed_client_stays_so_through_an_unanswered_flow() -> None:
 
 
 def test_confirming_a_stranger_changes_nothing() -> None:
-    """An answer to nobody binds nobody."""
+    """Confirming an unknown client binds nothing."""
     affinity = Affinity(60, 10)
     affinity.confirm(CLIENT)
     assert (len(affinity), affinity.find(CLIENT, 0)) == (0, None)
@@ -120,7 +161,7 @@ def test_expiry_keeps_to_its_budget() -> None:
 
 
 def test_releasing_a_stranger_changes_nothing() -> None:
-    """An end without a beginning binds nobody."""
+    """Releasing an unknown client binds nothing."""
     affinity = Affinity(60, 10)
     affinity.release(CLIENT, 0)
     assert len(affinity) == 0
@@ -146,7 +187,7 @@ class Model:
     )
 )
 def test_histories_against_a_model(history: list[tuple[str, int]]) -> None:
-    """After any history every client finds what a model that forgets nothing says it should."""
+    """After any history every client has the backend of an unbounded model."""
     linger, now = 10.0, 0.0
     affinity = Affinity(linger, 100)
     models = [Model() for _ in range(5)]

@@ -52,7 +52,7 @@ def test_the_strategy_decides() -> None:
 
 
 def test_no_backend_ready() -> None:
-    """None, when all are down, draining or without weight."""
+    """None if all backends are down, draining or without weight."""
     web = service(V4)
     first, second, third = web.pool.backends
     web.pool.apply(first, Event.CHECK_FAILED)
@@ -73,7 +73,7 @@ def test_a_taken_backend_is_passed_over() -> None:
 
 
 def test_all_taken() -> None:
-    """Where every ready backend is taken, one of them is returned and the caller refuses."""
+    """If every ready backend is taken, one of them is returned and the caller refuses."""
     web = service(V4)
     balancer = Balancer(ServiceMap([web]))
     web.pool.apply(web.pool.backends[0], Event.SET_DRAIN)
@@ -97,7 +97,7 @@ def test_a_client_keeps_its_backend() -> None:
 
 
 def test_a_client_that_lingers_keeps_its_backend() -> None:
-    """Until ``linger`` seconds after its last flow, then the strategy decides anew."""
+    """Until ``linger`` seconds after its last flow; then the strategy decides again."""
     web, affinity, balancer = with_affinity(linger=60)
     affinity.hold(packed(V4.client), web.pool.backends[2])
     affinity.release(packed(V4.client), 100)
@@ -131,6 +131,6 @@ def test_a_kept_backend_that_is_taken_is_passed_over() -> None:
 
 
 def test_affinity_to_a_backend_of_one() -> None:
-    """With a single backend there is nothing to choose, kept or not."""
+    """With a single backend there is no choice, with or without affinity."""
     only = backend("10.0.0.9")
     assert choices(service(V4, backends=[only]), 3) == "999"

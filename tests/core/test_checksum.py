@@ -61,13 +61,13 @@ def test_sum_takes_any_buffer(data: bytes) -> None:
 @MANY
 @given(st.binary(max_size=300), st.integers(0, 65534))
 def test_checksum_is_that_of_rfc_1071(data: bytes, initial: int) -> None:
-    """The checksum field, with what another part of the packet sums to, equals the naive one."""
+    """The checksum of data with an initial sum equals the naive one."""
     assert internet_checksum(data, initial) == naive_checksum(data, initial)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", bytes(20)])
 def test_checksum_of_zeros_is_all_ones(data: bytes) -> None:
-    """Only data without a single bit has the checksum 0xffff."""
+    """Only data of zeros has the checksum 0xffff."""
     assert internet_checksum(data) == naive_checksum(data) == 0xFFFF
 
 
@@ -85,7 +85,7 @@ def test_update_equals_recomputation(head: bytes, tail: bytes, data: st.DataObje
 @MANY
 @given(st.integers(0, 0xFFFF), st.integers(0, 65534), st.integers(1, 65534))
 def test_update_keeps_a_wrong_checksum_as_wrong(right: int, change: int, error: int) -> None:
-    """By how much a checksum is wrong does not change, so the receiver still notices."""
+    """The error of a wrong checksum stays the same, so the receiver detects it."""
     assert (update(right + error, change) - update(right, change)) % 65535 == error
 
 

@@ -9,7 +9,7 @@ from packets import V4, V6, Family, backend, packed, service
 
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
-from paraglider.core.explain import Explanation, explain, shares
+from paraglider.core.explain import Decider, Explanation, explain, shares
 from paraglider.core.flow import ICMP, TCP, UDP
 from paraglider.core.policy_guard import PolicyGuard
 from paraglider.core.pool import Event
@@ -27,14 +27,14 @@ def flow(
 
 
 def asked(*services: VirtualService, of: NewFlow | None = None) -> Explanation:
-    """What is said of a flow over ``services``."""
+    """The explanation of a flow over ``services``."""
     return explain(
         Balancer(ServiceMap(services)), of or flow((services[0].vip == V6.vip and V6) or V4)
     )
 
 
 def words(explanation: Explanation, about: str) -> str:
-    """What the explanation says about one thing."""
+    """The text of one step of an explanation."""
     (text,) = (step.text for step in explanation.why if step.about == about)
     return text
 
@@ -57,7 +57,7 @@ def test_hashed_flow_gets_the_backend_that_a_worker_gives_it(family: Family, str
 
 @pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted"])
 def test_by_turn_it_is_left_open(strategy: str) -> None:
-    """Where turns or live flows decide, all who may take the flow are named, and nobody picked."""
+    """If turns or live flows decide, all candidates are named and none is picked."""
     web = service(V4, strategy=strategy)
     found = asked(web)
     assert found.backend is None
@@ -65,8 +65,26 @@ def test_by_turn_it_is_left_open(strategy: str) -> None:
     assert words(found, "strategy").startswith(f"{strategy} picks the")
 
 
-def test_asking_takes_nobodys_turn() -> None:
-    """What is asked changes nothing of what is asked about."""
+@pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted", "source"])
+def test_who_decides(strategy: str) -> None:
+    """A worker, unless it is said; by turn there is one turn for all where the kernel decides."""
+    web = service(V4, strategy=strategy)
+    turn = strategy in ("rr", "wrr")
+    each = "; each worker keeps its own turn"
+    found = asked(web)
+    assert "decides" not in [step.about for step in found.why]
+    assert words(found, "strategy").endswith(each) == turn
+    for kernel, end in ((False, each), (True, "; one turn for all workers")):
+        by = Decider(kernel, "somebody")
+        found = explain(Balancer(ServiceMap([web])), flow(), decider=by)
+        assert words(found, "decides") == "somebody"
+        assert words(found, "strategy").endswith(end) == turn
+        kept = explain(Balancer(ServiceMap([web])), flow(), web.pool.backends[0], decider=by)
+        assert [step.about for step in kept.why] == ["service", "state", "flow"]
+
+
+def test_explaining_changes_no_state() -> None:
+    """Explaining a flow changes no state of the strategy."""
     web = service(V4, strategy="rr")
     first = web.strategy.pick(flow())
     for _ in range(5):
@@ -75,7 +93,7 @@ def test_asking_takes_nobodys_turn() -> None:
 
 
 def test_one_backend_is_no_choice() -> None:
-    """With a single ready backend the answer is known whatever the strategy."""
+    """With a single ready backend the result is exact for every strategy."""
     web = service(V4)
     for other in web.pool.backends[1:]:
         web.pool.apply(other, Event.SET_DRAIN)
@@ -86,8 +104,8 @@ def test_one_backend_is_no_choice() -> None:
     )
 
 
-def test_nobody_is_ready() -> None:
-    """Without a ready backend the flow gets none, and each one's reason is told."""
+def test_no_backend_is_ready() -> None:
+    """Without a ready backend the flow gets none, and the reason of each backend is given."""
     web = service(V4, backends=[backend("10.0.0.1"), backend("10.0.0.2", weight=0)])
     web.pool.apply(web.pool.backends[0], Event.CHECK_FAILED)
     found = asked(web)
@@ -98,7 +116,7 @@ def test_nobody_is_ready() -> None:
 
 
 def test_a_flow_that_exists_stays() -> None:
-    """A live flow keeps its backend, drained or not, whatever the strategy says."""
+    """A live flow keeps its backend, drained or not, with any strategy."""
     web = service(V4, strategy="maglev")
     taken = web.pool.backends[1]
     web.pool.apply(taken, Event.SET_DRAIN)
@@ -135,14 +153,14 @@ def test_affinity_comes_before_the_strategy() -> None:
     ],
 )
 def test_no_service(new: NewFlow, text: str) -> None:
-    """What no service takes is told with what the services of that VIP do take."""
+    """A flow of no service is explained with the claims of the VIP's services."""
     found = asked(service(V4, ports=((80, 80), (8000, 8099))), of=new)
     assert (found.service, found.backend) == (None, None)
     assert words(found, "service").startswith(text)
 
 
 def test_claims_in_words() -> None:
-    """A service is told with its VIP, protocols and ports."""
+    """A service is described by its VIP, protocols and ports."""
     any_ = service(V4, protocols=(TCP, UDP), echo=True)
     assert words(asked(any_), "service") == "`web` has 192.168.0.11, tcp, udp, icmp, all ports"
     some = service(V4, ports=((80, 80), (8000, 8099)))
@@ -153,7 +171,7 @@ def test_claims_in_words() -> None:
 
 @pytest.mark.parametrize("strategy", ["rr", "wrr", "source", "maglev"])
 def test_shares_are_what_flows_get(strategy: str) -> None:
-    """The shares that are told are those that many flows have in fact."""
+    """The reported shares equal the measured ones over many flows."""
     backends = [
         backend(address, weight=weight)
         for address, weight in zip(V4.backends, (1, 2, 5), strict=True)
@@ -171,7 +189,7 @@ class Unasked:
     """A policy that must not be called."""
 
     def prepare(self, ready: object) -> None:
-        """Nothing to prepare."""
+        """Does nothing."""
 
     def pick(self, new: NewFlow) -> None:
         """Called only by a mistake."""
@@ -179,7 +197,7 @@ class Unasked:
 
 
 def test_a_strategy_of_the_operators_own_is_not_called() -> None:
-    """His class may count, so it is not asked; nothing is known of its shares."""
+    """A policy may count, so it is not called; its shares are unknown."""
     web = service(V4)
     web.strategy = PolicyGuard(Unasked(), RoundRobin(), lambda: 0.0, 1.0)  # type: ignore[arg-type]
     found = asked(web)

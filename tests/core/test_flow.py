@@ -22,7 +22,7 @@ def test_default_timeouts_are_what_the_standards_ask_for() -> None:
     assert named == opening | lasting | udp | closing | closed | {"icmp": 60}
 
 
-def test_a_flow_says_what_it_is() -> None:
+def test_the_repr_of_a_flow() -> None:
     """Protocol, state and backend, and no address of a client."""
     translation = Translation(packed(V4.vip), 80, backend(V4.backends[0]))
     flow = Flow(TCP, bytes(12), bytes(12), translation, SYN_SENT, 0.0)

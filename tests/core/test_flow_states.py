@@ -30,8 +30,8 @@ CLOSED = {s for s in range(STATES) if CLASS_OF[s] == CLOSED_CLASS and PROTOCOL_O
 
 
 @BOTH
-def test_the_flat_table_says_the_same(table: Transitions) -> None:
-    """Of every pair; what has no row stays as it is."""
+def test_the_flat_table_equals_the_tables(table: Transitions) -> None:
+    """The flat table equals the tables for every pair; a pair without a row keeps the state."""
     flat = flattened(table)
     for state in range(STATES):
         for event in range(EVENTS):
@@ -48,7 +48,9 @@ def test_tcp_stays_tcp(table: Transitions) -> None:
 
 @BOTH
 def test_a_syn_opens_a_flow_from_where_one_may_be_over_alone(table: Transitions) -> None:
-    """And from every such state: else a client's port could not be used again."""
+    """A SYN opens a flow from every state in which one may be over, and from no other; otherwise a
+    client's port could not be used again.
+    """
     opened = {state for state, row in table.items() if C_SYN in row}
     assert opened == (CLOSED | {states.CLIENT_DONE}) & table.keys()
     assert {row[C_SYN] for row in table.values() if C_SYN in row} == {states.SYN_SENT}
@@ -56,7 +58,7 @@ def test_a_syn_opens_a_flow_from_where_one_may_be_over_alone(table: Transitions)
 
 @BOTH
 def test_no_blind_client_makes_a_flow_that_nothing_evicts(table: Transitions) -> None:
-    """Whatever it sends, without proof: no series of its events leads to an active state."""
+    """A client without proof cannot reach an active state by any series of events."""
     blind = (C_SYN, C_ACK, C_RST) if table is TWO_SIDED else (C_SYN, C_ACK, C_RST, C_FIN)
     reached = {states.SYN_SENT}
     while True:
@@ -68,8 +70,8 @@ def test_no_blind_client_makes_a_flow_that_nothing_evicts(table: Transitions) ->
 
 
 @BOTH
-def test_who_has_proof_is_established(table: Transitions) -> None:
-    """From every state of an opening that a client can prove itself in."""
+def test_a_client_with_proof_is_established(table: Transitions) -> None:
+    """A client with proof reaches established from every opening state."""
     for state in range(STATES):
         if GROUP_OF[state] == OPENING and C_PROOF in table.get(state, {}):
             assert table[state][C_PROOF] == states.ESTABLISHED

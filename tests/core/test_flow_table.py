@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,7 @@ from packets import V4, backend, packed
 
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import FIRST_STATE, ICMP, TCP, UDP, Flow, FlowTimeouts
+from paraglider.core.flow_index import FlowIndex
 from paraglider.core.flow_states import (
     ACTIVE,
     CLASS_OF,
@@ -59,11 +61,16 @@ def key(vip: bytes, client: int, protocol: int) -> bytes:
 def opened(
     table: FlowTable, translation: Translation, client: int, protocol: int, now: float
 ) -> Flow | None:
-    """A new flow, or None where there is no room."""
+    """A new flow, or None if there is no room."""
     if not table.make_room(protocol, now):
         return None
     forward = key(translation.vip, client, protocol)
     return table.open(protocol, forward, translation.reverse_key(forward), translation, now)
+
+
+def content(index: FlowIndex) -> dict[bytes, Flow]:
+    """All flows of an index."""
+    return {key: index[key] for key in index}
 
 
 def standing(table: FlowTable) -> list[Flow]:
@@ -75,7 +82,7 @@ def standing(table: FlowTable) -> list[Flow]:
 
 @dataclass
 class Known:
-    """What the model knows of a live flow: nothing but a row of a list."""
+    """The model's row for a live flow."""
 
     flow: Flow
     forward: bytes
@@ -86,7 +93,7 @@ class Known:
 
     @property
     def deadline(self) -> float:
-        """When its time is over."""
+        """When it times out."""
         return self.seen + SHORT.by_state[self.state]
 
 
@@ -118,7 +125,7 @@ class TableAndModel(RuleBasedStateMachine):
         which=st.integers(0, 5),
     )
     def open(self, protocol: int, client: int, which: int) -> None:
-        """A new flow; where the table is full one makes room, or the new one is refused."""
+        """Open a flow; a full table evicts one, or refuses the new one."""
         translation = self.translations[which]
         forward = key(translation.vip, client, protocol)
         reverse = translation.reverse_key(forward)
@@ -210,11 +217,11 @@ class TableAndModel(RuleBasedStateMachine):
 
     @invariant()
     def both_keys_find_the_flow_and_its_backend(self) -> None:
-        """Each live flow is found by either key, with its own backend; and nothing else is."""
+        """Each live flow is found by either key, with its own backend; no other flow is found."""
         for protocol in FIRST_STATE:
             mine = [each for each in self.known if each.flow.protocol == protocol]
-            assert self.table.forward[protocol] == {each.forward: each.flow for each in mine}
-            assert self.table.reverse[protocol] == {each.reverse: each.flow for each in mine}
+            assert content(self.table.forward[protocol]) == {e.forward: e.flow for e in mine}
+            assert content(self.table.reverse[protocol]) == {e.reverse: e.flow for e in mine}
         for each in self.known:
             assert each.flow.translation is each.translation
             assert (each.flow.state, each.flow.seen) == (each.state, each.seen)
@@ -237,8 +244,8 @@ class TableAndModel(RuleBasedStateMachine):
 
     @invariant()
     def each_flow_stands_in_one_bucket_of_its_class(self) -> None:
-        """No bucket knows a flow that is gone, each live one stands in the right wheel once, no
-        later than its end asks for, and at the place that it believes.
+        """Buckets contain no ended flow; each live flow is once in the wheel of its class, at its
+        slot, and not later than its deadline.
         """
         assert sorted(map(id, standing(self.table))) == sorted(id(e.flow) for e in self.known)
         for kind, wheel in enumerate(self.table._wheels):
@@ -251,9 +258,10 @@ class TableAndModel(RuleBasedStateMachine):
 
     @invariant()
     def affinity_holds_the_clients_with_flows(self) -> None:
-        """Of the service that keeps its clients, the bound ones are those with live flows."""
+        """For a service with affinity, the held clients are those with live flows."""
         clients = {each.forward[:4] for each in self.known if each.translation.affinity is not None}
-        assert set(self.affinity._held) == clients
+        addresses = {key(VIPS[0], number, TCP)[:4] for number in range(2)}
+        assert {a for a in addresses if self.affinity.find(a, inf) is not None} == clients
 
 
 TestTableAndModel = TableAndModel.TestCase
@@ -291,7 +299,7 @@ def test_a_closed_flow_makes_room_first() -> None:
 
 @pytest.mark.parametrize(("newcomer", "survives"), [(TCP, UDP), (UDP, TCP)])
 def test_a_flood_takes_the_place_of_its_own_kind(newcomer: int, survives: int) -> None:
-    """Where all are young, datagrams cost no handshake, and handshakes no datagram."""
+    """If all flows are young, datagrams evict no handshake, and handshakes no datagram."""
     table = FlowTable(FlowTimeouts(), 20)
     translation = translations()[0]
     for client in range(10):
@@ -327,7 +335,7 @@ def test_a_network_with_many_flows_makes_room_before_others() -> None:
 
 
 def test_flows_that_are_half_closed_on_one_side_are_kept_while_there_are_few() -> None:
-    """Under dsr nobody knows whether they are over: beyond a share of the table they go early."""
+    """Under dsr their end is not seen: above a share of the table they end early."""
     table = FlowTable(FlowTimeouts(), 2000)
     translation = translations()[0]
     for client in range(1500):
@@ -345,7 +353,7 @@ def test_flows_that_are_half_closed_on_one_side_are_kept_while_there_are_few() -
 
 
 def test_a_flow_that_was_seen_makes_no_room_before_one_that_was_not() -> None:
-    """A packet counts at once, not only when the wheel next looks at the flow."""
+    """A packet counts at once, not only at the next check of the wheel."""
     table, flows = filled(4)
     for each in flows[:2]:
         each.seen = 10.0
@@ -356,7 +364,7 @@ def test_a_flow_that_was_seen_makes_no_room_before_one_that_was_not() -> None:
 
 
 def test_room_is_made_at_a_bounded_cost() -> None:
-    """Where all flows were seen since, a few are moved on each time, until one is found."""
+    """If all flows were seen since, a few are rescheduled per call, until one is found."""
     table, flows = filled(100)
     for each in flows:
         each.seen = 200.0
@@ -390,7 +398,9 @@ def test_lasting_flows_make_no_room_before_they_sleep() -> None:
 
 
 def test_expiry_keeps_to_its_budget_and_goes_on_where_it_stopped() -> None:
-    """A thousand flows that end at once go in portions; less than the portion says done."""
+    """A thousand flows that end at once are removed in portions; a result below the budget means
+    done.
+    """
     table = FlowTable(SHORT, 1000)
     translation = translations()[0]
     for client in range(1000):
@@ -428,7 +438,7 @@ def test_nothing_is_kept_of_flows_that_are_gone() -> None:
 
 
 def test_a_backend_remembers_how_often_it_was_picked() -> None:
-    """``conns`` only grows, the others follow what is in the table."""
+    """``conns`` only grows; the other counters follow the table."""
     table, flows = filled(2)
     target = flows[0].translation.backend
     table.forget(flows[0], 2.0)

@@ -1,8 +1,8 @@
-"""The flow table under the load of half an hour and under floods, with time as an argument.
+"""The flow table under half an hour of load and under floods; time is an argument.
 
-Rates and tables are those of the field divided by SCALE, so that half an hour of 10,000 connections
-a second takes seconds: a table of a million flows is one of 250 beside 2.5 connections a second.
-What a flow meets is the same: how long it lives, divided by how fast others come, does not change.
+Rates and tables are realistic ones divided by SCALE, so that half an hour of 10,000 connections per
+second takes seconds: a table of a million flows becomes 250 flows with 2.5 connections per second.
+The ratio of a flow's lifetime to the rate of new flows is unchanged.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.verdict import MARK, REWRITTEN
 from paraglider.forward.dsr.carrier import LeaseCarrier
-from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.one_sided import OneSidedDatapath
 
 SCALE = 4000
 FLOOD_SCALE = 500
@@ -39,7 +39,7 @@ Play = Iterator[float]
 
 
 class Field:
-    """One worker by ``method``, the clients and backends around it, and a clock."""
+    """One worker with ``method``, its clients and backends, and a clock."""
 
     def __init__(self, method: str, bound: int, **keys: object) -> None:
         self.method = method
@@ -49,10 +49,10 @@ class Field:
         )
         self.table = FlowTable(FlowTimeouts(), bound)
         balancer = Balancer(ServiceMap([made]))
-        self.path: NatDatapath | DsrDatapath = NatDatapath(balancer, self.table)
+        self.path: NatDatapath | OneSidedDatapath = NatDatapath(balancer, self.table)
         if method == "dsr":
             marks = {backend: n << 9 for n, backend in enumerate(made.pool.backends, 1)}
-            self.path = DsrDatapath(balancer, self.table, LeaseCarrier(marks, LEASE))
+            self.path = OneSidedDatapath(balancer, self.table, LeaseCarrier(marks, LEASE))
         self.now = 0.0
         self.most = 0
         self._order = count()
@@ -63,7 +63,7 @@ class Field:
         heappush(self._waiting, (self.now + at, next(self._order), play))
 
     def run(self, until: float) -> None:
-        """Have everybody go on until then; the worker's clock ticks once a second."""
+        """Run all participants until then; the worker's clock ticks once a second."""
         tick = self.now
         while self._waiting and self._waiting[0][0] < until:
             self.now, _, play = heappop(self._waiting)
@@ -80,7 +80,7 @@ class Field:
     def sent(
         self, client: bytes, port: int, flags: int, seq: int = 0, ack: int = 0, vip_port: int = 80
     ) -> bytes:
-        """Where a client's packet goes; empty when it goes nowhere. No flags: a datagram."""
+        """The backend that gets a client's packet; empty if none does. Without flags a datagram."""
         protocol = TCP if flags else UDP
         packet = _packet(client, VIP, port, vip_port, protocol, flags, seq, ack)
         verdict = self.path.handle(packet, 0, len(packet), 0, self.now)
@@ -113,7 +113,7 @@ def _packet(
 
 
 class Client:
-    """A client of its own address, and whether it was ``served``."""
+    """A client with its own address, and whether it was ``served``."""
 
     def __init__(self, field: Field, number: int) -> None:
         self.field = field
@@ -177,7 +177,7 @@ def crowd(
 
 
 def lasting(field: Field, number: int) -> list[Client]:
-    """Clients with an established connection, which then say nothing."""
+    """Clients with an established connection that is then idle."""
     clients = [Client(field, 1_000_000 + n) for n in range(number)]
     for client in clients:
         field.begin(client.opens())
@@ -187,7 +187,7 @@ def lasting(field: Field, number: int) -> list[Client]:
 
 
 def share(clients: list[Client]) -> float:
-    """Of ``clients``, how many were served."""
+    """The share of ``clients`` that were served."""
     return sum(client.served for client in clients) / len(clients)
 
 
@@ -226,7 +226,7 @@ def test_ten_thousand_queries_a_second_for_half_an_hour(method: str) -> None:
 
 
 @METHODS
-def test_queries_that_nobody_tells_of_fill_the_table_and_harm_nobody(method: str) -> None:
+def test_queries_without_udp_reply_fill_the_table_and_all_are_served(method: str) -> None:
     """The same without ``udp_reply``, beside connections: the table is full, all are served."""
     field = Field(method, MILLION // SCALE)
     live = lasting(field, 100_000 // SCALE)

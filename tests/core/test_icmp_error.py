@@ -91,8 +91,8 @@ def test_towards_the_client(
     ports: tuple[int, int] | None,
     kept: int | None,
 ) -> None:
-    """An error about a request reaches the client as one about its packet to the VIP, and from the
-    VIP, whoever sent it: the backend, a router in between or the balancer (RFC 5508 REQ-5c).
+    """An error about a request reaches the client as one about its packet to the VIP, with the VIP
+    as source, whether the backend, a router or the balancer sent it (RFC 5508 REQ-5c).
     """
     senders = {"backend": family.backends[0], "router": family.router, "balancer": family.vip}
     before, after = towards_client(family, kind, senders[sender], inner, ports, kept)
@@ -122,7 +122,7 @@ def test_an_error_neither_refreshes_nor_ends_a_flow(family: Family, way: Way) ->
 @ways
 @families
 def test_a_datagram_inside_without_checksum_keeps_none(family: Family, way: Way) -> None:
-    """0 says that there is no checksum, inside an error as well."""
+    """0 means no checksum, also inside an error."""
 
     def build(family: Family, source: str, destination: str, port: int, reply: bool) -> Packet:
         packet = inner_udp(family, source, destination, port, reply)
@@ -136,7 +136,7 @@ def test_a_datagram_inside_without_checksum_keeps_none(family: Family, way: Way)
 @ways
 @families
 def test_a_computed_zero_inside_is_all_ones(family: Family, way: Way) -> None:
-    """The datagram that a backend sent with 0xffff is given back to it with 0xffff."""
+    """A datagram that a backend sent with 0xffff is returned to it with 0xffff."""
     transport = (20 if family.number == 4 else 40) * 2 + 8
 
     def inner(word: bytes) -> Inner:
@@ -232,7 +232,9 @@ def test_an_extension_behind_the_inner_packet_stays(family: Family) -> None:
 
 @families
 def test_the_right_flow_of_several(family: Family) -> None:
-    """Of flows to three backends each error reaches the one that it speaks of (RFC 7690)."""
+    """With flows to three backends each error reaches the backend of its
+    inner packet (RFC 7690).
+    """
     path = nat(service(family, ports=((80, 80),)))
     for number, server in enumerate(family.backends):
         run(path, family.syn(client_port=CLIENT_PORT + number))
@@ -246,7 +248,7 @@ def test_the_right_flow_of_several(family: Family) -> None:
 
 @families
 def test_an_error_with_a_wrong_checksum_is_dropped(family: Family) -> None:
-    """One that was damaged on its way says nothing about anybody (RFC 5508 REQ-3)."""
+    """A damaged error is ignored (RFC 5508 REQ-3)."""
     before, _ = towards_backend(
         family, TOO_BIG[family.number], family.router, inner_tcp, (flow.TCP, 80), None
     )
@@ -272,7 +274,7 @@ SEEDS = [
 @SOME
 @given(seed=st.sampled_from(SEEDS), data=st.data())
 def test_no_damage_raises(seed: bytes, data: st.DataObject) -> None:
-    """However an error is damaged or cut, it has a verdict, and nothing outside of it is read."""
+    """Every damaged or truncated error gets a verdict, and nothing outside of it is read."""
     packet = bytearray(seed[: data.draw(st.integers(1, len(seed)))])
     for _ in range(data.draw(st.integers(0, 4))):
         packet[data.draw(st.integers(0, len(packet) - 1))] = data.draw(st.integers(0, 255))

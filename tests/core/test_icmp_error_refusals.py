@@ -52,7 +52,7 @@ def foreign(family: Family) -> dict[str, bytes]:
     ids=[f"IPv{f.number}: {name}" for f in FAMILIES for name in foreign(f)],
 )
 def test_an_error_about_no_flow_passes(family: Family, inner: bytes) -> None:
-    """An error about a packet that is none of ours goes on untouched, for it may be the host's."""
+    """An error about a packet of no flow passes unchanged, because it may be for the host."""
     path = world(family)
     header = ERRORS[family.number]["time exceeded"].copy()
     packet = bytes(family.ip(family.router, family.vip) / header / Raw(inner))
@@ -96,7 +96,7 @@ def test_an_error_about_garbage_passes(family: Family, inner: bytes) -> None:
 
 @pytest.mark.parametrize(("outer", "inner"), [(V4, V6), (V6, V4)], ids=["IPv4", "IPv6"])
 def test_families_do_not_mix(outer: Family, inner: Family) -> None:
-    """An error about a packet of the other family passes, even where that one has a flow."""
+    """An error about a packet of the other family passes, even if that packet has a flow."""
     path = nat(service(V4), service(V6))
     for family in (V4, V6):
         assert run(path, family.syn())[0] == REWRITTEN

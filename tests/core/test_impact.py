@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.core.impact``: what moves is counted as a slow comparison counts it."""
+"""Tests of ``paraglider.core.impact``: compared with a slow count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def web(*addresses: str, strategy: str = "maglev", **more: object) -> VirtualSer
 
 
 def seeded(seed: int, *addresses: str) -> VirtualService:
-    """A maglev service with a seed of its own."""
+    """A maglev service with its own seed."""
     made = strategies.create("maglev", Context("web", 0, seed))
     pool = Pool([backend(address) for address in addresses])
     return VirtualService("web", packed(V4.vip), (TCP,), ALL_PORTS, pool, made)
@@ -47,28 +47,25 @@ def test_table_is_compared_entry_by_entry() -> None:
     assert 0.333 < found.share < 0.36
 
 
-def test_source_is_tried_by_samples() -> None:
-    """A fourth backend takes a quarter of the clients, and moves none between the others."""
+def test_source_has_a_table_too() -> None:
+    """A fourth backend takes a quarter of the clients, and moves few between the others."""
     found = moved(web(*V4.backends, strategy="source"), web(*FOUR, strategy="source"), TCP, 80)
     assert found is not None
-    assert (found.of, found.sampled) == (SAMPLES, True)
-    assert found.share == pytest.approx(0.25, abs=0.02)
-    assert found == moved(
-        web(*V4.backends, strategy="source"), web(*FOUR, strategy="source"), TCP, 80
-    )
+    assert (found.of, found.sampled) == (SIZE, False)
+    assert 0.25 <= found.share < 0.27
 
 
 def test_another_seed_or_strategy_moves_most() -> None:
-    """Where two hashes have nothing to do with each other, all but a chance hit moves."""
+    """With two independent hashes, all flows move except for chance."""
     for after in (seeded(1, *V4.backends), web(*V4.backends, strategy="source")):
         found = moved(seeded(0, *V4.backends), after, TCP, 80)
         assert found is not None
-        assert found.sampled
+        assert (found.of, found.sampled) == (SAMPLES, True)
         assert found.share == pytest.approx(2 / 3, abs=0.02)
 
 
 def test_by_turn_nothing_is_said() -> None:
-    """Without a hash on both sides, or without a backend, there is no hash space."""
+    """Without a hash on both sides, or without a backend, the result is None."""
     for other in ("rr", "wrr", "weighted"):
         assert moved(web(*V4.backends), web(*V4.backends, strategy=other), TCP, 80) is None
         assert moved(web(*V4.backends, strategy=other), web(*V4.backends), TCP, 80) is None
@@ -102,7 +99,7 @@ def test_same_backend() -> None:
     ],
 )
 def test_overlaps(ports: Ports, after: list[tuple[str, Ports]], pieces: list[object]) -> None:
-    """Every port of a service is told once, with the service that has it afterwards."""
+    """Every port of a service is listed once, with its service after the change."""
     others = ServiceMap([service(V4, name=name, ports=spans) for name, spans in after])
     before = service(V4, ports=ports)
     found = list(overlaps(before, ServiceMap([before]), others))
@@ -111,7 +108,7 @@ def test_overlaps(ports: Ports, after: list[tuple[str, Ports]], pieces: list[obj
 
 
 def test_overlaps_of_every_protocol() -> None:
-    """All protocols are told one by one; echo has no ports; other VIPs are no rivals."""
+    """Protocols are listed separately; echo has no ports; other VIPs do not matter."""
     before = service(V4, protocols=(TCP, UDP), echo=True)
     tcp = service(V4, name="b", ports=((80, 80),))
     elsewhere = service(V4, name="c", vip=V4.other_vip, ports=((5, 5),))
@@ -128,7 +125,7 @@ def test_overlaps_of_every_protocol() -> None:
     assert all(p.service is None for p in overlaps(before, alone, ServiceMap([service(V6)])))
 
 
-def test_what_a_narrower_service_has_is_not_told() -> None:
+def test_flows_of_a_narrower_service_are_not_counted() -> None:
     """A service that claims all ports has not those that another has by name."""
     wide, narrow = service(V4, name="wide"), service(V4, name="narrow", ports=((80, 80),))
     both = ServiceMap([wide, narrow])
@@ -164,7 +161,7 @@ def test_impacts() -> None:
 
 
 def test_drained_backend_loses_only_what_is_new() -> None:
-    """A live flow stays with a backend that takes no more; one that comes anew does not."""
+    """A live flow stays on a backend that takes no new flows; a new flow gets another."""
     after = web("10.0.0.1", "10.0.0.2")
     drained = after.pool.backends[0]
     after.pool.apply(drained, Event.SET_DRAIN)
@@ -176,5 +173,5 @@ def test_drained_backend_loses_only_what_is_new() -> None:
 
 
 def test_share() -> None:
-    """The share is that of all that were looked at."""
+    """The share is relative to all compared flows."""
     assert Moved(1, 4, sampled=False).share == 0.25

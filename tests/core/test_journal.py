@@ -43,7 +43,7 @@ def name(number: int) -> bytes:
 
 
 def test_what_is_written_is_read_by_the_next() -> None:
-    """Both families, states and changes, from the bytes alone."""
+    """Both families, all states and changes are read from the bytes alone."""
     buffer = memory(3)
     journal = Journal(buffer)
     assert [journal.write(name(1), V4_KEY, 0), journal.write(name(2), V6_KEY, 4)] == [1, 2]
@@ -58,8 +58,8 @@ def test_what_is_written_is_read_by_the_next() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=60))
 def test_records_against_a_dictionary(steps: list[tuple[int, int]]) -> None:
-    """Whatever is written, moved and erased: at every step the bytes say what a dictionary does,
-    also to a process that starts then, and no record above the flows there ever were is used.
+    """After any writes, moves and erasures the bytes equal a dictionary at every step, also for a
+    process that starts then, and no record above the peak number of flows is used.
     """
     buffer = memory(6)
     journal = Journal(buffer)
@@ -103,7 +103,7 @@ def test_a_record_that_was_being_written_does_not_count() -> None:
 
 
 def test_memory_is_asked_for_in_portions() -> None:
-    """A record has memory behind it before it is written; what was there is not asked for."""
+    """Memory is reserved before a record is written, and not reserved again."""
     asked: list[tuple[int, int]] = []
     buffer = memory(PORTION + 5)
     journal = Journal(buffer, lambda begin, end: not asked.append((begin, end)))
@@ -115,7 +115,7 @@ def test_memory_is_asked_for_in_portions() -> None:
 
 
 def test_without_memory_flows_are_carried_unwritten() -> None:
-    """They are counted; memory is asked for once until the clock has ticked, and then again."""
+    """They are counted; memory is requested once, and again after the next tick."""
     answers = [False, False, True]
     journal = Journal(memory(10), lambda *_: answers.pop(0))
     assert [journal.write(name(1), V4_KEY, 0) for _ in range(3)] == [0, 0, 0]
@@ -128,7 +128,7 @@ def test_without_memory_flows_are_carried_unwritten() -> None:
 
 
 def test_cleared() -> None:
-    """Nothing is known any more, and the old bytes are never taken for a flow."""
+    """No flow is left, and the old bytes are never read as a flow."""
     buffer = memory(3)
     journal = Journal(buffer)
     for _ in range(3):
@@ -153,7 +153,7 @@ def test_cleared() -> None:
     ids=["magic", "version", "record", "boot", "records", "highest"],
 )
 def test_faults(at: int, value: bytes, fault: str) -> None:
-    """Each field of the header that does not fit is found, and told apart."""
+    """Each invalid field of the header has its own message."""
     buffer = memory(4)
     assert fault_of(buffer, BOOT) is None
     buffer[at : at + len(value)] = value

@@ -37,7 +37,7 @@ PORTS = (40000).to_bytes(2, "big") + (80).to_bytes(2, "big")
 
 
 def walk(packet: Packet | bytes, whole: bool = True) -> Parsed:
-    """What ``parse`` finds in ``packet``, which stands in the middle of a buffer."""
+    """The result of ``parse`` for ``packet`` in the middle of a buffer."""
     wire = bytes(packet)
     return parse(guarded(wire), FRINGE, len(wire), whole)
 
@@ -89,7 +89,7 @@ def test_the_transport_header_is_found(family: Family, headers: Packet) -> None:
     ids=["most", "too many"],
 )
 def test_the_walk_is_bounded(count: int, reason: int) -> None:
-    """As many extension headers as the bound says are walked, and not one more."""
+    """Exactly as many extension headers as the bound are parsed."""
     headers = six()
     for _ in range(count):
         headers /= IPv6ExtHdrDestOpt()
@@ -120,7 +120,7 @@ def test_echo_has_its_identifier_for_ports(family: Family, reply: int, kind: int
     ids=lambda packet: packet.lastlayer().summary(),
 )
 def test_icmp_errors_have_no_key_of_their_own(error: Packet) -> None:
-    """Whose flow an error speaks of stands in the packet inside."""
+    """The key of an ICMP error's flow is in its inner packet."""
     parsed = walk(error / Raw(bytes(28)))
     assert (parsed.reason, parsed.kind, parsed.key) == (-1, ICMP_ERROR, b"")
     assert parsed.end - parsed.transport == 8 + 28
@@ -227,13 +227,13 @@ def test_what_is_wrong_is_named(packet: bytes, reason: int) -> None:
     ],
 )
 def test_a_head_is_enough_inside_an_error(packet: bytes, reason: int) -> None:
-    """Where the packet need not be whole, 8 bytes of transport and a first fragment will do."""
+    """For a truncated packet, 8 bytes of transport and a first fragment are enough."""
     assert walk(packet, whole=False).reason == reason
 
 
 @pytest.mark.parametrize("family", [V4, V6])
 def test_bytes_behind_the_packet_are_no_part_of_it(family: Family) -> None:
-    """The IP length says where the packet ends, as in a frame that was padded."""
+    """The IP length defines the end of the packet, as in a padded frame."""
     parsed = walk(family.datagram() + bytes(18))
     assert parsed.reason == -1
     assert parsed.end == FRINGE + len(family.datagram())
@@ -242,7 +242,7 @@ def test_bytes_behind_the_packet_are_no_part_of_it(family: Family) -> None:
 @MANY
 @given(st.binary(max_size=120), st.booleans())
 def test_no_bytes_raise(packet: bytes, whole: bool) -> None:
-    """Whatever the bytes, there is an outcome, and nothing outside the packet is read."""
+    """All bytes give a result, and nothing outside the packet is read."""
     check_outcome(packet, walk(packet, whole))
 
 
@@ -279,7 +279,7 @@ def test_reverse_swaps_both_ends(size: int, data: st.DataObject) -> None:
 
 
 def test_reverse_is_the_key_of_the_answer() -> None:
-    """The reverse of a request's key is what the walk finds in its answer."""
+    """The reverse of a request's key is the key of its answer."""
     request = IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=1, dport=2)
     answer = IP(src="192.0.2.2", dst="192.0.2.1") / UDP(sport=2, dport=1)
     assert reverse(walk(request).key) == walk(answer).key

@@ -16,13 +16,13 @@ TEXT = Parameter("word", "ab", 1, 3, "A word.", lambda t: "" if t != "no" else "
 @pytest.mark.parametrize("value", [2, 4, 10])
 def test_a_number_that_is_right(value: int) -> None:
     """The bounds are within."""
-    assert NUMBER.wrong(value) == ""
+    assert NUMBER.error(value) == ""
 
 
 @pytest.mark.parametrize("value", ["a", "abc", "äöü"])
 def test_a_text_that_is_right(value: str) -> None:
     """The bounds are characters."""
-    assert TEXT.wrong(value) == ""
+    assert TEXT.error(value) == ""
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_a_text_that_is_right(value: str) -> None:
 )
 def test_what_is_wrong(parameter: Parameter, value: object, said: str) -> None:
     """Type and bounds come before the parameter's own check, which sees none but right ones."""
-    assert parameter.wrong(value) == said
+    assert parameter.error(value) == said
 
 
 def test_a_folder_defines_its_own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the modules' names; neither the base, nor private classes, nor what is imported there."""
+    """Sorted by module; without the base, private classes and imported classes."""
     folder = tmp_path / "found_in_this"
     folder.mkdir()
     (folder / "__init__.py").write_text("")

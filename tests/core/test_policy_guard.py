@@ -1,4 +1,6 @@
-"""The guard: whatever a user's class does, a flow gets a ready backend and the harm is bounded."""
+"""The guard: a flow gets a ready backend whatever a user's class does,
+and the damage is bounded.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from packets import MANY
 
 from paraglider.core.flow import TCP
-from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard, describe
+from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard, describe_error
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.rr import RoundRobin
@@ -22,7 +24,7 @@ BUDGET = 0.005
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -33,7 +35,7 @@ class Clock:
 
 
 class Scripted:
-    """A policy that does at each pick what it is told."""
+    """A policy whose picks are scripted."""
 
     def __init__(self, act: Callable[[], Any]) -> None:
         self.act = act
@@ -48,7 +50,7 @@ class Scripted:
             raise RuntimeError("not these")
 
     def pick(self, flow: NewFlow) -> Any:
-        """As told."""
+        """Do the next step of the script."""
         self.asked.append(flow)
         return self.act()
 
@@ -69,7 +71,7 @@ def flow(now: float = 0.0) -> NewFlow:
 
 
 def fails(error: BaseException) -> Callable[[], Any]:
-    """What raises ``error``."""
+    """A step that raises ``error``."""
 
     def act() -> Any:
         raise error
@@ -78,7 +80,7 @@ def fails(error: BaseException) -> Callable[[], Any]:
 
 
 def test_a_good_policy_decides() -> None:
-    """Its pick is the answer, it sees the flow itself, and nothing else is counted."""
+    """Its pick is the result, it gets the flow itself, and no fault is counted."""
     guard, policy = guarded(lambda: C)
     asked = flow()
     assert [guard.pick(asked) for _ in range(3)] == [C, C, C]
@@ -91,7 +93,7 @@ def test_a_good_policy_decides() -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("x"), SystemExit(1), RecursionError(), MemoryError(), StopIteration()]
 )
-def test_who_raises_is_replaced(error: BaseException) -> None:
+def test_a_policy_that_raises_is_replaced(error: BaseException) -> None:
     """The fallback takes its turn, and the exception is counted and described."""
     guard, _ = guarded(fails(error))
     assert [guard.pick(flow()) for _ in range(3)] == [A, B, C]
@@ -100,7 +102,7 @@ def test_who_raises_is_replaced(error: BaseException) -> None:
 
 
 def test_an_interrupt_is_not_the_policys() -> None:
-    """What a person's Ctrl-C raises goes through."""
+    """A KeyboardInterrupt is not caught."""
     guard, _ = guarded(fails(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         guard.pick(flow())
@@ -117,7 +119,7 @@ class Odd:
 
 @pytest.mark.parametrize("answer", [None, "a", 0, Odd(), Backend("a", b"a"), C])
 def test_an_answer_that_is_no_ready_backend(answer: Any) -> None:
-    """Nothing, something else, a copy, one that is not ready: the fallback's is taken."""
+    """None, another type, a copy, or a backend that is not ready: the fallback picks."""
     guard, _ = guarded(lambda: answer, ready=(A, B))
     assert [guard.pick(flow()) for _ in range(3)] == [A, B, A]
     assert guard.wrong == guard.faults == 3
@@ -125,7 +127,7 @@ def test_an_answer_that_is_no_ready_backend(answer: Any) -> None:
 
 
 def test_a_slow_pick_counts_and_is_used() -> None:
-    """What took over the budget is the answer all the same."""
+    """A pick over the budget is used."""
     clock = Clock()
 
     def slow() -> Backend:
@@ -178,7 +180,7 @@ def test_the_bench(kind: str) -> None:
 
 
 def test_back_from_the_bench() -> None:
-    """One good pick, and it is trusted as before."""
+    """After one good pick the policy is used as before."""
     guard, policy = guarded(fails(ValueError()))
     for _ in range(STRIKES):
         guard.pick(flow())
@@ -210,7 +212,7 @@ def test_an_empty_pool_is_not_shown() -> None:
 
 
 def test_a_suspended_policy_is_not_called() -> None:
-    """Neither to pick nor to prepare, for as long as that takes; then it is told first."""
+    """Neither pick nor prepare is called; after the suspension prepare is called first."""
     guard, policy = guarded(lambda: C)
     told = len(policy.told)
     guard.suspend(True)
@@ -224,7 +226,9 @@ def test_a_suspended_policy_is_not_called() -> None:
 
 
 def test_a_prepare_that_raises() -> None:
-    """Its picks would rest on what is gone: tried once more, then benched, then tried again."""
+    """prepare is called again at the next pick; if it fails, the policy is benched, then tried
+    again.
+    """
     guard, policy = guarded(lambda: C)
     policy.refuses = True
     guard.prepare((B, C))
@@ -238,7 +242,7 @@ def test_a_prepare_that_raises() -> None:
 
 
 def test_a_change_reaches_a_benched_policy() -> None:
-    """Backends that changed while it was benched are known to it when it comes back."""
+    """Changes while it was benched are passed to prepare afterwards."""
     guard, policy = guarded(lambda: None)
     for _ in range(STRIKES):
         guard.pick(flow())
@@ -292,16 +296,16 @@ def test_every_flow_gets_a_ready_backend(history: list[Any]) -> None:
 
 
 class AnewError(Exception):
-    """An exception that is nobody else's."""
+    """An exception of this test only."""
 
 
 def fails_anew() -> Any:
-    """Raise one that nobody holds."""
+    """Raise a new exception without other references to it."""
     raise AnewError
 
 
 def test_no_exception_is_kept() -> None:
-    """Workers collect no cycles: what was raised is freed at once, with the frames it holds."""
+    """Workers collect no cycles: a raised exception and its frames are freed at once."""
     guard, _ = guarded(fails_anew)
     gc.collect()
     gc.disable()
@@ -315,7 +319,7 @@ def test_no_exception_is_kept() -> None:
 
 
 def test_a_policy_in_a_pool() -> None:
-    """A guard is a strategy: a pool tells it of its changes."""
+    """A guard is a strategy: a pool calls its prepare after changes."""
     pool = Pool([Backend("x", b"x"), Backend("y", b"y", weight=0)])
     guard, policy = guarded(lambda: pool.backends[1], ready=())
     pool.watch(guard.prepare)
@@ -343,19 +347,21 @@ class UnspeakableError(Exception):
 )
 def test_described_in_a_line(error: Exception, text: str) -> None:
     """The kind and the text of an error, on one line and not too long."""
-    assert describe(error) == text
+    assert describe_error(error) == text
 
 
 def test_described_with_its_place() -> None:
-    """The first line of the code that was called, not the one where it ended up."""
+    """The first line of the called code, not the innermost one."""
     with pytest.raises(ValueError, match="x") as caught:
         fails(ValueError("x"))()
     line = fails.__code__.co_firstlineno + 4
-    assert describe(caught.value) == f"ValueError: x at {__file__}:{line}"
+    assert describe_error(caught.value) == f"ValueError: x at {__file__}:{line}"
 
 
-def test_which_class_is_called_is_told_from_outside() -> None:
-    """While it picks and while it prepares, and no longer: one that does not return is named."""
+def test_the_called_class_is_visible_from_outside() -> None:
+    """``called`` has the number during pick and prepare only, so that a call that does not return
+    is named.
+    """
     seen: list[int] = []
     guard, policy = guarded(lambda: seen.append(guard.called[0]) or A)
     guard.number = 77

@@ -46,7 +46,7 @@ LIFE = [
 
 
 def pool_of(*weights: int, **life: Any) -> Pool:
-    """A pool of ready backends a, b, c … with these weights, and what it is told beside."""
+    """A pool of ready backends a, b, c … with these weights and further arguments."""
     return Pool(
         [
             Backend(chr(97 + index), bytes([10, 0, 0, index]), weight=weight)
@@ -63,7 +63,7 @@ def names(backends: tuple[Backend, ...]) -> str:
 
 @pytest.mark.parametrize(("before", "event", "after"), LIFE)
 def test_every_event_in_every_state(before: State, event: Event, after: State | None) -> None:
-    """An event moves a backend as the table says, or changes nothing and says so."""
+    """An event changes the state as in the table, or changes nothing and returns False."""
     pool = pool_of(1)
     (backend,) = pool.backends
     backend.state = before
@@ -94,7 +94,7 @@ def test_every_state_leads_back_to_ready() -> None:
 
 
 def test_health_never_undoes_the_operator() -> None:
-    """Checks move a backend within what the operator wants of it: draining stays draining."""
+    """Health checks keep the operator's state: a draining backend stays draining."""
     wanted = {READY: READY, DOWN: READY, DRAIN: DRAIN, DRAIN_DOWN: DRAIN, MAINT: MAINT}
     for before, row in TRANSITIONS.items():
         for event in (Event.CHECK_FAILED, Event.CHECK_PASSED):
@@ -141,14 +141,14 @@ def test_every_watcher_is_called() -> None:
 
 
 def test_a_negative_weight_is_refused() -> None:
-    """The message says what would be right, and the weight stays."""
+    """The message has the remedy, and the weight stays."""
     pool = pool_of(2)
     with pytest.raises(ValueError, match="weight -1 is negative; write 0 or more"):
         pool.set_weight(pool.backends[0], -1)
     assert pool.backends[0].weight == 2
 
 
-def test_a_backend_says_what_it_is() -> None:
+def test_the_repr_of_a_backend() -> None:
     """Its name, weight and state, for logs and tests that fail."""
     assert repr(pool_of(3).backends[0]) == "<Backend a weight 3 ready>"
 
@@ -157,8 +157,8 @@ def test_a_backend_says_what_it_is() -> None:
 
 
 def test_all_down_use_all() -> None:
-    """Those that are down take flows as if they were not, but none that the operator took out or
-    gave no weight; as soon as one is ready it is alone again.
+    """Backends that are down take flows, except those in drain, maint or with weight 0; as soon as
+    one is ready, only ready ones do.
     """
     pool = pool_of(1, 1, 1, 1, 0, all_down="use_all")
     a, b, c, d, e = pool.backends
@@ -193,9 +193,9 @@ LOST = [
 
 
 @pytest.mark.parametrize(("state", "on_down", "lost"), LOST)
-def test_whose_flows_are_over(state: State, on_down: str, lost: bool) -> None:
-    """Those of a backend that is down, where the service resets them; of no other. Datagrams leave
-    one in maintenance too.
+def test_which_flows_are_lost(state: State, on_down: str, lost: bool) -> None:
+    """Flows of a backend that is down are lost if the service resets them, no others. Datagrams
+    leave a backend in maint too.
     """
     pool = pool_of(1, 1, on_down=on_down)
     backend = pool.backends[0]
@@ -205,7 +205,7 @@ def test_whose_flows_are_over(state: State, on_down: str, lost: bool) -> None:
     assert backend.datagrams_lost == (lost or state is MAINT)
 
 
-def test_flows_live_on_where_all_are_used() -> None:
+def test_flows_continue_where_all_backends_are_used() -> None:
     """A backend that is down and takes new flows keeps those it has; until another is ready."""
     pool = pool_of(1, 1, all_down="use_all")
     for each in pool.backends:
@@ -254,8 +254,8 @@ def weights_over(pool: Pool, seconds: float, tick: float) -> list[tuple[int, ...
 
 
 def test_slow_start() -> None:
-    """A backend that comes up is led to its weight in equal steps, watchers hear of each, and
-    of no tick in between; then the weights are the operator's again.
+    """The weight of a returning backend grows in equal steps; watchers are called at each step
+    only; then the weights are the configured ones.
     """
     pool = pool_of(1, 2, slow_start=20.0)
     backend = pool.backends[1]
@@ -270,7 +270,7 @@ def test_slow_start() -> None:
 
 
 def test_slow_start_in_leaps() -> None:
-    """Where ticks are rare, steps are left out; the end comes no later."""
+    """With rare ticks, steps are skipped; the end is not later."""
     pool = pool_of(1, slow_start=20.0)
     pool.apply(pool.backends[0], Event.SET_MAINT)
     pool.apply(pool.backends[0], Event.SET_READY)
@@ -285,9 +285,9 @@ def test_slow_start_in_leaps() -> None:
         (Event.SET_DRAIN, Event.SET_READY, False),
     ],
 )
-def test_who_starts_slowly(away: Event, back: Event, slow: bool) -> None:
-    """Who comes back from where it may have been restarted; nobody at the start, nor one that
-    only drained.
+def test_which_backends_start_slowly(away: Event, back: Event, slow: bool) -> None:
+    """Backends that may have been restarted start slowly; not at the start of the daemon, and not
+    after a drain.
     """
     pool = pool_of(1, 1, slow_start=20.0)
     assert [each.weight for each in pool.backends] == [1, 1]
@@ -297,7 +297,7 @@ def test_who_starts_slowly(away: Event, back: Event, slow: bool) -> None:
 
 
 def test_a_slow_start_that_fails() -> None:
-    """It is over; the next begins from the start."""
+    """The slow start ends; the next one begins at its first step."""
     pool = pool_of(1, 1, slow_start=20.0)
     backend = pool.backends[0]
     for now in (100.0, 200.0):
@@ -310,7 +310,7 @@ def test_a_slow_start_that_fails() -> None:
 
 
 def test_a_weight_given_during_a_slow_start() -> None:
-    """It counts in full at the end, and in part until then."""
+    """It applies fully at the end, and in proportion until then."""
     pool = pool_of(1, 1, slow_start=20.0)
     pool.apply(pool.backends[0], Event.CHECK_FAILED)
     pool.apply(pool.backends[0], Event.CHECK_PASSED)
@@ -341,8 +341,8 @@ def test_drained_with_the_last_flow() -> None:
 
 @pytest.mark.parametrize("on_down", ["reset", "keep"])
 def test_drained_when_its_time_is_over(on_down: str) -> None:
-    """Counted from the first tick; then the flows it has are over, and watchers hear of it once.
-    Checks that fail meanwhile do not prolong it; to be ready again ends it.
+    """Counted from the first tick; then its flows are lost, and watchers are called once. Failing
+    checks do not prolong the drain; being ready again ends it.
     """
     pool = pool_of(1, 1, drain_timeout=30.0, on_down=on_down)
     backend = pool.backends[0]
@@ -368,7 +368,7 @@ def test_drained_when_its_time_is_over(on_down: str) -> None:
 
 
 def test_without_a_timeout_draining_never_ends_flows() -> None:
-    """However long it takes."""
+    """The flows are never lost."""
     pool = pool_of(1)
     backend = pool.backends[0]
     backend.flows = 1
@@ -380,8 +380,10 @@ def test_without_a_timeout_draining_never_ends_flows() -> None:
 
 @MANY
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(Event)), max_size=40))
-def test_ready_is_always_what_the_states_say(events: list[tuple[int, Event]]) -> None:
-    """After any history, ``ready`` and what watchers last heard are recomputed from the states."""
+def test_ready_always_follows_the_states(events: list[tuple[int, Event]]) -> None:
+    """After any history, ``ready`` and the last call of the watchers equal a computation from the
+    states.
+    """
     pool = pool_of(1, 2, 0, 1)
     heard: list[tuple[Backend, ...]] = []
     pool.watch(heard.append)
@@ -392,8 +394,8 @@ def test_ready_is_always_what_the_states_say(events: list[tuple[int, Event]]) ->
 
 
 def test_another_pool_goes_on_where_one_was() -> None:
-    """Draining has its time from when it began, a slow start its step; who is not there any more is
-    forgotten, and nobody watches the old pool.
+    """Drains keep their start time, slow starts their step; removed backends are dropped, and the
+    old pool has no watchers.
     """
     old = pool_of(1, 4, 1, slow_start=100, drain_timeout=30)
     drains, rises, leaves = old.backends
@@ -407,7 +409,7 @@ def test_another_pool_goes_on_where_one_was() -> None:
     for now in (100.0, 125.0):
         old.tick(now)
     new = Pool((rises, drains), slow_start=100, drain_timeout=30, before=old)
-    old.retire()
+    old.unwatch_all()
     assert (rises.weight, drains.lost) == (12, False)
     said = list(heard)
     new.tick(131.0)

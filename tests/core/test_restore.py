@@ -1,17 +1,17 @@
-"""Flows restored from a journal: what the table knew is known again, and nothing else raises."""
+"""Flows restored from a journal: the table has the same flows, and no content raises."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journals import SHORT, STATES, World, key, known, memory, opened
 from packets import V4, V6, Family, packed
 
-from paraglider.core.affinity import Affinity
-from paraglider.core.flow import FIRST_STATE, ICMP, ICMP6, TCP, UDP, Flow, FlowTimeouts
+from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import (
     ESTABLISHED,
     PROTOCOL_OF,
@@ -20,88 +20,11 @@ from paraglider.core.flow_states import (
     TIME_WAIT,
 )
 from paraglider.core.flow_table import FlowTable
-from paraglider.core.journal import HEADER, RECORD, Journal, size_of, write_header
+from paraglider.core.journal import HEADER, RECORD, Journal
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Restored, Translations, merge, restore
-from paraglider.core.service import VirtualService
+from paraglider.core.service import ALL_PORTS, VirtualService
 from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.translation import Translation
-
-BOOT = bytes(16)
-SHORT = FlowTimeouts(syn=4, established=30, closed_rst=6, closed_fin=6, udp=5, icmp=2)
-STATES = {
-    TCP: tuple(state for state, name in enumerate(PROTOCOL_OF) if name == "tcp"),
-    UDP: tuple(state for state, name in enumerate(PROTOCOL_OF) if name == "udp"),
-    ICMP: (FIRST_STATE[ICMP],),
-}
-
-
-class World:
-    """Services of both families as one process has them; ``backends`` of each."""
-
-    def __init__(
-        self,
-        backends: int = 3,
-        names: Sequence[str] = ("web", "web6"),
-        ports: Sequence[int] = (80, 80),
-    ) -> None:
-        self.affinity = Affinity(5, 100)
-        self.services = [
-            VirtualService(
-                name,
-                packed(family.vip),
-                (TCP, UDP),
-                ((port, port),),
-                Pool([Backend(a, packed(a), 8080) for a in family.backends[:backends]]),
-                RoundRobin(),
-                affinity=self.affinity if family is V4 else None,
-                echo=True,
-            )
-            for name, family, port in zip(names, (V4, V6), ports, strict=True)
-        ]
-        self.translations = Translations(self.services)
-
-    def translation(self, family: Family, number: int) -> Translation:
-        """To backend ``number``."""
-        return list(self.services[family is V6].translations.values())[number]
-
-
-def memory(records: int = 20) -> bytearray:
-    """The bytes of an empty journal whose worker has begun."""
-    buffer = bytearray(size_of(records))
-    write_header(buffer, records, BOOT)
-    Journal(buffer).complete = True
-    return buffer
-
-
-def key(family: Family, client: int) -> bytes:
-    """The key of a client's flow; of echo too, whose ports are both its identifier."""
-    port = (40000 + client).to_bytes(2, "big")
-    return packed(family.client) + packed(family.vip) + port + b"\0\x50"
-
-
-def opened(
-    table: FlowTable, translation: Translation, protocol: int, client: int, now: float
-) -> Flow:
-    """A new flow."""
-    family = V4 if len(translation.vip) == 4 else V6
-    if protocol == ICMP and family is V6:
-        protocol = ICMP6
-    forward = key(family, client)
-    return table.open(protocol, forward, translation.reverse_key(forward), translation, now)
-
-
-def known(table: FlowTable) -> set[tuple[int, bytes, bytes, int, bytes, str]]:
-    """Everything that must live on of the flows of a table, which are found by either key."""
-    assert {id(f) for each in table.forward.values() for f in each.values()} == {
-        id(f) for each in table.reverse.values() for f in each.values()
-    }
-    return {
-        (p, k, f.reverse_key, f.state, f.translation.identity, f.translation.backend.name)
-        for p, flows in table.forward.items()
-        for k, f in flows.items()
-    }
-
 
 STEP = st.tuples(
     st.sampled_from(["open", "move", "forget", "restart"]),
@@ -114,8 +37,8 @@ STEP = st.tuples(
 
 @given(st.lists(STEP, max_size=50))
 def test_restart_at_any_moment(steps: list[tuple[str, int, Family, int, int]]) -> None:
-    """Flows begin, change and end, and every now and then the process dies: the next one has the
-    same flows with the same backends, which count them, and the clients that are bound to them.
+    """The process dies at random moments: its successor has the same flows with the same backends,
+    the same counts, and the same clients with affinity.
     """
     buffer = memory()
     world = World()
@@ -148,7 +71,8 @@ def test_restart_at_any_moment(steps: list[tuple[str, int, Family, int, int]]) -
                     count = sum(f.translation is translation for f in live)
                     assert backend.flows + backend.inactive == count
             bound = {f.forward_key[:4] for f in live if f.translation.affinity is not None}
-            assert set(world.affinity._held) == bound
+            client = packed(V4.client)
+            assert (world.affinity.find(client, inf) is not None) == (bound == {client})
 
 
 def filled(now: float = 0.0) -> tuple[bytearray, FlowTable]:
@@ -198,7 +122,9 @@ def test_what_is_no_longer_configured_is_left_out_for_good() -> None:
 
 
 def test_a_service_that_was_renamed_keeps_its_flows() -> None:
-    """It is known by VIP, protocol and port; and by its name to journals of earlier versions."""
+    """Flows are identified by VIP, protocol and port; in journals of earlier versions by the
+    service's name.
+    """
     buffer, world = memory(), World()
     table = taken_from(buffer, world, 0.0)
     for number in range(3):
@@ -214,7 +140,7 @@ def test_a_service_that_was_renamed_keeps_its_flows() -> None:
     assert len(taken_from(buffer, renamed, 1.0)) == 2
 
 
-def test_the_port_tells_the_service() -> None:
+def test_the_port_selects_the_service() -> None:
     """Two services of one VIP with the same backends: each has the flows to its own port."""
     backends = [Backend(a, packed(a)) for a in V4.backends]
     services = [
@@ -231,8 +157,27 @@ def test_the_port_tells_the_service() -> None:
     assert translations.of(ESTABLISHED, identity, ends + b"\0\x51") == (TCP, None)
 
 
+def test_what_was_found_once_is_found_again() -> None:
+    """On a service of all ports there are more ports than answers that are kept; another state,
+    VIP or identity has an answer of its own.
+    """
+    backends = [Backend(a, packed(a)) for a in V4.backends]
+    service = VirtualService("all", packed(V4.vip), (TCP,), ALL_PORTS, Pool(backends), RoundRobin())
+    translations, expected = Translations([service]), service.translations[backends[0]]
+    client, unknown = packed(V4.client), ESTABLISHED + len(PROTOCOL_OF)
+    for _ in range(2):
+        for port in range(5000):
+            ends = client + packed(V4.vip) + b"\x9c\x40" + port.to_bytes(2, "big") + bytes(24)
+            assert translations.of(ESTABLISHED, expected.identity, ends) == (TCP, expected)
+        assert translations.of(STATES[UDP][0], expected.identity, ends) == (UDP, None)
+        assert translations.of(unknown, expected.identity, ends)[1] is None
+        assert translations.of(ESTABLISHED, bytes(8), ends) == (TCP, None)
+        other = client + packed(V4.other_vip) + ends[8:]
+        assert translations.of(ESTABLISHED, expected.identity, other) == (TCP, None)
+
+
 def test_fewer_flows_than_before_are_allowed() -> None:
-    """Flows beyond the bound are refused; closed and unanswered ones make room for others."""
+    """Flows beyond the bound are refused; closed and unanswered ones are evicted for others."""
     buffer, _ = filled()
     after = taken_from(buffer, World(), 1.0, bound=2)
     assert ESTABLISHED in {f.state for f in after.forward[TCP].values()}
@@ -258,8 +203,8 @@ def test_from_the_journals_of_other_workers() -> None:
     assert known(taken_from(own, World(), 1.0)) == known(table)
 
 
-def test_a_journal_whose_worker_never_began_is_empty() -> None:
-    """What it has of a restore that was cut short is neither restored nor merged."""
+def test_a_journal_of_an_interrupted_restore_is_empty() -> None:
+    """A journal of a restore that was interrupted is neither restored nor merged."""
     buffer, _ = filled()
     Journal(buffer).complete = False
     table = FlowTable(SHORT, 20)
@@ -270,7 +215,7 @@ def test_a_journal_whose_worker_never_began_is_empty() -> None:
 
 @pytest.mark.parametrize("forged", [0.5, -1.0, float("nan"), float("inf")])
 def test_a_clock_that_cannot_be(forged: float) -> None:
-    """A time in the future, or none at all, counts as now."""
+    """A time in the future, or none, counts as now."""
     buffer, _ = filled()
     Journal(buffer).tick(forged)
     after = taken_from(buffer, World(), 0.25)
@@ -279,8 +224,8 @@ def test_a_clock_that_cannot_be(forged: float) -> None:
 
 @given(st.binary(min_size=5 * RECORD, max_size=5 * RECORD), st.lists(st.booleans(), max_size=5))
 def test_garbage(noise: bytes, whole: list[bool]) -> None:
-    """Whatever the records hold, also behind a known identity: nothing raises, and every flow
-    that comes of it is one to its VIP.
+    """With any records, also with a valid identity, nothing raises, and every restored flow is one
+    to its VIP.
     """
     world = World()
     buffer = memory(5)

@@ -1,8 +1,9 @@
-"""What RFC 4787, 5382, 5508 and 7857 ask of a NAT, as rows of a script and its last packet's fate.
+"""The requirements of RFC 4787, 5382, 5508 and 7857 for a NAT, as scripts with the outcome of the
+last packet.
 
-docs/rfc.md has each requirement with its test; what is not here is where its subject is. A script
-reads ``c:S b:SA c:A +7439 b:A``: the client sends a SYN, the backend SYN and ACK, the client ACK,
-7,439 seconds pass, the backend sends an ACK. Datagrams and echoes are ``c:.`` and ``b:.``.
+docs/rfc.md has each requirement with its test; tests that are not here are with their module. A
+script reads ``c:S b:SA c:A +7439 b:A``: the client sends a SYN, the backend SYN and ACK, the client
+ACK, 7,439 seconds pass, the backend sends an ACK. Datagrams and echoes are ``c:.`` and ``b:.``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def packet(family: Family, protocol: str, who: str, flags: str) -> bytes:
 
 
 def outcome(family: Family, protocol: str, script: str, path: NatDatapath | None = None) -> str:
-    """What becomes of the last packet of ``script``."""
+    """The outcome of the last packet of ``script``."""
     path, now, verdict = path or world(family), 0.0, -1
     for step in script.split():
         if step.startswith("+"):
@@ -117,13 +118,13 @@ ROWS = [
     ids=[f"{row[0]}: {row[1]}" for row in ROWS],
 )
 def test_rows(family: Family, protocol: str, script: str, expected: str) -> None:
-    """The last packet of each script goes where the requirement wants it."""
+    """The last packet of each script goes where the requirement says."""
     assert outcome(family, protocol, script) == expected
 
 
 @families
 def test_the_same_backend_whatever_the_time_between(family: Family) -> None:
-    """A flow's mapping depends on its key alone while it lives (RFC 4787 REQ-1, RFC 5382 REQ-1)."""
+    """The mapping of a live flow depends only on its key (RFC 4787 REQ-1, RFC 5382 REQ-1)."""
     path = nat(service(family, protocols=(flow.UDP,), ports=((53, 53),)))
     seen = set()
     for now in range(0, 1000, 100):
@@ -146,7 +147,7 @@ def test_ports_of_clients_are_kept(family: Family) -> None:
 
 @families
 def test_an_outbound_packet_of_a_stranger_makes_no_flow(family: Family) -> None:
-    """What a backend sends first is not ours; nothing is remembered of it (RFC 4787 REQ-8)."""
+    """A packet that a backend sends first is not ours, and creates no flow (RFC 4787 REQ-8)."""
     path = world(family)
     for protocol, flags in (("udp", ""), ("tcp", "S"), ("tcp", "A"), ("icmp", "")):
         assert run(path, packet(family, protocol, "b", flags))[0] in (PASS, DROP)

@@ -45,7 +45,7 @@ def name(services: ServiceMap, protocol: int, vip: str, number: int) -> str:
     ],
 )
 def test_the_narrower_claim_wins(family: Family, turned: bool, number: int, expected: str) -> None:
-    """An exact port before a range, a range before all ports, whatever the order in the file."""
+    """An exact port precedes a range, and a range all ports, in any order of the file."""
     services = [
         service(family, name="all", ports=ALL_PORTS),
         service(family, name="range", ports=((70, 90), (8000, 8099))),
@@ -76,7 +76,7 @@ def test_protocol_and_vip_are_part_of_the_claim() -> None:
 
 @pytest.mark.parametrize(("family", "echo"), [(V4, ICMP), (V6, ICMP6)])
 def test_any_has_tcp_udp_and_echo(family: Family, echo: int) -> None:
-    """``protocol: any`` takes its ports of TCP and UDP, and echo whatever the identifier."""
+    """``protocol: any`` has its ports of TCP and UDP, and echo with any identifier."""
     found = ServiceMap(
         [service(family, name="any", protocols=(TCP, UDP), ports=((80, 80),), echo=True)]
     )
@@ -104,7 +104,7 @@ def test_ranges_against_counting(ends: list[int], number: int) -> None:
 
 
 def test_every_backend_has_one_rewrite() -> None:
-    """From the VIP to the backend, with the port mapped where the service has a single one."""
+    """From the VIP to the backend, with the port mapped if the service has a single one."""
     backends = [backend("10.0.0.1"), backend("10.0.0.2", 8080)]
     affinity = Affinity(60, 10)
     web = service(V4, ports=((80, 80),), backends=backends, affinity=affinity, direct=True)

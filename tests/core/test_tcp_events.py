@@ -1,4 +1,4 @@
-"""What segments are to a flow: by the flags, and by sequence and acknowledgment numbers."""
+"""Events of segments: by flags, sequence and acknowledgment numbers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from paraglider.core.flow_states import (
     C_RST,
     C_SYN,
     GROWTHS,
+    UNSEEN_WINDOW,
     WINDOW,
 )
 from paraglider.core.packet import ACK, FIN, RST, SYN
@@ -44,9 +45,12 @@ def flow_in(state: int, *, expected: int = 0, progress: int = 0, proof: int = 0)
     return flow
 
 
-def by_client(flow: Flow, buf: bytearray, *, direct: bool = False, now: float = 2.0) -> int:
+def by_client(
+    flow: Flow, buf: bytearray, *, direct: bool = False, now: float = 2.0, unseen: bool = False,
+    before: int = 0,
+) -> int:  # fmt: skip
     """The event of a client's segment."""
-    return client_event(flow, buf, 0, direct, WINDOW, now)
+    return client_event(flow, buf, 0, direct, unseen, now, before)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def by_client(flow: Flow, buf: bytearray, *, direct: bool = False, now: float = 
     ],
 )
 def test_the_client_by_flags(flags: int, event: int) -> None:
-    """Of a flow that lives; what no TCP sends is nothing."""
+    """Events of a live flow; combinations that no TCP sends are no event."""
     assert by_client(flow_in(states.ESTABLISHED), segment(flags)) == event
 
 
@@ -71,14 +75,14 @@ def test_the_client_by_flags(flags: int, event: int) -> None:
     [(0, C_RST), (WINDOW - 1, C_RST), (1 - WINDOW, C_RST), (WINDOW, NOTHING), (TOP // 2, NOTHING)],
 )
 def test_a_reset_counts_near_what_the_backend_expects(expected: int, off: int, event: int) -> None:
-    """Also where the numbers wrap; a RST together with a SYN is a RST."""
+    """Also if the numbers wrap; a RST together with a SYN is a RST."""
     for flags in (RST, RST | ACK, RST | SYN):
         flow = flow_in(states.ESTABLISHED, expected=expected)
         assert by_client(flow, segment(flags, expected + off)) == event
 
 
 def test_what_acknowledges_the_backends_syn_is_proof() -> None:
-    """Only one who hears the backend knows its number; a FIN with it counts as well."""
+    """Only a client that receives from the backend knows the number; a FIN with it counts too."""
     flow = flow_in(states.SYN_RECEIVED, progress=777_777)
     assert by_client(flow, segment(ACK, acknowledged=777_777)) == C_PROOF
     assert by_client(flow, segment(FIN | ACK, acknowledged=777_777)) == C_FIN
@@ -94,7 +98,7 @@ def test_data_after_a_reset_is_proof_where_the_flow_was_established() -> None:
 
 
 def test_one_sided_growth_over_time_is_proof() -> None:
-    """What the client sent and acknowledged must grow GROWTHS times, each time later."""
+    """The client's numbers must grow GROWTHS times, each in a later packet."""
     flow = flow_in(states.SYN_SENT)
     assert by_client(flow, segment(ACK, 100, 200), direct=True) == C_ACK
     flow.state = states.UNCONFIRMED
@@ -117,10 +121,33 @@ def test_one_sided_end() -> None:
 
 
 def test_one_sided_a_fin_from_elsewhere_is_nothing() -> None:
-    """Whoever does not know the client's numbers ends no flow."""
+    """A client that does not know the numbers cannot end a flow."""
     flow = flow_in(states.ESTABLISHED, expected=100)
-    assert by_client(flow, segment(FIN | ACK, 100 + WINDOW, 900), direct=True) == NOTHING
+    assert by_client(flow, segment(FIN | ACK, 100 + UNSEEN_WINDOW, 900), direct=True) == NOTHING
     assert flow.expected == 100
+
+
+def test_one_sided_where_packets_pass_unseen() -> None:
+    """More than any window may have passed: a FIN counts from anywhere, and moves the number as
+    data does; a RST counts as far as a forger's guess rarely is, and farther as a FIN.
+    """
+    for off in (100, UNSEEN_WINDOW, TOP // 2):
+        for flags, event in ((ACK, C_ACK), (FIN | ACK, C_FIN)):
+            flow = flow_in(states.ESTABLISHED, expected=100, proof=GROWTHS)
+            assert by_client(flow, segment(flags, 100 + off), direct=True, unseen=True) == event
+            assert flow.expected == 100 + off
+    for off, event in ((UNSEEN_WINDOW - 1, C_RST), (UNSEEN_WINDOW, C_FIN), (TOP // 2, C_FIN)):
+        flow = flow_in(states.ESTABLISHED, expected=100, proof=GROWTHS)
+        assert by_client(flow, segment(RST, 100 + off), direct=True, unseen=True) == event
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_either_of_two_numbers_is_near(direct: bool) -> None:
+    """The worker's or the carrier's, of which one may be old; none means that there is one only."""
+    far, window = 1 << 30, UNSEEN_WINDOW if direct else WINDOW
+    for before, event in ((0, NOTHING), (far, C_RST), (far - window, NOTHING)):
+        flow = flow_in(states.ESTABLISHED, expected=100, proof=GROWTHS)
+        assert by_client(flow, segment(RST, far), direct=direct, before=before) == event
 
 
 @pytest.mark.parametrize(
@@ -137,12 +164,14 @@ def test_one_sided_a_fin_from_elsewhere_is_nothing() -> None:
     ],
 )
 def test_the_backend_by_flags(flags: int, event: int) -> None:
-    """It is believed; a segment without ACK is none that a server's TCP sends."""
+    """Segments of a backend are plausible; one without ACK is no event."""
     assert backend_event(flow_in(states.SYN_SENT), segment(flags), 0) == event
 
 
 def test_the_backends_numbers_are_kept() -> None:
-    """What it expects of the client, and what acknowledges its SYN, also where that wraps."""
+    """The number that it expects and the one that acknowledges its SYN are stored, also if they
+    wrap.
+    """
     flow = flow_in(states.SYN_SENT)
     backend_event(flow, segment(SYN | ACK, TOP - 1, 4321), 0)
     assert (flow.expected, flow.progress) == (4321, 0)

@@ -5,24 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packets import V4, backend, packed
+from packets import bare_flow as flow
 
-from paraglider.core.flow import TCP, Flow
-from paraglider.core.flow_states import SYN_SENT
+from paraglider.core import timer_wheel
+from paraglider.core.flow import Flow
 from paraglider.core.timer_wheel import TimerWheel
-from paraglider.core.translation import Translation
-
-TRANSLATION = Translation(packed(V4.vip), 80, backend(V4.backends[0]))
-
-
-def flow(number: int = 0) -> Flow:
-    """A flow that stands in no wheel."""
-    key = number.to_bytes(12, "big")
-    return Flow(TCP, key, key, TRANSLATION, SYN_SENT, 0.0)
 
 
 def leave(one: Flow) -> None:
-    """Take ``one`` out of its bucket, as the flow table does: the last takes its place."""
+    """Remove ``one`` from its bucket as the flow table does: the last flow takes its slot."""
     last = one.bucket.pop()
     if last is not one:
         one.bucket[one.slot] = last
@@ -41,8 +32,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_a_flow_comes_due_in_its_second(steps: list[tuple[str, float]]) -> None:
-    """As a list says that is searched for the first second: the one after the deadline, but never
-    one that is over. Nothing is lost, nothing comes early.
+    """Compared with a list: the first second after the deadline, but never a past one. No flow is
+    lost or early.
     """
     wheel, now, hand, model = TimerWheel(0.0), 0.0, 0, dict[Flow, int]()
     for number, (what, value) in enumerate(steps):
@@ -75,7 +66,7 @@ def test_a_flow_comes_due_in_its_second(steps: list[tuple[str, float]]) -> None:
     ("deadline", "due"), [(99.0, 101), (100.0, 101), (100.9, 101), (101.0, 102)]
 )
 def test_a_deadline_that_is_over_is_due_in_the_next_second(deadline: float, due: int) -> None:
-    """No flow goes behind the hand, where nobody would look at it again."""
+    """No flow is added before the hand, where it would never be found."""
     wheel = TimerWheel(100.5)
     wheel.add(flow(), deadline)
     assert wheel.first() == due
@@ -95,7 +86,7 @@ def test_the_hand_follows_what_came_due() -> None:
 
 
 def test_an_empty_wheel() -> None:
-    """Nothing is due, and nothing is kept of flows that have left."""
+    """Nothing is due, and no bucket of removed flows is kept."""
     wheel = TimerWheel(0.0)
     assert wheel.due(1e9) is None
     assert list(wheel.walk()) == []
@@ -106,8 +97,8 @@ def test_an_empty_wheel() -> None:
     assert (wheel._buckets, wheel._seconds) == ({}, [])
 
 
-def test_a_walk_meets_what_moves_on() -> None:
-    """A flow that goes to a later second meanwhile is met again, and one that ended is not."""
+def test_a_walk_yields_flows_that_move() -> None:
+    """A flow that moves to a later second meanwhile is yielded again, one that ended is not."""
     wheel = TimerWheel(0.0)
     flows = [flow(number) for number in range(3)]
     for second, one in enumerate(flows):
@@ -121,16 +112,35 @@ def test_a_walk_meets_what_moves_on() -> None:
     assert met == [flows[0], flows[2], flows[0]]
 
 
+def test_a_walk_meets_whoever_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many flows of one second come and go meanwhile; few are copied at a time."""
+    monkeypatch.setattr(timer_wheel, "WALKED", 10)
+    wheel = TimerWheel(0.0)
+    stay, go = [flow(number) for number in range(50)], [flow(number) for number in range(50, 99)]
+    for pair in zip(stay, go, strict=False):
+        for one in pair:
+            wheel.add(one, 5.0)
+    wheel.add(stay[-1], 5.0)
+    met = []
+    for number, one in enumerate(wheel.walk()):
+        met.append(one)
+        if go:
+            leave(go.pop(number * 7 % len(go)))
+            wheel.add(flow(100 + number), 5.0)
+    assert set(stay) <= set(met)
+    assert len(met) < 2 * len(stay) + 50
+
+
 def test_candidates_go_round_the_bucket() -> None:
-    """The newest does not come while there are others; alone it does."""
+    """The newest flow is returned only if it is the only one."""
     wheel = TimerWheel(0.0)
     flows = [flow(number) for number in range(4)]
     for one in flows:
         wheel.add(one, 0.5)
     assert [wheel.candidate(1) for _ in range(5)] == [*flows[:3], *flows[:2]]
-    wheel.go_on(1)
+    wheel.continue_at(1)
     assert wheel.candidate(1) is flows[1]
-    wheel.go_on(100)
+    wheel.continue_at(100)
     assert wheel.candidate(1) is flows[0]
     for one in flows[:3]:
         leave(one)

@@ -1,4 +1,4 @@
-"""Why a flow got its backend, told by the balancer that decided it."""
+"""The reason for a flow's backend, recorded by the balancer that decided."""
 
 from __future__ import annotations
 
@@ -25,19 +25,30 @@ def nobody(_: Backend) -> bool:
 
 
 def why(web: VirtualService, busy: str = "") -> str:
-    """What is said of a decision, while the backend called ``busy`` cannot hold the flow."""
+    """The reason for a decision while the backend called ``busy`` cannot hold the flow."""
     balancer = TracingBalancer(ServiceMap([web]))
     new = flow()
     backend = balancer.choose(web, new, lambda each: each.name == busy)
     assert backend is not None
     decision = balancer.decision_on(TCP, new.key, backend)
     assert (decision.service, decision.backend, decision.key) == (web.name, backend, new.key)
-    assert balancer.decision_on(TCP, new.key, backend).why == ""  # it was asked already
+    # What it was asked already, or did not decide, the kernel has decided.
+    assert balancer.decision_on(TCP, new.key, backend).why.endswith(", by the kernel")
     return decision.why
 
 
+def test_the_kernel_has_decided() -> None:
+    """By the service's strategy; a service that is gone since has no name."""
+    web, new = service(V4), flow()
+    backend = web.pool.backends[0]
+    found = TracingBalancer(ServiceMap([web])).decision_on(TCP, new.key, backend)
+    assert (found.service, found.backend, found.why) == (web.name, backend, "rr, by the kernel")
+    found = TracingBalancer(ServiceMap([])).decision_on(TCP, new.key, backend)
+    assert (found.service, found.why) == ("", "by the kernel")
+
+
 def test_it_decides_as_any_balancer() -> None:
-    """Backend for backend, with a service of its own each."""
+    """The same backend as ``Balancer``, with a service each."""
     ours, theirs = service(V4), service(V4)
     tracing, balancer = TracingBalancer(ServiceMap([ours])), Balancer(ServiceMap([theirs]))
     for number in range(20):
@@ -49,7 +60,7 @@ def test_it_decides_as_any_balancer() -> None:
 
 
 def test_the_strategy_is_named() -> None:
-    """With the number of backends that it had to choose from."""
+    """With the number of ready backends."""
     web = service(V4)
     assert why(web) == "rr, of 3 ready"
     web.pool.apply(web.pool.backends[0], Event.SET_DRAIN)
@@ -57,14 +68,14 @@ def test_the_strategy_is_named() -> None:
 
 
 def test_a_backend_that_cannot_hold_the_flow_is_passed_over() -> None:
-    """That is said, with its name."""
+    """The reason names it."""
     web = service(V4)
     (first, *_) = web.pool.backends
     assert why(web, first.name) == f"rr, of 3 ready; passed over {first.name}"
 
 
 def test_affinity() -> None:
-    """A client that has a backend keeps it, but for one that takes no new flows."""
+    """A client with a backend keeps it, unless that takes no new flows."""
     web = service(V4)
     web.affinity = Affinity(60.0, 10)
     assert why(web) == "rr, of 3 ready"
@@ -76,7 +87,7 @@ def test_affinity() -> None:
 
 
 def test_all_are_down() -> None:
-    """With ``use_all`` it is said that nobody is well."""
+    """With ``use_all`` the reason says that all are down."""
     web = service(V4)
     web.pool.all_down = "use_all"
     for backend in web.pool.backends:
@@ -84,8 +95,8 @@ def test_all_are_down() -> None:
     assert why(web) == "rr, of 3, all of them down"
 
 
-def test_what_nobody_asks_for_is_forgotten() -> None:
-    """However many flows are decided and refused after all."""
+def test_stored_reasons_are_bounded() -> None:
+    """Stored reasons are bounded, with any number of refused flows."""
     web = service(V4)
     balancer = TracingBalancer(ServiceMap([web]))
     for number in range(3 * MOST):

@@ -1,4 +1,4 @@
-"""What a translation precomputes, against packets that scapy builds with either end."""
+"""The precomputed values of a translation, compared with packets built by scapy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENT_PORT = 40000
 
 
 def translation(family: Family, port: int = 0, vip_port: int = 80) -> Translation:
-    """Between the VIP and the first backend, at ``port`` where that is mapped."""
+    """A translation from the VIP to the first backend, with ``port`` as mapped port if given."""
     return Translation(packed(family.vip), vip_port, backend(family.backends[0], port))
 
 
@@ -67,7 +67,7 @@ def test_sums_turn_one_checksum_into_the_other(family: Family, port: int) -> Non
 @SOME
 @given(st.sampled_from([4, 16]), st.integers(1, 65535), st.integers(0, 65535), st.data())
 def test_out_and_back_cancel(size: int, vip_port: int, port: int, data: st.DataObject) -> None:
-    """What is added on the way out is taken away on the way back, for any addresses."""
+    """The deltas of both directions cancel, for any addresses."""
     vip, address = (data.draw(st.binary(min_size=size, max_size=size)) for _ in range(2))
     between = Translation(vip, vip_port, Backend("b", address, port))
     assert (between.address_out + between.address_back) % 65535 == 0

@@ -18,7 +18,7 @@ def test_names_are_distinct() -> None:
 
 
 def test_a_reason_passes_or_drops() -> None:
-    """A reason is why a packet was not rewritten: it passes or it drops, and says what it means."""
+    """Every reason passes or drops, and has a meaning."""
     for name, outcome, meaning in verdict.REASONS:
         assert outcome in (verdict.PASS, verdict.DROP), name
         assert meaning, name
@@ -37,8 +37,8 @@ def test_the_tables_for_the_packet_path_agree() -> None:
 
 
 def test_what_is_not_ours_passes_and_what_is_broken_drops() -> None:
-    """The rule of the module, in full: these reasons pass, every other one drops. Two of them are
-    ours and pass, since the local stack says no at once, where a drop would have clients wait.
+    """The complete list of reasons that pass; every other one drops. Two of ours pass, because the
+    local stack refuses at once, while clients would wait after a drop.
     """
     passing = {name for name, outcome, _ in verdict.REASONS if outcome == verdict.PASS}
     assert passing == {

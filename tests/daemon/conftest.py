@@ -1,6 +1,6 @@
-"""What the tests of the supervisor share: workers that only play dead or alive, no queue, no root.
+"""Fixtures of the supervisor's tests: fake workers, without queues and without root.
 
-Each test forks a process that runs a ``Supervisor`` with a worker function of the test's.
+Each test forks a process that runs a ``Supervisor`` with a worker function of the test.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT, runs, wait_until
 
 from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.core.strategies import STRATEGIES
@@ -30,19 +32,22 @@ from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import ParagliderError
 
-PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+sys.path.insert(0, str(Path(__file__).parent))  # ``stand_ins``
+
 BAD = 999  # a number that the controller fails at
 
 
 class DaemonController:
-    """A controller that logs what it receives, and greets every process that is ready."""
+    """A controller that logs the messages it receives, and sends one to every process that is
+    ready.
+    """
 
     def attach(self, children: ProcessManager) -> None:
         """These are its processes."""
         self._children = children
 
     def startup_state(self) -> StartupState:
-        """Nothing has changed."""
+        """The initial state."""
         return StartupState(Config.model_construct(services=()), {}, STRATEGIES)
 
     def on_message(self, child: Child, frame: Frame) -> None:
@@ -69,7 +74,7 @@ class DaemonController:
         log.logger().info("first time")
 
     def turn(self, now: float) -> float:
-        """Nothing is ever due."""
+        """Nothing is due."""
         return 3600.0
 
     def on_hangup(self, done: Callable[[], object]) -> None:
@@ -78,11 +83,11 @@ class DaemonController:
         done()
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do."""
 
 
 class Supervised:
-    """A supervisor in a process of its own; its log, and the workers that reported."""
+    """A supervisor in its own process; its log, and the workers that reported."""
 
     def __init__(
         self,
@@ -111,7 +116,7 @@ class Supervised:
                     if hasattr(module, name):
                         setattr(module, name, value)
             log.set_up()
-            config = Config.model_construct(timeouts=TimeoutsConfig(drain=int(PATIENCE)))
+            config = Config.model_construct(timeouts=TimeoutsConfig(drain=int(TIMEOUT)))
             specs: list[WorkerSpec | ProxySpec] = [
                 WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)
             ]
@@ -124,7 +129,7 @@ class Supervised:
                 return error.exit_code
 
     def log(self) -> str:
-        """All that was logged."""
+        """All log lines."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def events(self, event: str) -> list[str]:
@@ -142,10 +147,7 @@ class Supervised:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Wait for ``condition``; fail with the log when it does not come true."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.01)
+        wait_until(condition, self.log)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send a signal and wait for the end; how many seconds that took."""
@@ -165,31 +167,21 @@ class Supervised:
     def nobody_left(self) -> bool:
         """Every worker that reported is gone."""
         notes = [path.read_text().split() for path in self.directory.glob("worker*")]
-        return not any(alive(int(pid)) for pids in notes for pid in pids)
+        return not any(runs(int(pid)) for pids in notes for pid in pids)
 
     def kill_all(self) -> None:
-        """End what a failed test left."""
+        """Kill processes that a failed test left."""
         if not self.ended():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
         for path in self.directory.glob("worker*"):
             for pid in path.read_text().split():
-                if alive(int(pid)):
+                if runs(int(pid)):
                     os.kill(int(pid), signal.SIGKILL)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that ended and waits for its parent does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 class Supervise:
     """Starts supervisors of workers with a given life; some lives are at hand."""
-
-    alive = staticmethod(alive)
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -216,13 +208,13 @@ class Supervise:
         return self._made[-1]
 
     def close(self) -> None:
-        """End what failed tests left."""
+        """Kill processes that failed tests left."""
         for one in self._made:
             one.kill_all()
 
     @staticmethod
     def serve(_spec: WorkerSpec, report: int) -> int:
-        """A worker that is ready, and ends when it is asked to."""
+        """A worker that is ready, and exits on request."""
         os.write(report, READY)
         signal.sigwait((signal.SIGTERM,))
         return 0
@@ -247,6 +239,29 @@ class Supervise:
         """A worker that never gets ready."""
         signal.sigwait((signal.SIGUSR1,))
         return 0
+
+
+@pytest.fixture
+def connect_as() -> Iterator[Callable[[Path, int], socket.socket]]:
+    """A function that connects to a Unix socket as another user, whom no mode keeps out."""
+    made: list[socket.socket] = []
+
+    def connect(path: Path, uid: int) -> socket.socket:
+        path.chmod(0o666)
+        path.parent.chmod(0o755)
+        here = os.open(path.parent, os.O_PATH)  # the directories above are root's
+        made.append(socket.socket(socket.AF_UNIX))
+        os.seteuid(uid)
+        try:
+            made[-1].connect(f"/proc/self/fd/{here}/{path.name}")
+        finally:
+            os.seteuid(0)
+            os.close(here)
+        return made[-1]
+
+    yield connect
+    for one in made:
+        one.close()
 
 
 @pytest.fixture

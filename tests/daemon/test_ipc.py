@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from waiting import TIMEOUT
 
 from paraglider.daemon.ipc import (
     MOST_REQUESTS,
@@ -29,7 +30,6 @@ from paraglider.daemon.messages import Message, Result, WriteCounters
 from paraglider.errors import PlatformError
 
 ANY = TypeAdapter(Result)
-PATIENCE = 20.0
 
 
 def pair() -> tuple[IpcEndpoint, IpcEndpoint]:
@@ -59,7 +59,7 @@ VALUES = st.recursive(
 
 @given(st.lists(st.tuples(VALUES, st.sampled_from(Kind), st.integers(0, 2**32 - 1)), max_size=5))
 def test_messages_arrive_whole_and_in_order(sent: list[tuple[object, Kind, int]]) -> None:
-    """With their kinds and numbers, whatever they hold; encoded by us or by the sender."""
+    """With kinds, numbers and any content; encoded here or by the sender."""
     one, other = pair()
     for at, (value, kind, number) in enumerate(sent):
         message = Result(value=value)
@@ -92,7 +92,7 @@ def test_pieces_make_a_message() -> None:
     ],
 )
 def test_an_invalid_message(wire: bytes) -> None:
-    """It raises the error that the owner closes the endpoint for, without what was sent."""
+    """The error has no content; the owner then closes the endpoint."""
     end, endpoint = raw()
     end.sendall(wire)
     with pytest.raises(InvalidMessageError) as caught:
@@ -122,7 +122,7 @@ def fill(endpoint: IpcEndpoint, message: Message) -> int:
 
 
 def test_a_peer_that_does_not_read() -> None:
-    """Sending never waits: what has no room is pending, up to the bound, and goes out later."""
+    """Sending never waits: unsent bytes are pending, up to the bound, and are sent later."""
     end, endpoint = raw(backlog=3_000_000)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     message = Result(value="x" * 1_000_000)
@@ -139,7 +139,7 @@ def test_a_peer_that_does_not_read() -> None:
 
 
 def test_a_peer_that_is_gone() -> None:
-    """What came before its end is received first; then both directions raise."""
+    """Messages before its end are received first; then both directions raise."""
     one, other = pair()
     one.send(Result(value="last"))
     one.close()
@@ -162,7 +162,7 @@ def on_loop(play: Callable[[IpcEndpoint, IpcEndpoint], Awaitable[None]]) -> None
 
     async def main() -> None:
         ours, theirs = pair()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await play(ours, theirs)
         ours.close()
         theirs.close()
@@ -180,12 +180,12 @@ async def received(endpoint: IpcEndpoint, count: int) -> list[Frame]:
 
 
 def test_answers_find_their_requests() -> None:
-    """Whatever their order; an answer to nothing is ignored, other messages are given."""
+    """In any order; an answer without a request is ignored, other messages are delivered."""
 
     async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         got: list[Message] = []
         end = LoopEndpoint(theirs, got.append)
-        asked = [asyncio.create_task(end.request(Result(value=n), PATIENCE)) for n in "ab"]
+        asked = [asyncio.create_task(end.request(Result(value=n), TIMEOUT)) for n in "ab"]
         first, second = await received(supervisor, 2)
         assert first.kind is second.kind is Kind.REQUEST
         supervisor.send(Result(value=0), Kind.ANSWER, 99)
@@ -199,7 +199,7 @@ def test_answers_find_their_requests() -> None:
 
 
 def test_no_answer() -> None:
-    """At the deadline the request raises an error; a late answer is ignored."""
+    """The request raises an error at the deadline; a late answer is ignored."""
 
     async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
@@ -215,7 +215,7 @@ def test_no_answer() -> None:
 
 @pytest.mark.parametrize("garbage", [False, True])
 def test_the_end_of_the_supervisor(garbage: bool) -> None:
-    """It ends the process in good order; an invalid message ends it as a fault."""
+    """The process exits with 0; after an invalid message with the code of a fault."""
 
     async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
@@ -229,7 +229,7 @@ def test_the_end_of_the_supervisor(garbage: bool) -> None:
 
 
 def test_more_than_there_is_room_for() -> None:
-    """What is sent waits for the supervisor to read, ``pending`` says so, and nothing is lost."""
+    """Messages wait for the supervisor to read, ``pending`` is true, and nothing is lost."""
 
     async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
@@ -248,7 +248,7 @@ def test_more_than_there_is_room_for() -> None:
 
 
 class Requested:
-    """Broadcasts, and what was sent to which process."""
+    """Broadcasts, and the messages to each process."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, int]] = []
@@ -261,7 +261,7 @@ class Requested:
         self.sent.append((index, number))
 
     def request(self, *to: int, deadline: float = 10.0) -> int:
-        """Ask them; the request's number."""
+        """Send a request; returns its number."""
         self.broadcasts.request(to, WriteCounters(), deadline, self.ended.append)
         return self.sent[-1][1] if to else 0
 
@@ -285,14 +285,14 @@ def test_it_ends_when_all_have_answered() -> None:
 
 
 def test_no_process_to_ask() -> None:
-    """It ends at once, without answers."""
+    """The request ends at once, without answers."""
     it = Requested()
     it.request()
     assert it.ended == [{}]
 
 
 def test_a_process_that_is_gone_is_not_waited_for() -> None:
-    """What the others answered counts."""
+    """The other answers are used."""
     it = Requested()
     number = it.request(1, 2)
     it.broadcasts.on_answer(1, number, answer())
@@ -301,7 +301,7 @@ def test_a_process_that_is_gone_is_not_waited_for() -> None:
 
 
 def test_a_process_that_is_silent_is_not_waited_for() -> None:
-    """At the deadline it ends; until then ``poll`` tells how long that is."""
+    """The request ends at the deadline; until then ``poll`` returns the remaining time."""
     it = Requested()
     number = it.request(1, 2, deadline=10.0)
     it.request(1, deadline=12.0)
@@ -315,7 +315,7 @@ def test_a_process_that_is_silent_is_not_waited_for() -> None:
 
 
 def test_an_answer_to_nothing_is_ignored() -> None:
-    """Nor does a process answer for another one."""
+    """Nor can a process answer for another one."""
     it = Requested()
     number = it.request(1)
     it.broadcasts.on_answer(1, number + 1, answer())
@@ -324,7 +324,7 @@ def test_an_answer_to_nothing_is_ignored() -> None:
 
 
 def test_too_many_requests() -> None:
-    """The bound is on what is open, not on what was asked."""
+    """The bound applies to open requests."""
     it = Requested()
     numbers = [it.request(1) for _ in range(MOST_REQUESTS)]
     with pytest.raises(PlatformError, match="too many requests"):
@@ -334,8 +334,8 @@ def test_too_many_requests() -> None:
     assert len(it.ended) == 1
 
 
-def test_the_end_of_one_may_begin_the_next() -> None:
-    """``done`` may ask again while others are being ended."""
+def test_the_end_of_a_request_may_send_the_next() -> None:
+    """``done`` may send a request while others are being ended."""
     it = Requested()
 
     def again(_answers: Answers) -> None:

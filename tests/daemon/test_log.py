@@ -1,4 +1,4 @@
-"""The log: one line an event in the style asked for, none below its level, no endless repeats."""
+"""The log: one line per event in the configured style, filtered by level, repetitions bounded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ln -s "$1" /dev/log && shift && exec "$@"
 
 
 def logged(*lines: str, debug: bool = False, style: str = "text") -> list[str]:
-    """What a process of its own writes to standard error for ``lines`` of Python."""
+    """The standard error of a process that runs ``lines`` of Python."""
     begin = ("from paraglider.daemon import log", f"log.set_up({debug}, {style!r})")
     script = "\n".join((*begin, *lines))
     done = subprocess.run(
@@ -47,7 +47,7 @@ def test_a_line_an_event() -> None:
 
 
 def test_debug_lines_only_with_debug() -> None:
-    """Without ``-D`` the details stay out, with it they are there."""
+    """Without ``-D`` there are no debug lines."""
     lines = ("log.logger().debug('detail')", "log.logger().warning('matter')")
     assert len(logged(*lines)) == 1
     assert len(logged(*lines, debug=True)) == 2
@@ -68,7 +68,7 @@ def test_an_event_stays_on_one_line() -> None:
 
 
 def test_a_logger_made_before_the_set_up() -> None:
-    """Who asked for a logger early logs like the rest."""
+    """A logger created before the set-up logs like all others."""
     script = "\n".join(
         (
             "from paraglider.daemon import log",
@@ -84,7 +84,7 @@ def test_a_logger_made_before_the_set_up() -> None:
 
 
 def test_json_on_request() -> None:
-    """With ``json`` each line is an object, whatever its values are."""
+    """With ``json`` each line is an object, for any values."""
     (line,) = logged("log.logger(worker=3).error('odd', cause=OSError('why'))", style="json")
     told = json.loads(line)
     assert told.pop("timestamp").startswith("20")
@@ -92,7 +92,7 @@ def test_json_on_request() -> None:
 
 
 def test_json_with_the_level_in_the_journal(tmp_path: Path) -> None:
-    """Where standard error is systemd's journal, lines are JSON behind the level's number."""
+    """If standard error is systemd's journal, lines are JSON after the level's number."""
     journal = tmp_path / "journal"
     lines = (
         "from paraglider.daemon import log",
@@ -127,7 +127,7 @@ def test_another_journal_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.root
 def test_syslog_on_request(tmp_path: Path) -> None:
-    """With ``syslog`` lines go to /dev/log as facility daemon, also from where there is none."""
+    """With ``syslog`` lines go to /dev/log with facility daemon, also from a chroot."""
     place = tmp_path / "log"
     script = (
         "import os; from paraglider.daemon import log",
@@ -156,14 +156,14 @@ def test_syslog_on_request(tmp_path: Path) -> None:
 
 
 def test_no_syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody listens, that is said, instead of a log that is never seen."""
+    """Without a listener an error says so."""
     monkeypatch.setattr(log, "_SYSLOG", str(tmp_path / "log"))
     with pytest.raises(OperatorError, match="there is no syslog here"):
         log.set_up(style="syslog")
 
 
 def repeated(repeats: log.Repeats, method: str = "info", **event: object) -> dict[str, object]:
-    """What becomes of the line; nothing when it was held back."""
+    """The line, or nothing if it was suppressed."""
     try:
         return dict(repeats(None, method, dict(event)))
     except structlog.DropEvent:
@@ -171,7 +171,7 @@ def repeated(repeats: log.Repeats, method: str = "info", **event: object) -> dic
 
 
 def test_repeats_are_held_back_and_counted() -> None:
-    """The burst passes, says that there will be quiet, and what was held back is told later."""
+    """The burst passes, its last line announces the suppression, and the count is logged later."""
     now = 1000.0
     repeats = log.Repeats(lambda: now)
     lines = [repeated(repeats, event="gone", service="web") for _ in range(log.BURST + 5)]
@@ -192,15 +192,15 @@ def test_what_differs_is_no_repeat() -> None:
 
 
 def test_repeats_are_bounded() -> None:
-    """However many things there are, what is remembered of them has a bound."""
+    """The memory of repetitions is bounded."""
     repeats = log.Repeats(lambda: 0.0)
     assert all(repeated(repeats, event="down", backend=str(n)) for n in range(10_000))
     assert len(repeats._counts) <= log._MOST
 
 
 def test_a_reader_that_is_slow() -> None:
-    """Logging never waits: lines that find no room are lost, and as soon as there is room again
-    their number is told ahead of the next one. What others write to standard error waits neither.
+    """Logging never waits: lines without room are dropped, and their number is logged before the
+    next line. Other writers to standard error do not wait either.
     """
     script = """
 import os, sys
@@ -258,7 +258,7 @@ sys.stderr.flush()
 
 
 def test_a_syslog_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A syslog that does not read holds nobody up; one that is there again is written to again."""
+    """A syslog that does not read delays nothing; when it reads again it gets the lines."""
     place = tmp_path / "log"
     monkeypatch.setattr(log, "_SYSLOG", str(place))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.process_specs``: which processes a configuration asks for."""
+"""Tests of ``paraglider.daemon.process_specs``: the processes of a configuration."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import process_specs
 from paraglider.daemon.monitor import process as monitor
-from paraglider.daemon.process_specs import Place, be, make_specs
+from paraglider.daemon.process_specs import Place, make_specs, run_role
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
 from paraglider.errors import OperatorError
@@ -32,19 +34,19 @@ WEB: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def no_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No right to ping, whoever runs the tests."""
+    """No privilege to ping, whoever runs the tests."""
     monkeypatch.setattr(monitor, "Pinger", lambda: None)
 
 
 @pytest.fixture
 def specs() -> Iterator[Any]:
-    """A function that makes the specifications for services; what they opened is closed."""
+    """A function that makes the specs for services; their resources are closed."""
     made: list[Spec] = []
 
-    def make(*services: dict[str, Any], discovers: bool = False) -> list[Spec]:
+    def make(*services: dict[str, Any], **sources: bool) -> list[Spec]:
         named = [{**WEB, "name": f"s{n}", **service} for n, service in enumerate(services)]
         config = Config.model_validate({"services": named})
-        made.extend(make_specs(config, PLACE, STRATEGIES, discovers=discovers))
+        made.extend(make_specs(config, PLACE, STRATEGIES, **sources))
         return list(made)
 
     yield make
@@ -72,7 +74,7 @@ def specs() -> Iterator[Any]:
     ],
 )
 def test_what_there_is_to_be(specs: Any, services: list[dict[str, Any]], roles: list[str]) -> None:
-    """A worker a core for queues, one for listening sockets, and who helps them; numbered."""
+    """One worker per core for queues, one for listening sockets, and the helpers; numbered."""
     made = specs(*services)
     assert [spec.role for spec in made] == roles
     assert [spec.index for spec in made] == list(range(len(made)))
@@ -81,22 +83,23 @@ def test_what_there_is_to_be(specs: Any, services: list[dict[str, Any]], roles: 
 
 
 def test_each_service_is_for_one_kind(specs: Any) -> None:
-    """Queues know nothing of proxied services, nor these of the others."""
+    """Workers have no proxy services, and proxy workers no others."""
     made = specs({}, {"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47803})
     names = {spec.role: [s.name for s in spec.config.services] for spec in made[:4]}
     assert names == {"worker": ["s0"], "proxy worker": ["s1"]}
 
 
 def test_a_monitor_waits_for_something_to_do(specs: Any) -> None:
-    """It is prepared while there are rights, and idle without a check or a source of backends."""
+    """It is prepared with privileges, and idle without a check or a source of backends."""
     assert specs({})[-1].idle
     assert not specs({"check": {"type": "tcp"}})[-1].idle
     named = specs({}, discovers=True)[-1]
-    assert (named.idle, named.discovers, named.chroot) == (False, True, "/")
+    assert (named.idle, named.discovers, named.chroot) == (False, True, "/var/run/empty")
+    assert specs({}, discovers=True, watches_files=True)[-1].chroot == "/"
 
 
 def test_pings_without_the_right(monkeypatch: pytest.MonkeyPatch, specs: Any) -> None:
-    """A daemon whose file asks for pings does not begin without them."""
+    """A daemon whose file needs pings does not start without them."""
     refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     def add(*_: object) -> None:
@@ -109,24 +112,25 @@ def test_pings_without_the_right(monkeypatch: pytest.MonkeyPatch, specs: Any) ->
         specs({"check": {"type": "icmp"}})
 
 
-def test_a_port_that_somebody_has(specs: Any) -> None:
-    """It is refused before anything is forked."""
-    with (
-        socket.create_server(("127.0.0.1", 47804)),
-        pytest.raises(OperatorError, match="47804"),
-    ):
-        specs({"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47804})
+def test_a_port_in_use(specs: Any) -> None:
+    """The error is raised before the first fork."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(OperatorError, match=str(port)):
+            specs({"forward": "proxy", "vip": "127.0.0.1/8", "ports": port})
 
 
 def test_everyone_does_his_own(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A specification is handed to the module of its role, with the pipe and the parent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # whose port nobody has afterwards
+        port = server.getsockname()[1]
     made = specs(
         {"forward": "offload", "strategy": "weighted"},
-        {"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47805},
+        {"forward": "proxy", "vip": "127.0.0.1/8", "ports": port},
     )
     for module in (worker, proxy_worker, conntrack_counter, monitor):
         monkeypatch.setattr(module, "run", lambda *a, module=module: (module.__name__, *a[1:]))
-    done = {spec.role: be(spec, 7, 1) for spec in made}
+    done = {spec.role: run_role(spec, 7, 1) for spec in made}
     assert done == {
         role: (f"paraglider.daemon.{module}", 7, 1)
         for role, module in [
@@ -137,7 +141,7 @@ def test_everyone_does_his_own(specs: Any, monkeypatch: pytest.MonkeyPatch) -> N
         ]
     }
     with pytest.raises(TypeError, match="has no code"):
-        be(Spec.__new__(_Stranger), 7, 1)
+        run_role(Spec.__new__(_Stranger), 7, 1)
 
 
 class _Stranger(Spec):
@@ -145,7 +149,7 @@ class _Stranger(Spec):
 
 
 def test_journals_of_another_steering_go_once(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first worker's files know all others; without workers there are none."""
+    """By the first worker's files; without workers there are none."""
     made = specs({})
     removed: list[object] = []
 
@@ -156,3 +160,31 @@ def test_journals_of_another_steering_go_once(specs: Any, monkeypatch: pytest.Mo
     process_specs.forget_other_journals(made)
     process_specs.forget_other_journals(made[2:])
     assert removed == [made[0].journals]
+
+
+@pytest.mark.root
+def test_each_worker_has_descriptors_of_the_carrier() -> None:
+    """Its own, with its ring alone, so that it works when the others' are closed, as after the
+    fork; without a carrier there are none.
+    """
+    maps = CarrierMaps.create_for_test(flows=64, workers=2)
+    config = Config.model_validate({"services": [WEB]})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    workers = [
+        spec
+        for spec in make_specs(config, PLACE, STRATEGIES, carrier=maps)
+        if isinstance(spec, worker.WorkerSpec)
+    ]
+    first, second = workers
+    assert first.carrier is not None
+    assert second.carrier is not None
+    assert (list(first.carrier.rings), list(second.carrier.rings)) == ([0], [1])
+    assert first.filter == "worker-bpf"
+    first.release()
+    maps.close()
+    assert second.carrier.flows[6, 4].insert(b"k" * 12, bytes(24)) == 0
+    second.release()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    plain = make_specs(config, PLACE, STRATEGIES)[0]
+    assert plain.filter == "worker"
+    plain.release()

@@ -1,4 +1,4 @@
-"""The configuration that a file and the options of the command line come to."""
+"""The configuration from a file and the options of the command line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from paraglider.config.check import STEP
 from paraglider.config.diagnostics import ConfigError
 from paraglider.daemon import settings as module
 from paraglider.daemon.settings import Settings
@@ -29,13 +30,21 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_file_alone(file: Path) -> None:
-    """It says everything."""
+    """Without options the file decides."""
     config = Settings(file).read().config
     assert [service.name for service in config.services] == ["a", "b"]
     assert (config.user, config.queue.length, config.failover.enabled) == ("nobody", 100, False)
 
 
-def test_options_go_before_what_the_file_says(file: Path) -> None:
+def test_a_long_file_is_read_in_steps(file: Path) -> None:
+    """Other work can be done between them: no step checks more than a part of the services."""
+    head, *_ = FILE.partition("  - ")
+    line = "  - {{name: s{0}, vip: 192.0.{1}.{2}/16, protocol: tcp, backends: [10.0.0.1]}}\n"
+    file.write_text(head + "".join(line.format(n, n // 250, 1 + n % 250) for n in range(500)))
+    assert sum(1 for _ in Settings(file).reading()) >= 500 // STEP + 4
+
+
+def test_options_go_before_the_file(file: Path) -> None:
     """At every reading."""
     settings = Settings(file, frozenset({6}), failover=True, queue_length=7, user="daemon")
     for text in (FILE, FILE.replace("fd00::1", "fd00::2")):
@@ -57,7 +66,7 @@ def test_every_mistake_has_its_place(file: Path) -> None:
 def test_services_that_hash_have_the_seed_of_the_host(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At every reading, unless the file has one; what is wrong with keeping it is a warning."""
+    """At every reading, unless the file has one; a failure to store it is a warning."""
 
     def drawn(say: Callable[[str], None]) -> int:
         say("not kept")

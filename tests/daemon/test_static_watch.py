@@ -1,6 +1,6 @@
-"""Who keeps a host that was started: one at a time, and only where there is something to keep.
+"""`start --watch`: one at a time, and only on a host that is started.
 
-That it puts back what is taken away is in ``tests/net/test_host_changes.py``.
+The repairs are tested in ``tests/net/test_host_changes.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONFIG = Config.model_validate({"services": [SERVICE]})
 
 
 class Told(Notifier):
-    """A notifier that keeps what it is told."""
+    """A notifier that records its messages."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -43,7 +43,7 @@ class Told(Notifier):
 
 
 class Events:
-    """Nothing is new."""
+    """No events."""
 
     def register(self, _selector: object) -> None:
         """See ``HostEvents``."""
@@ -53,7 +53,7 @@ class Events:
 
 
 class Host:
-    """A reconciler of a host that was started ``turns`` times it is asked."""
+    """A reconciler of a host that is started for ``turns`` turns."""
 
     turns = 0
 
@@ -84,7 +84,7 @@ class Turns:
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of this host."""
+    """No resources of this host."""
     for name, value in {
         "lock_path": lambda name: tmp_path / f"{name}.lock",
         "privileges.limit": lambda *_: None,
@@ -99,21 +99,21 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_one_at_a_time() -> None:
-    """The second is told what to do; a lock that is given up is free."""
+    """The second is refused with the remedy; a released lock is free."""
     with only_keeper(), pytest.raises(OperatorError, match="another `paraglider start --watch`"):
         only_keeper()
     only_keeper().close()
 
 
 def test_nothing_is_started() -> None:
-    """It says so."""
+    """The error says so."""
     Host.turns = 0
     with pytest.raises(OperatorError, match="nothing is started here"):
         keep(Told())
 
 
 def test_it_ends_when_nothing_is_started_any_more() -> None:
-    """The service manager hears that it is ready, how the host is, and of the end."""
+    """The service manager gets ready, the conditions, and the end."""
     Host.turns = 3
     told = Told()
     log.set_up(False)

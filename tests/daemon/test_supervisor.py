@@ -1,4 +1,4 @@
-"""The supervisor's loop: the start and the end of all, signals, what the service manager hears."""
+"""The supervisor's loop: start and end of all processes, signals, systemd's notifications."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.daemon import log
 from paraglider.daemon.workers.worker import WorkerSpec
 
-PATIENCE = 15.0  # seconds until something that must happen counts as not happening
-STOP = 2.0  # seconds within which SIGTERM must end everything
+STOP = 30.0  # seconds: it takes two, and what SIGTERM does not end is waited for a minute
 
 
 def test_all_start_and_end(supervise: Any) -> None:
@@ -33,8 +33,8 @@ def test_all_start_and_end(supervise: Any) -> None:
     assert "level=error" not in running.log()
 
 
-def test_all_ready_is_told_once(supervise: Any) -> None:
-    """When all serve, before the log says so; not again when one is replaced."""
+def test_all_ready_is_reported_once(supervise: Any) -> None:
+    """When all are ready, before the log line; not again when one is replaced."""
     running = supervise(supervise.serve)
     running.await_events("ready")
     assert re.search(r"first time.*\n.*event=ready", running.log())
@@ -43,8 +43,8 @@ def test_all_ready_is_told_once(supervise: Any) -> None:
     assert len(running.events("first time")) == 1
 
 
-def test_all_ready_is_not_told_where_one_is_missing(supervise: Any) -> None:
-    """A worker that cannot start means that nothing has been taken over."""
+def test_all_ready_is_not_reported_while_one_is_missing(supervise: Any) -> None:
+    """If a worker cannot start, ready is never called."""
     running = supervise(lambda spec, report: supervise.serve(spec, report) if spec.index else 2)
     running.wait_until(running.ended)
     assert running.events("first time") == []
@@ -52,7 +52,7 @@ def test_all_ready_is_not_told_where_one_is_missing(supervise: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_deaf_workers_do_not_keep_it(supervise: Any, number: signal.Signals) -> None:
-    """A worker that ignores SIGTERM is killed: two seconds are enough to end."""
+    """A worker that ignores SIGTERM is killed."""
     running = supervise(supervise.ready_then_deaf)
     running.await_events("ready")
     assert running.end(number) < STOP
@@ -62,7 +62,7 @@ def test_deaf_workers_do_not_keep_it(supervise: Any, number: signal.Signals) -> 
 
 
 def test_sigterm_while_workers_start(supervise: Any) -> None:
-    """Who is told to end while its workers still start does not wait for them."""
+    """SIGTERM during the start of workers ends the daemon at once."""
     running = supervise(supervise.silent)
     running.wait_until(lambda: running.workers(0) and running.workers(1))
     assert running.end() < STOP
@@ -72,7 +72,7 @@ def test_sigterm_while_workers_start(supervise: Any) -> None:
 
 
 def test_sighup_is_a_reload(supervise: Any) -> None:
-    """SIGHUP ends nothing; the controller is told to reload."""
+    """SIGHUP calls the controller's reload."""
     running = supervise(supervise.serve)
     running.await_events("ready")
     os.kill(running.pid, signal.SIGHUP)
@@ -84,7 +84,7 @@ def test_sighup_is_a_reload(supervise: Any) -> None:
 
 
 def test_processes_share_the_objects_of_the_supervisor(supervise: Any) -> None:
-    """They are frozen ahead of the fork: no collector writes into them, and so unshares them."""
+    """They are frozen before the fork: no collector writes to them, which would unshare them."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         log.logger().info("frozen", most=gc.get_freeze_count() > len(gc.get_objects()))
@@ -98,26 +98,26 @@ def test_processes_share_the_objects_of_the_supervisor(supervise: Any) -> None:
 
 
 class Manager:
-    """A service manager: its socket is what the environment names, and all that came is kept."""
+    """A service manager: its socket is in the environment, and all messages are stored."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.settimeout(PATIENCE)
+        self._socket.settimeout(TIMEOUT)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         monkeypatch.setenv("WATCHDOG_USEC", "100000")
 
     def await_message(self, message: str) -> None:
-        """Take what comes until ``message`` has."""
+        """Receive until ``message``."""
         while not self.heard or self.heard[-1].partition("\n")[0] != message:
             self.heard.append(self._socket.recv(4096).decode())
 
 
-def test_the_service_manager_is_told(
+def test_the_service_manager_is_notified(
     supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That all serve, how many do, signs of life, a reload and its end, and that it stops."""
+    """Ready with the number of workers, heartbeats, a reload and its end, and the stop."""
     manager = Manager(tmp_path / "notify", monkeypatch)
     running = supervise(supervise.serve)
     manager.await_message("WATCHDOG=1")
@@ -131,10 +131,10 @@ def test_the_service_manager_is_told(
     running.wait_until(running.ended)
 
 
-def test_the_watchdog_starves_while_nobody_serves(
+def test_no_watchdog_message_while_no_worker_serves(
     supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where every worker is dead, that the loop still turns does not mean that all is well."""
+    """If every worker is dead no heartbeat is sent, although the loop runs."""
     manager = Manager(tmp_path / "notify", monkeypatch)
     running = supervise(supervise.ready_then_die, FIRST_WAIT=60.0, LONGEST_WAIT=60.0)
     manager.await_message("STATUS=0 of 2 workers serve")

@@ -1,4 +1,4 @@
-"""Makes ``facts`` here, and ``packets`` and ``icmp_packets`` of tests/core, importable by name."""
+"""Makes ``facts`` and ``bpf_world`` here importable by name, and the builders of tests/core."""
 
 from __future__ import annotations
 

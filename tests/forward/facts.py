@@ -1,4 +1,4 @@
-"""``MethodFacts``: what every forwarding method says of itself and of a service, as tests.
+"""``MethodFacts``: tests of the facts and descriptions of a forwarding method.
 
 A method's test file derives a class from it and gives the values.
 """
@@ -36,7 +36,7 @@ class MethodFacts:
         return Service.model_validate({**base, "forward": self.method.name, **changes})
 
     def test_it_is_the_method_of_its_services(self) -> None:
-        """With the facts that the configuration, the host and the workers go by."""
+        """With the facts that the configuration, the host and the workers use."""
         method = self.method
         assert type(self.service().method) is type(method)
         work = (method.queued, method.listens, method.conntracked, method.journalled)
@@ -45,21 +45,21 @@ class MethodFacts:
         assert method.options == self.options
 
     def test_the_description_of_a_service(self) -> None:
-        """It follows from the service's own keys, and leaves out what does not concern it."""
+        """It depends on the service's own keys, and omits what does not apply."""
         for keys, wanted, absent in self.described:
             text = self.method.describe(self.service(**keys))
             assert wanted in text, keys
             assert absent not in text, keys
 
     def test_what_a_backends_host_needs(self) -> None:
-        """It follows from the service's own keys."""
+        """They depend on the service's own keys."""
         for keys, needed, why in self.needs:
             found, text = self.method.backend_need(self.service(**keys))
             assert found == needed, keys
             assert why in text, keys
 
     def test_the_way_of_the_answers(self) -> None:
-        """And whether this host forwards their packets."""
+        """And whether this host forwards the answers."""
         for keys, way, passes in self.answers:
             one = self.service(**keys)
             assert (self.method.answers(one), self.method.answers_pass(one)) == (way, passes), keys

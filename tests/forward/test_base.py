@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.base``: what holds of a method that says nothing else."""
+"""Tests of ``paraglider.forward.base``: the defaults of a method."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Least(ForwardMethod):
     name = "least"
 
     def describe(self, service: Service) -> str:
-        """Nothing is said."""
+        """An empty description."""
         return ""
 
     def backend_need(self, service: Service) -> tuple[Need, str]:
-        """Nothing is needed."""
+        """No needs."""
         return "nothing", ""
 
 
@@ -52,16 +52,18 @@ def test_a_method_asks_for_nothing_that_it_does_not_name() -> None:
     ids=lambda method: method.name,
 )
 def test_a_method_without_queue_has_no_datapath(method: ForwardMethod) -> None:
-    """It says so."""
+    """The error says so."""
     with pytest.raises(TypeError, match=f"^{method.name}: no packet passes the queue"):
         method.datapath(DatapathContext(CONFIG, 0.0, Balancer(ServiceMap([]))))
 
 
 @pytest.mark.parametrize("method", methods(), ids=lambda method: method.name)
 def test_facts_go_together(method: ForwardMethod) -> None:
-    """What is queued can be recognized, limited and passed; what is not has no such thing."""
+    """A method that queues has marks, limits and rules; one that does not has none. Packets pass
+    the FORWARD chain unless the method sends them itself.
+    """
     assert bool(method.decided) == (method.openings is not None) == method.queued
-    assert bool(method.passing) == method.queued
+    assert bool(method.passing) == (method.queued and not method.sends)
     assert not (method.listens and method.queued)
     assert not (method.journalled and method.conntracked)
     assert (method.kernel_table(CONFIG, 6, (), 1) is None) or method.conntracked

@@ -1,4 +1,4 @@
-"""What holds for the datapath and the carrier of every registered method."""
+"""Promises of the datapath and the carrier of every registered method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paraglider.core.verdict import DROP, MARK, PASS, REASONS, REWRITTEN
 from paraglider.daemon.shared_memory.counters import ROW
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.carrier import Carrier
-from paraglider.forward.datapath import Datapath
+from paraglider.forward.datapath import HEAD, Datapath
 from paraglider.forward.registry import methods
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 
@@ -59,8 +59,8 @@ def handle(path: WorkerDatapath, packet: bytearray) -> int:
 
 @each_method
 def test_decided_flows_are_carried(method: ForwardMethod) -> None:
-    """Every new flow is told once with its backend, and the backends' packets are spread; the
-    verdict carries the packet on.
+    """Every new flow is reported once with its backend, and flows are spread over the backends; the
+    verdict forwards the packet.
     """
     path, datapath, carrier = built(method)
     told: list[tuple[int, bytes, Backend]] = []
@@ -84,8 +84,8 @@ def test_decided_flows_are_carried(method: ForwardMethod) -> None:
 
 @each_method
 def test_flows_of_a_table_end_on_request(method: ForwardMethod) -> None:
-    """They are in the table that the method says it has, are carried as of their last packet, and
-    are carried no more when they have ended; what is not carried is passed over.
+    """They are in the table that the method names, are carried since their last packet, and are no
+    longer carried after they ended; other flows are ignored.
     """
     path, datapath, carrier = built(method)
     handle(path, syn(1000))
@@ -94,7 +94,8 @@ def test_flows_of_a_table_end_on_request(method: ForwardMethod) -> None:
         assert path.view is None
         return
     (flow,) = datapath.flows.forward[TCP].values()
-    assert carrier.last_seen(flow) == 1.0
+    assert not datapath.flows.refresh(flow)
+    assert (flow.seen, flow.carried) == (1.0, 0)
     verdict = carrier.install(flow)
     assert verdict == REWRITTEN or verdict & 0xFF == MARK
     assert path.view is not None
@@ -117,9 +118,12 @@ def test_no_bytes_raise(method: ForwardMethod, packet: bytes) -> None:
 
 @each_method
 def test_the_head_that_it_names_is_enough(method: ForwardMethod) -> None:
-    """What is behind it is looked at only where the whole packet is asked for."""
+    """Bytes after the head are read only if the datapath needs the whole packet.
+
+    A method with a queue of its own has whole packets there, and asks for none in the others.
+    """
     path, _, _ = built(method)
-    assert path.head == method.head
+    assert path.head == (method.head if method.merged else HEAD)
     if method.head is not None:
         packet = syn(1000) + bytes(1000)
         packet[2:4] = len(packet).to_bytes(2, "big")

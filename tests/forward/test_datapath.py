@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.datapath``: what a datapath is built for, and what comes of it."""
+"""Tests of ``paraglider.forward.datapath``: the construction of datapaths."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def config(forward: str) -> Config:
 
 
 def context(forward: str) -> DatapathContext:
-    """What a datapath of ``forward`` is built for, with no service yet."""
+    """The context of a datapath of ``forward``, without services."""
     return DatapathContext(config(forward), 0.0, Balancer(ServiceMap([])))
 
 
 @each_method
 def test_a_datapath_has_what_the_interface_names(method: Any) -> None:
-    """Counts in the order of the reasons, all of them 0; nobody is told of flows yet."""
+    """Counts in the order of the reasons, all 0; no callback for new flows yet."""
     built = method.datapath(context(method.name))
     assert isinstance(built.datapath.carrier, Carrier)
     assert built.datapath.counts == [0] * len(REASONS)
@@ -52,15 +52,15 @@ def test_two_datapaths_share_nothing(method: Any) -> None:
     assert one.flows is None or one.flows is not other.flows
 
 
-def test_who_has_a_table_sees_every_packet_itself() -> None:
-    """It decides for no other; who has none may be asked by another method's datapath."""
+def test_a_datapath_with_a_table_decides_for_no_other() -> None:
+    """It decides for no other method; a datapath without a table may."""
     for method in QUEUED:
         built = method.datapath(context(method.name))
         assert (built.decide is None) == (built.datapath.flows is not None)
 
 
 def test_what_is_built_does_not_change() -> None:
-    """Others may keep it; of what is left out there is none."""
+    """Others may store it; omitted parts are None."""
     place = context("nat")
     assert (place.others, place.live) == (None, None)
     path = nat(service(V4, backends=[backend(V4.backends[0])]))
@@ -73,5 +73,5 @@ def test_what_is_built_does_not_change() -> None:
 
 
 def test_a_head_is_enough_for_the_longest_headers() -> None:
-    """Those of IPv4 and TCP with all options that there can be."""
+    """Those of IPv4 and TCP with the most options."""
     assert HEAD >= 60 + 60

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.explain``: a file and a daemon's listings, asked about flows."""
+"""Tests of ``paraglider.forward.explain``: flows by a file and a daemon's listings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VIP = "192.168.0.11"
 
 
 def situation(text: str = TEXT, live: LiveState = NOTHING) -> Situation:
-    """What ``text`` and ``live`` amount to."""
+    """The situation by ``text`` and ``live``."""
     return Situation(parse(text, "f").config.seeded(1), STRATEGIES, live)
 
 
@@ -59,13 +59,53 @@ def listed(backend: str, service: str, port: int, client: str = "192.0.2.1") -> 
     }
 
 
+KERNEL = "the kernel, by a table of the backends"
+
+
+@pytest.mark.parametrize(
+    ("keys", "known", "protocol", "step"),
+    [
+        ("decide: auto", {}, flow.TCP, f"{KERNEL}, where BPF carries"),
+        ("decide: auto", {"web": ""}, flow.TCP, KERNEL),
+        ("decide: auto", {"web": "no room"}, flow.TCP, "a worker: no room"),
+        ("decide: auto, return: direct", {}, flow.TCP, f"{KERNEL}, where BPF carries"),
+        ("decide: auto, forward: dsr, strategy: wrr", {"web": ""}, flow.TCP, KERNEL),
+        ("decide: auto, forward: tunnel, strategy: maglev", {"web": ""}, flow.TCP, KERNEL),
+        ("decide: auto, carrier: worker", {}, flow.TCP, "a worker: the workers carry its flows"),
+        ("decide: auto, affinity: client", {}, flow.TCP, "a worker: `affinity: client`: a worker"),
+        ("decide: auto", {"web": ""}, flow.ICMP, "a worker: the kernel decides about TCP and UDP"),
+        ("decide: python", {"web": "`decide: python`"}, flow.TCP, None),
+        ("", {}, flow.TCP, None),
+        ("forward: offload", {}, flow.TCP, None),
+        (
+            "forward: dsr, strategy: maglev, decide: hash",
+            {"web": ""},
+            flow.TCP,
+            KERNEL.replace(",", ", for each packet by itself,"),
+        ),
+    ],
+)
+def test_who_decides(keys: str, known: dict[str, str], protocol: int, step: str | None) -> None:
+    """By the file, or as the daemon says; nothing where the file leaves it to the workers."""
+    text = (
+        "network: {public: {interface: eth0}, private: {interface: eth1}}\n"
+        f"services: [{{name: web, vip: {VIP}, protocol: any, {keys + ', ' if keys else ''}"
+        "backends: [10.0.0.1, 10.0.0.2]}]\n"
+    )
+    ports = 7 if protocol == flow.ICMP else 80
+    found = situation(text, LiveState(deciding=known)).explain(new(ports, protocol=protocol, own=7))
+    steps = [each.text for each in found.why if each.about == "decides"]
+    assert len(steps) == (step is not None)
+    assert steps == [] or steps[0].startswith(step or "")
+
+
 def living(*flows: dict[str, object]) -> LiveState:
-    """What is known from a listing of these flows."""
+    """The live state of a listing of these flows."""
     return LiveState(flows_in(json.dumps(list(flows)), "f"))
 
 
 def test_every_forward_is_explained() -> None:
-    """The way of forwarding makes no difference to who gets a flow."""
+    """The result does not depend on the forward method."""
     picked = set()
     for forward in ("nat", "offload", "dsr"):
         text = TEXT.replace("{address: 10.0.0.2, port: 8080}", "10.0.0.2")
@@ -89,7 +129,7 @@ def test_every_forward_is_explained() -> None:
     ],
 )
 def test_exempt(asked: NewFlow, exempt: str | None) -> None:
-    """What is exempt is not balanced, and says so first."""
+    """An exempt flow is not balanced, and that is the first step."""
     found = situation().explain(asked)
     about = [step.about for step in found.why]
     if exempt is None:
@@ -101,14 +141,14 @@ def test_exempt(asked: NewFlow, exempt: str | None) -> None:
 
 
 def test_exempt_port_is_no_echo() -> None:
-    """An exempt port means TCP and UDP, as in the rules."""
+    """An exempt port applies to TCP and UDP, as in the rules."""
     text = TEXT.replace("192.168.0.11:53/udp", "192.168.0.11:53")
     assert situation(text).explain(new(53)).service is None
     assert situation(text).explain(new(53, protocol=flow.ICMP)).service is not None
 
 
 def test_live_flow_keeps_its_backend() -> None:
-    """A flow of the listing is where it is, in the pool or no longer."""
+    """A flow of the listing stays at its backend, even if that is no longer in the pool."""
     for backend in ("10.0.0.1", "10.0.0.2:8080", "10.0.0.9"):
         found = situation(live=living(listed(backend, "web", 80))).explain(new(80))
         assert found.backend is not None
@@ -117,7 +157,7 @@ def test_live_flow_keeps_its_backend() -> None:
 
 
 def test_live_flow_binds_its_client() -> None:
-    """With affinity, another flow of a client of the listing gets its backend."""
+    """With affinity, another flow of a listed client gets its backend."""
     known = situation(live=living(listed("10.0.0.2", "all", 5000)))
     found = known.explain(new(5001))
     assert found.backend is not None
@@ -161,7 +201,7 @@ def packets(*frames: Packet) -> list[bytes | None]:
 
 
 def test_capture() -> None:
-    """Each flow to a service once, with its packets; everything else is counted by what it is."""
+    """Each flow to a service once, with its packets; other packets are counted by kind."""
     syn = IP(src="192.0.2.1", dst=VIP) / TCP(sport=1, dport=80, flags="S")
     late = IP(src="192.0.2.1", dst=VIP) / TCP(sport=2, dport=80, flags="A")
     answer = IP(src=VIP, dst="192.0.2.1") / TCP(sport=80, dport=1, flags="SA")
@@ -170,9 +210,9 @@ def test_capture() -> None:
     error = IP(src="192.0.2.1", dst=VIP) / ICMP(type=3) / (IP() / UDP())
     other = IP(src="192.0.2.1", dst="192.0.2.2") / TCP(sport=1, dport=80)
     frames = [*packets(syn, syn, late, answer, name, echo, error, other), None, b"", b"\x45"]
-    capture = Capture().take(frames, situation().balancer.services)
+    capture = Capture().add_packets(frames, situation().balancer.services)
     seen = [
-        (f.flow.protocol_name, f.flow.client_port, f.packets, f.begins)
+        (f.flow.protocol_name, f.flow.client_port, f.packets, f.has_first)
         for f in capture.flows.values()
     ]
     assert seen == [
@@ -194,13 +234,13 @@ def test_capture_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound further flows are counted, not kept."""
     monkeypatch.setattr(explain, "MOST_FLOWS", 3)
     flows = (IP(src="192.0.2.1", dst=VIP) / TCP(sport=port, dport=80) for port in range(10))
-    capture = Capture().take(packets(*flows), situation().balancer.services)
+    capture = Capture().add_packets(packets(*flows), situation().balancer.services)
     assert len(capture.flows) == 3
     assert capture.counts == {"to_services": 3, "of_further_flows": 7}
 
 
 def test_compare() -> None:
-    """Each service with what it becomes, its hash space and shares."""
+    """Each service with its successor, its hash space and shares."""
     text = TEXT.replace(", 10.0.0.3]", "]").replace("name: all", "name: rest")
     web, every = compare(situation(), situation(text))
     assert (web.before.name, web.after is not None and web.after.name) == ("web", "web")
@@ -213,7 +253,7 @@ def test_compare() -> None:
 
 
 def test_compare_with_a_service_that_goes() -> None:
-    """Without its service, the ports go to whom else claims them, or to nobody."""
+    """The ports of a removed service go to another service that claims them, or to none."""
     gone = TEXT.partition("  - name: all")[0]
     web, every = compare(situation(), situation(gone))
     assert (web.after is not None, every.after) == (True, None)
@@ -226,7 +266,7 @@ def test_compare_with_a_service_that_goes() -> None:
 
 
 def test_compare_with_ports_that_change_hands() -> None:
-    """What becomes of a service is told for each service that has some of its ports now."""
+    """Each service that gets some of the ports is listed."""
     changes = compare(situation(), situation(TEXT.replace("ports: 80", "ports: 81")))
     told = [
         (each.before.name, [spelled(p) for p in each.pieces], each.after and each.after.name)
@@ -240,7 +280,7 @@ def test_compare_with_ports_that_change_hands() -> None:
 
 
 def test_impacts() -> None:
-    """Live flows by what becomes of them; those of no service are left out."""
+    """Live flows by their impact; flows of no service are left out."""
     live = living(
         listed("10.0.0.3", "web", 80),
         listed("10.0.0.1", "all", 81),

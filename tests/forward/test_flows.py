@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.flows``: which are meant, listed and ended."""
+"""Tests of ``paraglider.forward.flows``: selecting, listing and ending flows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from packets import V4, V6, Family, backend, nat, packed, run, service
 
 from paraglider.core.flow import Flow
-from paraglider.core.flow_states import GONE
+from paraglider.core.flow_states import ESTABLISHED, GONE
 from paraglider.core.pool import Backend
 from paraglider.errors import OperatorError
 from paraglider.forward.flows import FlowView, Match
 from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.worker_carrier import WorkerCarrier
 
 addresses = st.ip_addresses()
 
@@ -24,22 +25,22 @@ addresses = st.ip_addresses()
 def test_clients_of_a_network(
     one: ipaddress.IPv4Address | ipaddress.IPv6Address, network: Any, prefix: int
 ) -> None:
-    """As ``ipaddress`` says; of another family, none."""
+    """As ``ipaddress`` computes it; none of another family."""
     length = min(prefix, network.max_prefixlen)
     match = Match.of({"client": f"{network}/{length}"})
     assert match.client is not None
-    assert match.takes_client(one.packed) == (one in match.client)
-    assert match.takes_client(network.packed)
-    assert Match().takes_client(one.packed)
+    assert match.matches_client(one.packed) == (one in match.client)
+    assert match.matches_client(network.packed)
+    assert Match().matches_client(one.packed)
 
 
 def test_a_backend_by_its_name_or_its_address() -> None:
-    """Whatever its port; but by its name with a port alone."""
+    """With any port; by its name with a port only."""
     one = Backend("10.0.0.1:8080", packed("10.0.0.1"), 8080)
     for word, meant in {"10.0.0.1": True, "10.0.0.1:8080": True, "10.0.0.1:80": False}.items():
-        assert Match(backend=word).takes_backend(one) == meant
-    assert Match().takes_backend(one)
-    assert not Match(backend="10.0.0.2").takes_backend(one)
+        assert Match(backend=word).matches_backend(one) == meant
+    assert Match().matches_backend(one)
+    assert not Match(backend="10.0.0.2").matches_backend(one)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_backend_by_its_name_or_its_address() -> None:
     ],
 )
 def test_words_are_read_as_they_are_written(words: dict[str, str]) -> None:
-    """Both ways, so that one process can tell another."""
+    """A match as words is parsed to an equal match, so that it can be sent to another process."""
     assert Match.of(words).words() == words
 
 
@@ -73,8 +74,8 @@ def test_a_host_is_the_network_of_itself() -> None:
         ({"service": ["web"]}, "`service` is no text"),
     ],
 )
-def test_what_is_no_match_is_told(words: dict[str, Any], said: str) -> None:
-    """With what to write."""
+def test_an_invalid_match_is_an_error(words: dict[str, Any], said: str) -> None:
+    """With the remedy."""
     with pytest.raises(OperatorError, match=said) as told:
         Match.of(words)
     assert "write" in str(told.value)
@@ -101,14 +102,14 @@ def viewed(family: Family) -> tuple[NatDatapath, FlowView]:
 
 
 def meant(view: FlowView, **words: str) -> list[Flow]:
-    """The flows that are meant; every flow gives something."""
+    """The selected flows; the walk yields once for every flow."""
     found = list(view.walk(Match.of(words)))
     return [flow for flow in found if flow is not None]
 
 
 @pytest.mark.parametrize("family", [V4, V6])
 def test_a_walk_gives_what_is_meant(family: Family) -> None:
-    """Each condition by itself, and all together; who is not meant takes a turn as well."""
+    """Each condition alone, and all together; the walk yields for other flows too."""
     _, view = viewed(family)
     assert len(meant(view)) == 6
     assert len(meant(view, service="web")) == 3
@@ -121,7 +122,7 @@ def test_a_walk_gives_what_is_meant(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [V4, V6])
 def test_a_flow_is_described(family: Family) -> None:
-    """With both ends, the name of its service, and how long it has been idle."""
+    """With both ends, the name of its service, and its idle time."""
     _, view = viewed(family)
     (flow,) = meant(view, service="tls", backend=family.backends[1])
     assert view.describe(flow, 12.34) == {
@@ -133,13 +134,39 @@ def test_a_flow_is_described(family: Family) -> None:
         "port": 443,
         "backend": family.backends[1],
         "state": "syn-sent",
+        "carrier": "worker",
+        "packets_in": None,
+        "packets_out": None,
         "idle": 2.3,
     }
     assert view.describe(flow, 1.0)["idle"] == 0.0
 
 
+class Kernel(WorkerCarrier):
+    """A carrier that has seen packets of every flow."""
+
+    def refresh(self, flow: Flow) -> bool:
+        """See ``Carrier``."""
+        flow.seen, flow.state = 30.0, ESTABLISHED
+        return True
+
+    def packets(self, flow: Flow) -> tuple[int, int] | None:
+        """See ``Carrier``."""
+        return 7, 9
+
+
+def test_a_flow_that_the_kernel_carries_is_described_as_it_is_there() -> None:
+    """Its entry has been asked for: when it was last seen, its state, and its packets."""
+    path, view = viewed(V4)
+    (flow,) = meant(view, service="tls", backend=V4.backends[1])
+    path.carrier = Kernel()
+    found = view.describe(flow, 31.0)
+    assert (found["carrier"], found["packets_in"], found["packets_out"]) == ("bpf", 7, 9)
+    assert (found["idle"], found["state"]) == (1.0, "established")
+
+
 def test_a_flow_is_ended_once() -> None:
-    """It is in no walk any more; the others stay."""
+    """It is in no walk afterwards; the others stay."""
     path, view = viewed(V4)
     flow, *others = meant(view)
     assert view.forget(flow, 11.0)
@@ -151,7 +178,7 @@ def test_a_flow_is_ended_once() -> None:
 
 
 def test_a_flow_of_another_table_is_not_ended() -> None:
-    """Not even one with the same key."""
+    """Also with an equal key."""
     _, view = viewed(V4)
     _, other = viewed(V4)
     assert not view.forget(meant(other)[0], 11.0)

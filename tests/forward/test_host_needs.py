@@ -45,8 +45,8 @@ def test_a_route_to_nowhere_is_a_defect() -> None:
         _ = Route("eth1").family
 
 
-def test_entries_are_told_apart() -> None:
-    """A set of them has each once, of whatever kind."""
+def test_entries_are_hashable() -> None:
+    """A set contains each once, of all kinds."""
     rule = PolicyRule(4, 1, 0xFF, MAIN, 82)
     entries = {Route("eth1", FOUR), Route("eth1", FOUR, table=1), rule, ProxyEntry("eth1", FOUR)}
     entries |= {Route("eth1", FOUR, table=MAIN), rule._replace()}
@@ -54,7 +54,9 @@ def test_entries_are_told_apart() -> None:
 
 
 def test_what_is_left_out_is_not_asked_for() -> None:
-    """A need is one, a table keeps its elements, and no operator is told anything."""
+    """The defaults: a need is required, a table keeps its elements, and there is no note to the
+    operator.
+    """
     assert HostNeeds() == HostNeeds((), ())
     need = SysctlNeed("net/ipv4/ip_forward", "1")
     assert (need.optional, need.unless) == (False, None)

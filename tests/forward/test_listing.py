@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.listing``: what the daemon lists, and what it never would."""
+"""Tests of ``paraglider.forward.listing``: valid and invalid listings of a daemon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paraglider.core.flow import TCP
 from paraglider.core.pool import State
 from paraglider.errors import OperatorError
-from paraglider.forward.listing import LiveState, backends_in, flows_in
+from paraglider.forward.listing import LiveState, backends_in, deciding_in, flows_in
 
 FLOW = {
     "service": "web",
@@ -44,12 +44,25 @@ def test_flows() -> None:
 
 
 def test_backends() -> None:
-    """A backend has its state and weight; another file keeps the state alone."""
+    """A backend has its state and weight; for another file only the state is used."""
     (found,) = backends_in(json.dumps([BACKEND]), "f")
     assert (found.service, found.state, found.weight) == ("web", State.DRAIN, 3)
     assert len(found.backend.address) == 16
     (after,) = LiveState((), (found,)).after_a_change().backends
     assert (after.state, after.weight) == (State.DRAIN, None)
+
+
+def test_what_decides() -> None:
+    """By service, where the daemon says it and the method leaves a choice."""
+    rows = [
+        {"service": "a", "decided_by": "python", "why_python": "it has affinity"},
+        {"service": "b", "decided_by": "kernel", "why_python": ""},
+        {"service": "c", "decided_by": None, "why_python": None},
+        {"service": "d"},
+    ]
+    assert deciding_in(json.dumps(rows), "f") == {"a": "it has affinity", "b": ""}
+    with pytest.raises(OperatorError, match="`why_python` is 3, no text; give what `paraglider sh"):
+        deciding_in(json.dumps([{"service": "a", "why_python": 3}]), "f")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,7 @@ def test_backends() -> None:
     ],
 )
 def test_wrong_item(change: dict[str, Any], what: str) -> None:
-    """An item that no daemon lists is named, with what is wrong with it."""
+    """An invalid item is named, with the mistake."""
     with pytest.raises(OperatorError) as caught:
         flows_in(json.dumps([FLOW, {**FLOW, **change}]), "f")
     assert str(caught.value).startswith(what)
@@ -109,7 +122,7 @@ JSON = st.recursive(
 @settings(max_examples=50)
 @given(JSON | st.lists(st.fixed_dictionaries(dict.fromkeys(FLOW, JSON)), max_size=2))
 def test_no_data_raises_anything_else(data: Any) -> None:
-    """Whatever JSON: a listing, or OperatorError."""
+    """All JSON gives a listing or OperatorError."""
     for reader in (flows_in, backends_in):
         with contextlib.suppress(OperatorError):
             reader(json.dumps(data), "f")

@@ -20,7 +20,7 @@ def test_it_offers_the_same() -> None:
 
 
 def test_importing_it_registers_the_methods() -> None:
-    """In a process of its own, where nothing else has: the layer below alone knows none."""
+    """In a new process without other imports: ``config`` alone has no methods."""
     for module, known in (("paraglider.forward.load", True), ("paraglider.config.load", False)):
         command = [sys.executable, "-c", PROGRAM.format(module, TEXT)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

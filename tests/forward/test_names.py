@@ -1,4 +1,4 @@
-"""No module but a method's own folder and the registry knows a forwarding method by its name."""
+"""Only a method's own folder and the registry use the name of a forwarding method."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ CHOOSING = {"config/importers/", "lab/", "cli/lab.py"}
 
 
 def compared(tree: ast.AST) -> Iterator[int]:
-    """The lines that compare, look up or choose by the name of a method: a constant equal to one
-    anywhere but as a value of its own, or ``forward`` compared with something else than another
-    service's.
+    """The lines that compare, look up or choose by the name of a method: a constant equal to a name
+    except as a value of its own, or ``forward`` compared with anything but another service's.
     """
     assigned = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.AnnAssign)
@@ -62,8 +61,8 @@ def test_what_counts_as_a_comparison(line: str, found: bool) -> None:
     assert bool(list(compared(ast.parse(line)))) == found
 
 
-def test_nobody_compares_the_name_of_a_method() -> None:
-    """Whoever wants to know something of a service's method asks ``service.method``."""
+def test_no_code_compares_the_name_of_a_method() -> None:
+    """Other code uses ``service.method``."""
     wrong = []
     for file in sorted(ROOT.rglob("*.py")):
         name = file.relative_to(ROOT).as_posix()

@@ -1,7 +1,6 @@
 """A forwarding method is added by its class and its place in the registry, without another edit.
 
-The method here sends a copy of nothing anywhere: it has a name, a check, a description, rules and a
-table of its own.
+The method here forwards nothing: it has a name, a check, a description, rules and a table.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from click.testing import CliRunner
 
 from paraglider.cli.main import main
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.method import METHODS
-from paraglider.config.model import Config, Service
+from paraglider.config.model import Config, Network, Service
+from paraglider.config.service import METHODS
 from paraglider.errors import OperatorError
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.host_needs import NftTable
@@ -32,7 +31,7 @@ SERVICE = "name: web, vip: 192.168.0.11/24, protocol: %s, ports: 80, forward: mi
 
 
 class MirrorMethod(ForwardMethod):
-    """Has a chain of its own."""
+    """A method with a chain of its own."""
 
     name = "mirror"
     options = frozenset({"snat"})
@@ -40,13 +39,13 @@ class MirrorMethod(ForwardMethod):
     queued = True
     table_names = ("paraglider-mirror",)
 
-    def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
-        """TCP alone."""
+    def check(self, path: Path, service: Service, network: Network) -> Iterable[Problem]:
+        """TCP only."""
         if service.protocol != "tcp":
             yield Problem((*path, "protocol"), "`forward: mirror` is TCP's", "write tcp")
 
     def describe(self, service: Service) -> str:
-        """What it does."""
+        """The description."""
         return f"{len(service.backends)} mirrors see nothing."
 
     def rules(self, scope: RuleScope) -> MethodRules:
@@ -60,7 +59,7 @@ class MirrorMethod(ForwardMethod):
         yield NftTable("paraglider-mirror", "add table ip paraglider-mirror\n", "mirrors")
 
     def backend_need(self, service: Service) -> tuple[Need, str]:
-        """Nothing."""
+        """None."""
         return "nothing", "a mirror needs nothing"
 
 
@@ -86,8 +85,8 @@ def test_the_file_is_accepted_and_described(tmp_path: FilePath) -> None:
     assert "mirror: 1 mirrors see nothing.\n" in done.output
 
 
-def test_what_it_refuses_is_told_at_its_place(tmp_path: FilePath) -> None:
-    """With the checks that all methods have in common."""
+def test_its_mistakes_have_their_place(tmp_path: FilePath) -> None:
+    """With the checks that all methods share."""
     with pytest.raises(OperatorError, match=r":2:\d+: `forward: mirror` is TCP's; write tcp"):
         load(written(tmp_path, "udp"))
     with pytest.raises(OperatorError, match=r"backend 10\.0\.0\.1 port 80 appears twice"):
@@ -95,11 +94,11 @@ def test_what_it_refuses_is_told_at_its_place(tmp_path: FilePath) -> None:
 
 
 def test_messages_and_schema_name_it(tmp_path: FilePath) -> None:
-    """Where any other method is named."""
+    """Wherever other methods are named."""
     file = written(tmp_path)
     file.write_text(file.read_text(encoding="utf-8").replace("mirror,", "mirro,"), encoding="utf-8")
     with pytest.raises(
-        OperatorError, match="did you mean mirror.*nat, offload, dsr, proxy, mirror"
+        OperatorError, match="did you mean mirror.*nat, offload, dsr, tunnel, proxy, mirror"
     ):
         load(file)
     forward = schema()["$defs"]["Service"]["properties"]["forward"]
@@ -107,7 +106,7 @@ def test_messages_and_schema_name_it(tmp_path: FilePath) -> None:
 
 
 def test_an_option_that_it_takes_is_no_mistake(tmp_path: FilePath) -> None:
-    """And others are told that it takes it."""
+    """And the errors of other methods name it."""
     file = written(tmp_path)
     text = file.read_text(encoding="utf-8").replace("ports: 80", "ports: 80, snat: 10.0.0.9")
     file.write_text(text, encoding="utf-8")

@@ -1,5 +1,7 @@
-"""The table that limits openings: its golden text (``golden/NAME.openings4``, ``6``), that nft
-takes it, and what it does to packets in a namespace of its own.
+"""The table that limits openings.
+
+Its golden text (``golden/NAME.openings4``, ``6``), its acceptance by nft, and its effect on packets
+in a network namespace.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from paraglider.forward.openings import openings_table
 from paraglider.netfilter.nft import Nft
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("any", "direct", "dsr", "mixed", "offload")
+NAMES = ("any", "direct", "dsr", "mixed", "offload", "tunnel")
 
 
 def config(name: str) -> Config:
@@ -35,7 +37,7 @@ def text(name: str, family: int) -> str:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_is_the_golden_one(name: str, family: int) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     file = GOLDEN / f"{name}.openings{family}"
     found = text(name, family)
     if os.environ.get("UPDATE_GOLDEN"):
@@ -49,7 +51,7 @@ def test_the_text_is_the_golden_one(name: str, family: int) -> None:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_kernel_takes_it(name: str, family: int) -> None:
-    """Twice over too: the second time it is a change of what is there."""
+    """Twice: the second time it changes the existing table."""
     assert Nft().trial(text(name, family) * 2) == ""
 
 
@@ -74,8 +76,8 @@ def test_a_proxy_has_none() -> None:
 
 
 def test_the_rate_is_for_each_worker() -> None:
-    """All of them together have it as often, a network of clients a tenth, at once what there is
-    room for in the queues; 0 is no limit.
+    """The total is the rate times the workers, a tenth of it for a network of clients, with the
+    length of the queues as burst; 0 means no limit.
     """
     made = {"queue": {"openings_rate": 700}, "services": [service(ports=80)]}
     found = openings_table(Config.model_validate(made), 4, 3) or ""

@@ -43,7 +43,7 @@ def names(wanted: Config, family: int, workers: int = 1) -> list[str]:
     [("nat", ["paraglider-long"]), ("offload", []), ("dsr", ["paraglider-dsr"])],
 )
 def test_a_methods_own_and_the_limits(family: int, forward: str, own: list[str]) -> None:
-    """The limits of new flows come last; the other family has none of it."""
+    """The limits of new flows come last; the other family has none."""
     wanted = config(forward, family=family)
     assert names(wanted, family) == [*own, OPENINGS]
     assert names(wanted, 10 - family) == []
@@ -55,7 +55,7 @@ def test_a_proxy_has_none() -> None:
 
 
 def test_the_order_is_that_of_the_methods() -> None:
-    """Whatever order the file has; the limits are one table for all."""
+    """Independent of the file's order; the limits are one table for all."""
     found = names(config("dsr", "nat", "offload"), 4)
     assert found == names(config("offload", "nat", "dsr"), 4)
     assert sorted(found[:-1]) == ["paraglider-dsr", "paraglider-long"]
@@ -63,7 +63,7 @@ def test_the_order_is_that_of_the_methods() -> None:
 
 
 def test_every_name_is_known_once() -> None:
-    """Undoing looks for them: those that can be made, and the methods' indispensable ones."""
+    """The undo looks for them: optional tables and those that a method requires."""
     known = table_names()
     assert len(set(known)) == len(known)
     assert set(names(config("dsr", "nat", "offload"), 4)) < set(known)

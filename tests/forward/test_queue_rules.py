@@ -1,9 +1,8 @@
 """Golden files: a configuration in ``golden/NAME.yaml``, its rules in ``NAME.v4`` and ``NAME.v6``.
 
-The extra key ``cores`` of a configuration names the workers' cores, ``hairpin`` is for the
-tables of ``forward: offload`` (``NAME.nft4``, ``NAME.nft6``: ``test_nft``). After a deliberate
-change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the
-difference before committing.
+The extra key ``cores`` of a configuration names the workers' cores, ``hairpin`` is for the tables
+of ``forward: offload`` (``NAME.nft4``, ``NAME.nft6``: ``test_table``). After a deliberate change,
+``UPDATE_GOLDEN=1 pytest tests/forward`` rewrites the files; read the difference before committing.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def wanted(name: str, family: int) -> str:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_is_the_golden_one(name: str, family: int) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     file = GOLDEN / f"{name}.v{family}"
     text = wanted(name, family)
     if os.environ.get("UPDATE_GOLDEN"):
@@ -64,7 +63,7 @@ def test_no_rule_is_there_twice(name: str, family: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_chains_of_ours_are_filled(name: str) -> None:
-    """Nothing is appended to a chain of somebody else's, no policy is set, nothing is flushed."""
+    """No rule is appended to a chain of others, no policy is set, nothing is flushed."""
     for family in (4, 6):
         for line in wanted(name, family).splitlines():
             assert line.startswith(("*", ":PARAGLIDER", "-A PARAGLIDER", "-I ", "# ", "COMMIT")), (
@@ -76,7 +75,7 @@ def test_only_chains_of_ours_are_filled(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_jump_has_its_chain(name: str) -> None:
-    """What a rule leads to is declared in the same table."""
+    """The target of a jump is declared in the same table."""
     for family in (4, 6):
         found = rules(name, family)
         for table in found.tables if found else ():
@@ -90,7 +89,7 @@ def test_every_jump_has_its_chain(name: str) -> None:
 
 
 def test_other_forwards_get_no_rules() -> None:
-    """A family whose services are all of other forwards has no rule set at all."""
+    """A family with services of other methods only has no rule set."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
     config = Config.model_validate({"services": [{**service, "forward": "proxy"}]})
     assert queue_rules(config, 4, (0,), SEED) is None
@@ -109,7 +108,7 @@ def test_the_kernel_takes_the_text(name: str, family: int) -> None:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
 def test_the_host_sends_no_redirects(forward: str, family: int) -> None:
-    """Once, whatever else is beside it; where connections end here nothing is passed on."""
+    """Once, beside any other services; without forwarding there is no rule."""
     one = {"name": "a", "vip": "192.168.0.11/24", "backends": ["10.0.0.1"]}
     if family == 6:
         one |= {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]}
@@ -126,9 +125,8 @@ def test_the_host_sends_no_redirects(forward: str, family: int) -> None:
 
 
 class Walk:
-    """A SYN to port 80 of ``vip`` on its way through the chains of a table: the rules it meets.
-
-    What is asked besides ends and protocol is answered as for the first packet of a flow.
+    """The rules that a SYN to port 80 of ``vip`` meets in the chains of a table. Other matches are
+    answered as for the first packet of a flow.
     """
 
     def __init__(self, found: RuleSet, vip: str) -> None:
@@ -176,8 +174,10 @@ class Walk:
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
-def test_a_request_meets_few_rules_however_many_vips_there_are(forward: str) -> None:
-    """The last VIP's as the first one's; all of them reach a queue, and others none."""
+def test_a_request_meets_few_rules_with_many_vips(forward: str) -> None:
+    """Requests to the last VIP meet as few rules as those to the first; all of them reach a queue,
+    others do not.
+    """
 
     def met(count: int) -> list[int]:
         services = [
@@ -212,7 +212,7 @@ def test_a_request_meets_few_rules_however_many_vips_there_are(forward: str) -> 
 
 
 def test_a_mark_of_the_packet_is_asked_before_one_of_the_connection() -> None:
-    """It costs less, whatever order the file has."""
+    """It is cheaper, in any order of the file."""
     one = {"name": "a", "vip": "192.168.0.11/24", "backends": ["10.0.0.1"]}
     one |= {"protocol": "tcp", "ports": 80}
     two = {**one, "name": "b", "vip": "192.168.0.12/24", "forward": "offload"}

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.rule_parts``: what rules are made for, chosen by method."""
+"""Tests of ``paraglider.forward.rule_parts``: the input of rules, chosen by method."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PROXY = {"ports": 82, "forward": "proxy", "vip": "192.168.0.13/24"}
 @pytest.mark.parametrize(
     ("name", "shares"), [("nat", True), ("offload", True), ("dsr", False), ("proxy", False)]
 )
-def test_who_shares_the_chains_that_see_every_packet(name: str, shares: bool) -> None:
-    """Who queues packets at addresses of this host."""
+def test_which_methods_share_the_chains_for_every_packet(name: str, shares: bool) -> None:
+    """Methods that queue packets to addresses of this host."""
     assert shares_chains(BY_NAME[name]) == shares
 
 
@@ -50,7 +50,7 @@ def test_traffic_is_that_of_the_chosen_methods() -> None:
 
 
 def test_steering_goes_by_the_chosen_services() -> None:
-    """By clients alone where one of them keeps clients at their backends."""
+    """By clients only if one of them has affinity."""
     made = scope({**NAT, "affinity": "client"}, OFFLOAD)
     assert made.steering(lambda m: m is BY_NAME["nat"]).cores == (0, 1)
     both, other = made.steering(shares_chains), made.steering(lambda m: m.conntracked)

@@ -38,14 +38,14 @@ def test_committed_schema_is_the_models() -> None:
 
 
 def test_command_prints_the_schema() -> None:
-    """The command that regenerates the file prints what the file has."""
+    """The command that regenerates the file prints the file's content."""
     command = [sys.executable, "-m", "paraglider.forward.schema"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == schema()
 
 
 def test_schema_is_a_schema_of_its_draft() -> None:
-    """The schema obeys the meta-schema of draft 2020-12 and has no address of its own."""
+    """The schema is valid by the meta-schema of draft 2020-12, and has no address of its own."""
     assert schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert "$id" not in schema()
     jsonschema.Draft202012Validator.check_schema(schema())

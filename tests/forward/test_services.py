@@ -1,4 +1,4 @@
-"""What all ways of forwarding have in common: what a service is told."""
+"""The services of all forward methods: their arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paraglider.forward.services import make_services
     ],
 )
 def test_the_life_of_backends_is_as_configured(life: dict[str, object]) -> None:
-    """What happens when they go down, come back or drain."""
+    """The configured behaviour when they go down, return or drain."""
     service = {
         "name": "web",
         "vip": "192.168.0.11/24",

@@ -1,4 +1,4 @@
-"""The packet path of a worker: which one, what it needs of the queue, what it tells."""
+"""The packet path of a worker: its methods, its needs of the queue, its reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paraglider.core.journal import Journal, size_of, write_header
 from paraglider.core.tracing import Decision
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.forward.datapath import HEAD
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
 from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.netfilter.rules.marks import backend_marks
@@ -31,7 +31,7 @@ def config(*services: dict[str, Any]) -> Config:
 
 
 def syn(port: int, client_port: int = 40000) -> bytearray:
-    """The first segment of a connection to the VIP; its checksums are nobody's concern here."""
+    """The first segment of a connection to the VIP; its checksums do not matter here."""
     addresses = ipaddress.ip_address("192.168.0.100").packed
     addresses += ipaddress.ip_address("192.168.0.11").packed
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses
@@ -48,7 +48,7 @@ OFFLOAD = {"forward": "offload"}
 
 
 def test_offload_alone_needs_heads() -> None:
-    """And has no table of flows; the marks are those that the set-up puts into the kernel."""
+    """It has no table of flows; the marks are those that the set-up puts into the kernel."""
     wanted = config(OFFLOAD, OFFLOAD)
     path = build(wanted, 0, 0.0)
     assert path.head == HEAD
@@ -67,7 +67,7 @@ def test_nat_alone_needs_packets() -> None:
 
 
 def test_both_in_one_queue() -> None:
-    """Packets come whole; each service is dealt with in its way, in whatever order they stand."""
+    """Whole packets are queued; each service is handled by its method, in any order of the file."""
     wanted = config({}, OFFLOAD, {})
     path = build(wanted, 0, 0.0)
     assert path.head is None
@@ -94,8 +94,8 @@ def test_tables() -> None:
 
 
 @pytest.mark.parametrize("forwards", [("nat", "nat"), ("nat", "offload"), ("offload", "offload")])
-def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
-    """Whatever carries it."""
+def test_every_new_flow_is_reported(forwards: tuple[str, ...]) -> None:
+    """For any method."""
     path = build(config(*({"forward": forward} for forward in forwards)), 0, 0.0)
     told: list[Decision] = []
     path.trace(told.append)
@@ -108,7 +108,7 @@ def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
 
 
 def test_counts_of_both_are_one() -> None:
-    """Refused packets of either are counted by reason; what is zero is left out."""
+    """Refused packets of both are counted by reason; zeros are left out."""
     nobody = {"backends": [{"address": "10.0.1.1", "weight": 0}], "all_down": "use_all"}
     path = build(config({}, {**OFFLOAD, **nobody}), 0, 0.0)
     assert path.counts() == {}
@@ -118,7 +118,7 @@ def test_counts_of_both_are_one() -> None:
 
 
 def test_time_passes_for_both() -> None:
-    """Flows, remembered decisions and clients with affinity all come to their end."""
+    """Flows, stored decisions and clients with affinity all expire."""
     path = build(config({"affinity": "client"}, {**OFFLOAD, "affinity": "client"}), 0, 0.0)
     handled(path, 80)
     handled(path, 81)
@@ -150,10 +150,10 @@ def to_dsr(path: WorkerDatapath, flags: int = 2, client_port: int = 40000) -> in
 
 
 def test_dsr_alone_needs_heads() -> None:
-    """It has flows of its own."""
+    """It has its own flows."""
     wanted = config(DSR)
     path = build(wanted, 0, 0.0)
-    first, second = way_marks(wanted, 4).values()
+    first, second = route_marks(wanted, 4).values()
     assert path.head == HEAD
     assert [to_dsr(path), to_dsr(path, client_port=40001)] == [
         MARK | first << 8,
@@ -165,7 +165,9 @@ def test_dsr_alone_needs_heads() -> None:
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])
 def test_dsr_beside_others(forward: str) -> None:
-    """Its VIP tells; what is nobody's passes, what is cut or odd gets a verdict from either."""
+    """Its VIP selects it; packets of no service pass, and truncated ones get
+    a verdict from either.
+    """
     wanted = config(DSR, {"forward": forward})
     path = build(wanted, 0, 0.0)
     assert path.head == (None if forward == "nat" else HEAD)
@@ -186,3 +188,14 @@ def test_dsr_beside_others(forward: str) -> None:
             assert path.handle(packet, 0, length, 0, 1.0) in (PASS, DROP)
     path.expire(100_000.0, 100)
     assert path.flows == 0
+
+
+def test_every_carrier_is_switched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A carrier with one way goes on as before."""
+    path = build(config({}, OFFLOAD), 0, 0.0)
+    switched: list[bool] = []
+    monkeypatch.setattr(path._datapaths["nat"].carrier, "switch", switched.append)
+    path.carry(False)
+    path.carry(True)
+    assert switched == [False, True]
+    assert handled(path, 81) == MARK | backend_marks(config({}, OFFLOAD))["s1"][0] << 8

@@ -15,7 +15,7 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.core.verdict import MARK, PASS, REWRITTEN
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.daemon.store.store import Desired
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
 from paraglider.forward.flows import Match
 from paraglider.forward.worker_datapath import WorkerDatapath, build, kind_of
 from paraglider.netfilter.rules.marks import backend_marks
@@ -38,7 +38,7 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
 def segment(
     path: WorkerDatapath, client: int, port: int = 80, flags: int = 2, vip: int = 11
 ) -> str | int:
-    """Where a segment of the client's port goes: the backend's address or the verdict."""
+    """The backend's address for a segment from the client's port, or the verdict."""
     addresses = bytes((192, 168, 0, 100, 192, 168, 0, vip))
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses
     ports = struct.pack("!HHIIBBHHH", client, port, 0, 0, 0x50, flags, 0, 0, 0)
@@ -69,16 +69,16 @@ class World:
         self.config = wanted
 
     def open(self, *clients: int, port: int = 80, vip: int = 11) -> list[str | int]:
-        """Where the first packets of these clients go."""
+        """The backends of the first packets of these clients."""
         return [segment(self.path, client, port, 2, vip) for client in clients]
 
     def again(self, *clients: int, port: int = 80, vip: int = 11) -> list[str | int]:
-        """Where further packets of theirs go."""
+        """The backends of further packets of these clients."""
         return [segment(self.path, client, port, 16, vip) for client in clients]
 
 
 def test_flows_keep_their_backends_and_new_ones_go_by_the_new() -> None:
-    """A strategy, a backend more, another one's weight."""
+    """After a change of the strategy, the list of backends or a weight."""
     world = World(config({}))
     before = world.open(1, 2, 3)
     assert before == [A, B, A]
@@ -90,7 +90,7 @@ def test_flows_keep_their_backends_and_new_ones_go_by_the_new() -> None:
 
 
 def test_a_backend_that_left_keeps_its_flows() -> None:
-    """As they are told of, too: by the service's name."""
+    """They are also reported by the service's name."""
     world = World(config({}))
     assert world.open(1, 2) == [A, B]
     world.apply_config(config({"backends": [B]}))
@@ -103,7 +103,9 @@ def test_a_backend_that_left_keeps_its_flows() -> None:
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:
-    """A service among others that change, and of a changed one what has not: the turn goes on."""
+    """An unchanged service among changed ones, and unchanged parts of a changed one: turns
+    continue.
+    """
     world = World(config({}, {}))
     first, second = world.path.services
     assert world.open(1) == [A]
@@ -119,7 +121,7 @@ def test_what_has_not_changed_is_the_same_object() -> None:
 
 
 def test_ports_that_are_swapped() -> None:
-    """Flows go on both ways, by the port that they were opened to, and new ones by the new file."""
+    """Old flows keep the port they were opened to, both ways; new flows use the new file."""
     first = {"backends": [{"address": A, "port": 8080}]}
     second = {"backends": [{"address": B, "port": 8081}]}
     world = World(config(first, second))
@@ -148,7 +150,7 @@ def test_services_come_and_go() -> None:
 
 
 def test_clients_keep_their_backends() -> None:
-    """What affinity remembers is kept, under the limits of the new file."""
+    """The affinity table is kept, with the limits of the new file."""
     client = {"affinity": "client"}
     world = World(config(client))
     (first,) = world.open(1)
@@ -157,7 +159,7 @@ def test_clients_keep_their_backends() -> None:
 
 
 def test_timeouts_are_the_new_ones() -> None:
-    """Also for flows that there are."""
+    """Also for existing flows."""
     world = World(config({}, timeouts={"syn": 100}))
     world.open(1)
     world.apply_config(config({}, timeouts={"syn": 1000}))
@@ -179,14 +181,16 @@ def test_marks_of_offload() -> None:
 
 
 def test_marks_of_dsr() -> None:
-    """Flows to who left keep their mark; a VIP that is dsr's from now on is nobody else's."""
+    """Flows to removed backends keep their mark; a VIP that becomes dsr's belongs to no other
+    method.
+    """
     other = {**DSR, "vip": "192.168.0.13/24", "ports": 80}
     world = World(config(DSR))
-    old = way_marks(world.config, 4)
+    old = route_marks(world.config, 4)
     before = world.open(1, 2, vip=12)
     assert len(set(before)) == 2
     world.apply_config(config({**DSR, "backends": [B, C]}, other))
-    marks = {str(address): mark for address, mark in way_marks(world.config, 4).items()}
+    marks = {str(address): mark for address, mark in route_marks(world.config, 4).items()}
     assert [v & ~(1 << 30) for v in map(int, world.again(1, 2, vip=12))] == [
         v & ~(1 << 30) for v in map(int, before)
     ]

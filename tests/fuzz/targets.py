@@ -1,9 +1,8 @@
-"""What is fuzzed: each target takes any bytes, and may raise nothing.
+"""The fuzz targets: each accepts any bytes and may raise nothing.
 
 Lives here: ``TARGETS``, by name.
-Rules: a target gives the bytes to the code that reads such from outside, and swallows only the
-errors which that code says it raises; whatever else comes out is a finding. Nothing here touches
-the host.
+Rules: a target passes the bytes to code that reads such bytes from outside, and ignores only the
+errors that the code documents; any other exception is a finding. Nothing here changes the host.
 """
 
 from __future__ import annotations
@@ -36,11 +35,13 @@ from paraglider.daemon.web import token
 from paraglider.daemon.web.guard import RequestGuard
 from paraglider.errors import OperatorError
 from paraglider.forward.dsr.carrier import LeaseCarrier
-from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.load import accepted, parse
 from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.offload.datapath import FirstPacketDatapath
+from paraglider.forward.one_sided import OneSidedDatapath
+from paraglider.forward.tunnel.carrier import TunnelCarrier
+from paraglider.forward.tunnel.datapath import TunnelDatapath
 from paraglider.host.capture import ip_packets
 from paraglider.netfilter import connections, conntrack, nfnetlink
 from paraglider.netfilter.queue import messages as queue
@@ -102,12 +103,40 @@ def _nat(data: bytes) -> None:
 
 
 def _director(data: bytes) -> None:
-    """``forward.dsr.datapath``: what dsr looks at."""
+    """``forward.one_sided``: packets of dsr."""
     services = _services(routed=True)
     marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
     carrier = LeaseCarrier(marks, 1 << 23)
-    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 8), carrier)
+    path = OneSidedDatapath(Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 8), carrier)
     _series(data, path.handle)
+
+
+class _Paths:
+    """Narrow paths to the backends; what is sent fits them, and its length fields say so."""
+
+    def send(self, packet: bytes, destination: str) -> int:
+        """Check the packet, and lose it."""
+        if packet[0] >> 4 == 4:
+            size, most = int.from_bytes(packet[2:4], "big"), 600
+        else:
+            size, most = 40 + int.from_bytes(packet[4:6], "big"), 1280
+        assert size == len(packet) <= most, (size, len(packet), destination)
+        return 0
+
+    def path(self, destination: str) -> tuple[int, bytes]:
+        """600 bytes for IPv4, 1,280 for IPv6."""
+        return (1280, ENDS[6][1]) if ":" in destination else (600, ENDS[4][1])
+
+
+def _tunnel(data: bytes) -> None:
+    """``forward.tunnel``: packets of clients, in outer headers; GUE if the first byte is odd."""
+    services = _services(routed=True)
+    carrier = TunnelCarrier()
+    port = 6080 if data[:1] and data[0] & 1 else 0
+    carrier.set_ports({b: port for s in services for b in s.pool.backends})
+    balancer, flows = Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 8)
+    path = TunnelDatapath(balancer, flows, carrier, _Paths())
+    _series(data[1:], path.handle)
 
 
 def _marker(data: bytes) -> None:
@@ -120,7 +149,7 @@ def _marker(data: bytes) -> None:
 
 
 def _journal(data: bytes) -> None:
-    """``core.journal`` and ``core.restore``: a journal of flows that somebody damaged."""
+    """``core.journal`` and ``core.restore``: a damaged journal."""
     buffer = bytearray(data)
     if journal.fault_of(buffer, BOOT) is not None:
         return
@@ -135,7 +164,7 @@ def _journal(data: bytes) -> None:
 
 
 def _queue(data: bytes) -> None:
-    """``netfilter.queue.messages``: what the kernel's queue sends."""
+    """``netfilter.queue.messages``: messages of the kernel's queue."""
     queue.answer(data)
     at = queue.payload_at(bytearray(data), 0, len(data))
     assert 0 <= at <= len(data) + 4
@@ -161,7 +190,7 @@ def _config(data: bytes) -> None:
 
 
 def _importers(data: bytes) -> None:
-    """``config.import_``: the first byte says which format."""
+    """``config.importers``: the first byte selects the format."""
     names = [None, *FORMATS]
     with contextlib.suppress(ConfigError):
         _, draft = draft_of(
@@ -193,11 +222,11 @@ def _http(data: bytes) -> None:
         return  # aiohttp's parser takes no such thing
     with contextlib.suppress(web.HTTPException):
         RequestGuard(["balancer"]).check(request)
-    token.right(given, bytes(32))
+    token.matches(given, bytes(32))
 
 
 def _messages(data: bytes) -> None:
-    """What the supervisor and its processes send to each other."""
+    """The messages between the supervisor and its processes."""
     for receives in (*FROM_ROLE.values(), *TO_ROLE.values()):
         with contextlib.suppress(ValidationError):
             receives.validate_json(data)
@@ -207,6 +236,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "packet": _packet,
     "nat": _nat,
     "director": _director,
+    "tunnel": _tunnel,
     "marker": _marker,
     "journal": _journal,
     "queue": _queue,

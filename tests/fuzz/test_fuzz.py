@@ -34,7 +34,7 @@ def test_corpus(path: Path) -> None:
 
 
 def test_every_target_has_a_corpus() -> None:
-    """And no corpus is of nothing."""
+    """And every corpus has a target."""
     assert {path.parent.name for path in INPUTS} == set(TARGETS)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of health share: targets, servers that behave in one way or another, a look."""
+"""Fixtures of the health tests: targets, servers with various behaviours, and one check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.health import Check
-from paraglider.health.probes.base import Look, Probe, look
+from paraglider.health.probes.base import CheckResult, Probe, run_check
 from paraglider.health.targets import Target
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -29,10 +29,9 @@ def target() -> Callable[..., Target]:
 
 
 @pytest.fixture
-def probing(target: Callable[..., Target]) -> Callable[..., Look]:
-    """A function that has a probe look at a server that behaves like ``handler``.
-
-    Without a handler nobody listens. ``started`` is what the probe needs before and after.
+def probing(target: Callable[..., Target]) -> Callable[..., CheckResult]:
+    """A function that checks a server that behaves like ``handler`` with a probe. Without a handler
+    nothing listens. ``started`` is entered before the check and left after it.
     """
 
     @contextlib.asynccontextmanager
@@ -48,8 +47,8 @@ def probing(target: Callable[..., Target]) -> Callable[..., Look]:
         tls: Any = None,
         started: Callable[[], Any] = nothing,
         **check: Any,
-    ) -> Look:
-        async def body() -> Look:
+    ) -> CheckResult:
+        async def body() -> CheckResult:
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(started())
                 served = port
@@ -57,7 +56,7 @@ def probing(target: Callable[..., Target]) -> Callable[..., Look]:
                     server = await asyncio.start_server(handler, address, 0, ssl=tls)
                     stack.callback(server.close)
                     served = server.sockets[0].getsockname()[1]
-                return await look(probe, target(served or 1, address, **check))
+                return await run_check(probe, target(served or 1, address, **check))
 
         return asyncio.run(body())
 

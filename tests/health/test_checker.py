@@ -1,7 +1,6 @@
-"""Tests of ``paraglider.health.checker``: who is looked at, when, and what is told.
+"""Tests of ``paraglider.health.checker``: which targets are checked, when, and the reports.
 
-Probes here are functions that read a table of who is well; no test waits for a time, only for
-what the checker tells.
+Probes are functions that read a table; no test waits for a time, only for reports of the checker.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.config.health import Check, Failover
 from paraglider.config.types import IPAddress
@@ -25,8 +25,7 @@ from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import SweepResult
 from paraglider.health.targets import Scope, Target
 
-PATIENCE = 30
-QUICK: dict[str, Any] = {"interval": 0.1, "rise": 2, "fall": 2}
+QUICK: dict[str, Any] = {"interval": 0.1, "timeout": 30, "rise": 2, "fall": 2}
 
 
 def target(number: int = 1, *, up: bool = True, found: bool = False, **check: Any) -> Target:
@@ -52,19 +51,19 @@ class ProbeOf(Probe):
 
 
 class World:
-    """The backends' true condition, and what the checker tells of them."""
+    """The health of the backends, and the reports of the checker."""
 
     def __init__(self) -> None:
         self.ill: dict[str, Exception] = {}
         self.asked: list[str] = []
         self.news: list[News] = []
-        self.heard = asyncio.Event()
+        self.replied = asyncio.Event()
         self.under_way = 0
         self.most = 0
         self.gate: asyncio.Event | None = None
 
     async def probe(self, target: Target, step: ProbeStep) -> Passed:
-        """Says how the target is."""
+        """Pass or fail by the table."""
         self.asked.append(target.backend)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -79,32 +78,32 @@ class World:
         return Passed(Code.L4OK, "well")
 
     def notify(self, news: News) -> None:
-        """For the checker."""
+        """Receive a report."""
         self.news.append(news)
-        self.heard.set()
+        self.replied.set()
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait for it."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not true():
-                self.heard.clear()
+                self.replied.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
-                        await self.heard.wait()
+                        await self.replied.wait()
 
     @property
     def verdicts(self) -> list[tuple[str, Event]]:
-        """Who went up or down, so far."""
+        """The changes of health so far."""
         return [(n.backend, n.event) for n in self.news if isinstance(n, HealthChange)]
 
     @property
     def reports(self) -> list[CheckReport]:
-        """The looks, so far."""
+        """The results of checks so far."""
         return [n for n in self.news if isinstance(n, CheckReport)]
 
 
 def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) -> World:
-    """Runs ``body`` with a checker at work, which must not have broken."""
+    """Run ``body`` with a running checker, which must not fail."""
     world = World()
 
     @contextlib.asynccontextmanager
@@ -128,7 +127,7 @@ def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) ->
 
 
 def test_down_and_up() -> None:
-    """A backend that falls ill is told down once, and up once when it is well again."""
+    """A backend that fails is reported down once, and up once when it passes again."""
 
     async def body(world: World, checker: Checker) -> None:
         checker.update((target(1), target(2)))
@@ -150,8 +149,8 @@ def test_down_and_up() -> None:
     assert last.at > 0
 
 
-def test_a_look_that_could_not_take_place() -> None:
-    """What this host lacks is reported, and moves nobody."""
+def test_a_check_that_could_not_be_made() -> None:
+    """A check that could not be made is reported, and changes no state."""
 
     async def body(world: World, checker: Checker) -> None:
         checker.update((target(1), target(2, up=False)))
@@ -164,7 +163,9 @@ def test_a_look_that_could_not_take_place() -> None:
 
 
 def test_hint() -> None:
-    """A hint has a backend looked at long before it is due; one about a stranger does nothing."""
+    """After a hint a backend is checked long before it is due; a hint about an unknown one is
+    ignored.
+    """
 
     async def body(world: World, checker: Checker) -> None:
         checker.update((target(1, interval=1000),))
@@ -176,7 +177,9 @@ def test_hint() -> None:
 
 
 def test_update_keeps_what_is_known() -> None:
-    """After a reload a backend that is down is not told up, and one that left is asked no more."""
+    """After an update a backend that is down is not reported up, and a removed one is no longer
+    checked.
+    """
 
     async def body(world: World, checker: Checker) -> None:
         world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
@@ -193,7 +196,7 @@ def test_update_keeps_what_is_known() -> None:
     assert tale(body).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)
 
 
-def test_a_checker_that_begins_anew() -> None:
+def test_a_restarted_checker() -> None:
     """A backend that is down in the store comes up by passing checks."""
 
     async def body(world: World, checker: Checker) -> None:
@@ -205,7 +208,7 @@ def test_a_checker_that_begins_anew() -> None:
 
 
 def test_a_check_that_is_taken_away() -> None:
-    """A backend that nothing looks at any longer is up."""
+    """A backend whose check is removed is up."""
 
     async def body(world: World, checker: Checker) -> None:
         world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
@@ -218,7 +221,7 @@ def test_a_check_that_is_taken_away() -> None:
 
 @pytest.mark.parametrize(("kind", "most"), [("tcp", AT_ONCE), ("exec", PROGRAMS_AT_ONCE)])
 def test_hundreds_of_backends(kind: str, most: int) -> None:
-    """All are looked at, a bounded number at a time, though each takes its time."""
+    """All are checked, a bounded number at a time."""
     command = {"command": ["/bin/true"]} if kind == "exec" else {}
     many = [target(n, type=kind, interval=60, **command) for n in range(1, most + 100)]
 
@@ -233,7 +236,7 @@ def test_hundreds_of_backends(kind: str, most: int) -> None:
 
 
 def test_a_fault_of_ours_is_not_passed_over() -> None:
-    """When the checker itself fails, who runs it hears of it."""
+    """An internal error of the checker reaches its caller."""
 
     async def body() -> None:
         def fail(news: News) -> None:
@@ -243,7 +246,7 @@ def test_a_fault_of_ours_is_not_passed_over() -> None:
         broken = await checker.start()
         checker.update((target(1),))
         with pytest.raises(BrokenPipeError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await broken
         await checker.close()
 
@@ -255,12 +258,12 @@ class Network:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.alive: set[str] = set()
-        monkeypatch.setattr(failover, "survey", self.survey)
+        monkeypatch.setattr(failover, "sweep_hosts", self.sweep_hosts)
 
-    async def survey(
+    async def sweep_hosts(
         self, echo: object, scope: Scope, known: Collection[IPAddress]
     ) -> dict[IPAddress, SweepResult]:
-        """All that are alive answer."""
+        """All hosts that are alive answer."""
         await asyncio.sleep(0)
         return {
             ipaddress.ip_address(address): SweepResult(True, "answers") for address in self.alive
@@ -277,7 +280,7 @@ SCOPE = Scope(Failover(check_cycle=0.1, rise=1, fall=1))
 
 
 def test_failover(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dead are told down, strangers join and leave, all by the rounds."""
+    """Backends go down, hosts join and leave, by sweeps."""
     network = Network(monkeypatch)
 
     async def body(world: World, checker: Checker) -> None:
@@ -297,7 +300,7 @@ def test_failover(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_host_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as the hub still asks for it, nothing brings it up but that it is found anew."""
+    """While the supervisor still lists it, it comes up only by being discovered again."""
     network = Network(monkeypatch)
 
     async def body(world: World, checker: Checker) -> None:
@@ -315,7 +318,7 @@ def test_a_host_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend is up when its check passes and it answers; one verdict tells each change."""
+    """A backend is up if its check passes and failover has it up; each change is reported once."""
     network = Network(monkeypatch)
 
     async def body(world: World, checker: Checker) -> None:
@@ -338,7 +341,7 @@ def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failover_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without failover, what it alone had taken down is up."""
+    """Without failover, backends that only failover had taken down are up."""
     network = Network(monkeypatch)
 
     async def body(world: World, checker: Checker) -> None:
@@ -351,7 +354,9 @@ def test_failover_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_targets_that_changed_leave_the_others_alone() -> None:
-    """With a difference only what is gone is checked no more, and what is new is checked too."""
+    """With a difference only the removed targets are no longer checked, and
+    the new ones are added.
+    """
 
     async def body(world: World, checker: Checker) -> None:
         checker.update((target(1), target(2)))

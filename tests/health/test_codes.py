@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.health.codes``: the codes are HAProxy's, as operators' tools know them."""
+"""Tests of ``paraglider.health.codes``: the codes are HAProxy's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HAPROXY = {
 
 
 def test_every_code_is_one_of_haproxys() -> None:
-    """Its name is what is written, to the page, the CSV and the log."""
+    """The page, the CSV and the log contain the name of the code."""
     assert {code.value for code in Code} <= HAPROXY
     assert all(str(code) == code.name for code in Code)
 

@@ -1,6 +1,6 @@
-"""Tests of ``paraglider.health.failover``: one round of failover, with a network of this test's.
+"""Tests of ``paraglider.health.failover``: one sweep of a simulated network.
 
-Pings go to a table of who answers; connections to a table of who serves.
+Tables define which hosts answer pings and accept connections.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
 from paraglider.health import failover
-from paraglider.health.failover import ALL_NODES, is_ours, survey
+from paraglider.health.failover import ALL_NODES, is_ours, sweep_hosts
 from paraglider.health.pinger import EchoRequest, Pinger
 from paraglider.health.sweep import MOST, SweepResult
 from paraglider.health.targets import Scope
@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {"enabled": True, "timeout": 0.2, "port_alive": 80}
 
 
 class Net:
-    """Who answers what, and what was asked; stands in for ``Pinger``."""
+    """The simulated network, and the requests it got; replaces ``Pinger``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.group: list[IPAddress] = []
@@ -41,28 +41,28 @@ class Net:
         monkeypatch.setattr(failover, "connected", self.connect)
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[EchoRequest]:
-        """As ``Pinger.asking``."""
+    def echo_request(self) -> Iterator[EchoRequest]:
+        """As ``Pinger.echo_request``."""
         yield EchoRequest(1)
 
     def send(
         self,
-        question: EchoRequest,
+        request: EchoRequest,
         to: IPAddress,
         *,
         source: IPAddress | None = None,
         interface: str = "",
     ) -> None:
-        """As ``Pinger.send``; the answers are there at once."""
+        """As ``Pinger.send``; replies arrive immediately."""
         self.asked.append((to, source, interface))
         if to in self.unsent:
             raise self.unsent[to]
-        heard = self.group if to in (EVERYBODY, ALL_NODES) else [to] if to in self.alone else []
-        question.answers.update(dict.fromkeys(heard))
-        question.heard.set()
+        replied = self.group if to in (EVERYBODY, ALL_NODES) else [to] if to in self.alone else []
+        request.answers.update(dict.fromkeys(replied))
+        request.replied.set()
 
     async def connect(self, address: IPAddress, port: int) -> None:
-        """As ``probes.tcp.connected``; one that is not there never returns."""
+        """As ``probes.tcp.connected``; never returns for an unknown host."""
         assert port == 80
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -76,85 +76,91 @@ class Net:
         finally:
             self.under_way -= 1
 
-    def survey(
+    def sweep_hosts(
         self, *known: IPAddress, discover: bool = False, **scope: Any
     ) -> dict[IPAddress, SweepResult]:
-        """One round."""
+        """One sweep."""
         settings = Failover(**QUICK, discover=discover)
         where = Scope(settings, **{"broadcasts": (EVERYBODY,), **scope})
-        return asyncio.run(survey(cast(Pinger, self), where, known))
+        return asyncio.run(sweep_hosts(cast(Pinger, self), where, known))
 
 
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    """A network in which nobody answers yet."""
+    """A network in which no host answers yet."""
     return Net(monkeypatch)
 
 
-def test_who_answers_the_broadcast_is_asked_for_his_port(net: Net) -> None:
-    """A ping is not enough: he must serve; and nobody who answered is pinged again."""
+def test_hosts_that_answer_the_broadcast_get_a_connection(net: Net) -> None:
+    """A host must answer the ping and accept a connection; hosts that answered are not pinged
+    again.
+    """
     net.group = [FIRST, SECOND, THIRD]
     net.serving = {FIRST: None, SECOND: OSError(errno.ECONNREFUSED, "refused")}
-    found = net.survey(FIRST, SECOND, THIRD)
+    found = net.sweep_hosts(FIRST, SECOND, THIRD)
     assert found[FIRST] == SweepResult(alive=True, detail="answers a ping, and port 80")
     assert found[SECOND] == SweepResult(alive=False, detail="port 80: connection refused")
     assert found[THIRD] == SweepResult(alive=False, detail="port 80: connect timed out after 0.2 s")
     assert [to for to, _, _ in net.asked] == [EVERYBODY]
 
 
-def test_who_ignores_broadcasts_is_asked_alone(net: Net) -> None:
-    """Most hosts do; who does not answer then either is dead, without a connection."""
+def test_hosts_that_ignore_broadcasts_are_pinged(net: Net) -> None:
+    """Most hosts ignore broadcasts; a host that does not answer its own ping is down, without a
+    connection.
+    """
     net.alone = [FIRST]
     net.serving = {FIRST: None}
-    found = net.survey(FIRST, SECOND)
+    found = net.sweep_hosts(FIRST, SECOND)
     assert found[FIRST].alive
     assert found[SECOND] == SweepResult(alive=False, detail="no answer to ping")
     assert {to for to, _, _ in net.asked} == {EVERYBODY, FIRST, SECOND}
     assert net.most == 1
 
 
-def test_a_ping_that_cannot_be_sent_says_why(net: Net) -> None:
+def test_a_ping_that_cannot_be_sent_has_its_reason(net: Net) -> None:
     """The cause is the kernel's, for a broadcast that fails as well as for one host."""
     net.unsent = dict.fromkeys((EVERYBODY, FIRST), OSError(errno.ENETUNREACH, "unreachable"))
-    (found,) = net.survey(FIRST).values()
+    (found,) = net.sweep_hosts(FIRST).values()
     assert not found.alive
     assert found.detail.startswith("ping: network is unreachable")
 
 
-def test_strangers_only_where_they_are_looked_for(net: Net) -> None:
-    """Without ``discover`` whoever else answers is nobody's business."""
+def test_other_hosts_only_with_discover(net: Net) -> None:
+    """Without ``discover`` other hosts that answer are ignored."""
     net.group = [FIRST, SECOND]
     net.serving = dict.fromkeys(net.group)
-    assert list(net.survey(FIRST)) == [FIRST]
-    assert list(net.survey(FIRST, discover=True)) == [FIRST, SECOND]
+    assert list(net.sweep_hosts(FIRST)) == [FIRST]
+    assert list(net.sweep_hosts(FIRST, discover=True)) == [FIRST, SECOND]
 
 
-def test_who_never_is_a_backend(net: Net) -> None:
+def test_addresses_that_are_never_backends(net: Net) -> None:
     """VIPs and gateways, link-local addresses, and our own: they are not even connected to."""
     ours = ipaddress.ip_address("127.0.0.1")
     near = ipaddress.ip_address("fe80::1")
     net.group = [FIRST, SECOND, ours, near]
     net.serving = dict.fromkeys(net.group)
-    assert list(net.survey(discover=True, never=frozenset({SECOND}))) == [FIRST]
+    assert list(net.sweep_hosts(discover=True, never=frozenset({SECOND}))) == [FIRST]
 
 
 def test_a_network_full_of_answers(net: Net) -> None:
-    """So many strangers are judged and no more, some at a time; the known always are."""
-    strangers = [ipaddress.ip_address(0x0A010000 + n) for n in range(MOST + 50)]
-    net.group = [*strangers, FIRST]
+    """At most MOST other hosts are checked, some at a time; known hosts always are."""
+    others = [ipaddress.ip_address(0x0A010000 + n) for n in range(MOST + 50)]
+    net.group = [*others, FIRST]
     net.serving = dict.fromkeys(net.group)
-    found = net.survey(FIRST, discover=True)
+    found = net.sweep_hosts(FIRST, discover=True)
     assert len(found) == MOST + 1
     assert found[FIRST].alive
     assert 1 < net.most <= failover._AT_ONCE
 
 
 def test_all_nodes_are_asked_from_an_address_of_ours(net: Net) -> None:
-    """From the first that the interface has, by the interface; the known tell one besides."""
+    """The source is the first address of the interface; with known hosts an
+    address towards them.
+    """
     gateways = (ipaddress.ip_address("fd00:10::fe"), ipaddress.ip_address("fd00:10::ff"))
     net.group = [SIXTH]
     net.serving = {SIXTH: None}
-    found = net.survey(SIXTH, broadcasts=(), interface="eth1", sources=gateways)
+    found = net.sweep_hosts(SIXTH, broadcasts=(), interface="eth1", sources=gateways)
     assert found[SIXTH].alive
     assert net.asked == [(ALL_NODES, gateways[0], "eth1")]
 

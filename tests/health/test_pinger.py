@@ -20,46 +20,50 @@ HERE = {4: ipaddress.ip_address("127.0.0.1"), 6: ipaddress.ip_address("::1")}
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_many_questions_at_a_time(family: int) -> None:
-    """Each question hears its own answer, over one socket, and none after its end."""
+    """Each request gets its own replies over one socket, and none after its end."""
 
     async def body() -> None:
         with Pinger() as echo:
             echo.start()
-            with echo.asking() as first, echo.asking() as second, echo.asking() as third:
+            with (
+                echo.echo_request() as first,
+                echo.echo_request() as second,
+                echo.echo_request() as third,
+            ):
                 echo.send(first, HERE[family])
                 echo.send(third, HERE[family])
-                await asyncio.wait_for(first.heard.wait(), 20)
-                await asyncio.wait_for(third.heard.wait(), 20)
+                await asyncio.wait_for(first.replied.wait(), 20)
+                await asyncio.wait_for(third.replied.wait(), 20)
                 assert list(first.answers) == list(third.answers) == [HERE[family]]
                 assert not second.answers
-            with echo.asking() as again:
+            with echo.echo_request() as again:
                 assert again.number != third.number
 
     asyncio.run(body())
 
 
 def test_a_forged_answer_is_none() -> None:
-    """Who does not know the token answers for nobody."""
+    """A reply without the token is ignored."""
 
     async def body() -> None:
         with Pinger() as echo, socket.socket(socket.AF_INET, socket.SOCK_RAW, 1) as forger:
             echo.start()
-            with echo.asking() as question, echo.asking() as honest:
-                numbers = question.number.to_bytes(4)
+            with echo.echo_request() as request, echo.echo_request() as honest:
+                numbers = request.number.to_bytes(4)
                 for token in (b"", bytes(16)):
                     packet = bytes(4) + numbers + token
                     checksum = internet_checksum(packet)
                     packet = bytes(2) + checksum.to_bytes(2) + numbers + token
                     forger.sendto(packet, ("127.0.0.1", 0))
                 echo.send(honest, HERE[4])
-                await asyncio.wait_for(honest.heard.wait(), 20)
-                assert not question.answers
+                await asyncio.wait_for(honest.replied.wait(), 20)
+                assert not request.answers
 
     asyncio.run(body())
 
 
 def test_without_the_right_to_raw_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel's refusal is told with what would help."""
+    """The error of the kernel is reported with the remedy."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -70,6 +74,6 @@ def test_without_the_right_to_raw_sockets(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_way_there() -> None:
-    """What the kernel will not send raises its error."""
-    with Pinger() as echo, echo.asking() as question, pytest.raises(OSError, match=r"."):
-        echo.send(question, ipaddress.ip_address("ff02::1"), interface="nowhere0")
+    """An error of sending is raised."""
+    with Pinger() as echo, echo.echo_request() as request, pytest.raises(OSError, match=r"."):
+        echo.send(request, ipaddress.ip_address("ff02::1"), interface="nowhere0")

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.health.results``: what the monitor reports stays within its bounds."""
+"""Tests of ``paraglider.health.results``: the bounds of reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPORTS, CHANGES, HOSTS = map(TypeAdapter, (CheckReport, HealthChange, Discovere
 
 @given(st.text(st.characters(), max_size=400))
 def test_a_line_is_one_line(text: str) -> None:
-    """Whatever a backend answers with: cut, printable, each character in its place."""
+    """Any answer of a backend becomes one short line of printable characters."""
     said = line(text)
     assert said.isprintable()
     assert len(said) == min(len(text), LONGEST_LINE)
@@ -37,7 +37,7 @@ def test_a_line_is_one_line(text: str) -> None:
 
 
 def test_a_line_that_is_printable_within_its_bound_is_left_alone() -> None:
-    """What is cut off does no harm to the rest."""
+    """A printable line within its bound is not changed."""
     assert line("refused by 10.0.0.1") == "refused by 10.0.0.1"
     assert line("a" * LONGEST_LINE + "\n") == "a" * LONGEST_LINE
     assert line("a\nb\x1b[31m") == "a b [31m"
@@ -52,7 +52,7 @@ def test_a_report_is_accepted_as_the_monitor_makes_it(passed: bool | None) -> No
 
 
 def test_details_are_cut_and_not_refused() -> None:
-    """They are for people; a long one is no reason to lose the report."""
+    """Details are for people: a long one is truncated, and the report is kept."""
     report = REPORTS.validate_python(REPORT._replace(detail="x\n" * 1000))
     assert report.detail == "x " * (LONGEST_LINE // 2)
     assert CHANGES.validate_python(CHANGE._replace(detail="a\x00b")).detail == "a b"
@@ -79,7 +79,7 @@ def test_details_are_cut_and_not_refused() -> None:
 def test_what_is_out_of_bounds_is_refused(
     adapter: TypeAdapter[Any], value: Any, changes: dict[str, Any]
 ) -> None:
-    """A monitor that somebody took over tells nothing else; nor does it do what operators do."""
+    """A monitor cannot send other values, nor events of the operator."""
     with pytest.raises(ValidationError):
         adapter.validate_python(value._replace(**changes))
 

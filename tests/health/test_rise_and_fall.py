@@ -23,13 +23,13 @@ def run(machine: RiseAndFall, results: str, now: float, every: float = 2.0) -> l
     """Feeds one result (+ or -) after the other, each ``every`` seconds."""
     events = []
     for number, result in enumerate(results):
-        machine.began(now + number * every)
+        machine.check_started(now + number * every)
         events.append(machine.result(result == "+", now + number * every, 0.0))
     return events
 
 
 def changes(events: list[Event | None]) -> dict[int, Event]:
-    """Which result brought a change."""
+    """The numbers of the results that brought a change."""
     return {index: event for index, event in enumerate(events) if event is not None}
 
 
@@ -59,21 +59,21 @@ def test_faster_while_in_doubt() -> None:
     waits = []
     for result in "++-+---+++":
         began = machine.due
-        machine.began(began)
+        machine.check_started(began)
         machine.result(result == "+", began, 0.0)
         waits.append(machine.due - began)
     assert waits == [2.0, 2.0, 0.5, 2.0, 0.5, 0.5, 2.0, 0.5, 2.0, 2.0]
 
 
 def test_doubt_has_a_least_interval() -> None:
-    """However short the interval, checks in doubt are no denser than FASTEST, or than it."""
+    """Checks in doubt are at least FASTEST apart, or the interval if that is shorter."""
     assert Thresholds(0.2, 2, 3).fast == FASTEST
     assert Thresholds(0.1, 2, 3).fast == 0.1
     assert Thresholds(10, 2, 3).fast == 2.5
 
 
 def test_first_checks_are_spread() -> None:
-    """Hundreds of backends are not all asked at the same moment, and none is asked late."""
+    """First checks of hundreds of backends are spread over time, and none is late."""
     dues = [RiseAndFall(RULES, 10.0, number / 100).due for number in range(100)]
     assert len(set(dues)) == 100
     assert min(dues) >= 10.0
@@ -84,9 +84,9 @@ def test_first_checks_are_spread() -> None:
 def test_chance_only_shortens(chance: float, passed: bool) -> None:
     """Jitter never puts a check off."""
     machine = RiseAndFall(RULES, 0.0, 0.0)
-    machine.began(0.0)
+    machine.check_started(0.0)
     machine.result(True, 0.0, 0.0)
-    machine.began(2.0)
+    machine.check_started(2.0)
     machine.result(passed, 2.1, chance)
     wait = RULES.interval if passed else RULES.fast
     assert 2.0 + 0.9 * wait <= machine.due <= 2.0 + wait
@@ -95,7 +95,7 @@ def test_chance_only_shortens(chance: float, passed: bool) -> None:
 def test_a_long_check_is_followed_at_once() -> None:
     """A check that took longer than the interval puts nothing off and doubles nothing."""
     machine = RiseAndFall(RULES, 0.0, 0.0)
-    machine.began(0.0)
+    machine.check_started(0.0)
     machine.result(True, 7.0, 0.0)
     assert machine.due == 7.0
 
@@ -103,7 +103,7 @@ def test_a_long_check_is_followed_at_once() -> None:
 def test_hint_brings_the_check_forward() -> None:
     """A hint makes the check due at once when the last one is long enough ago."""
     machine = RiseAndFall(RULES, 0.0, 0.0)
-    machine.began(0.0)
+    machine.check_started(0.0)
     machine.result(True, 0.0, 0.0)
     assert machine.hint(1.0)
     assert machine.due == 1.0
@@ -117,14 +117,14 @@ def test_hints_are_bounded() -> None:
         now = tick / 1000
         machine.hint(now)
         if machine.due <= now:
-            machine.began(now)
+            machine.check_started(now)
             began.append(now)
             machine.result(True, now, 0.0)
     assert 15 <= len(began) <= 10 / RULES.hinted + 1
 
 
 def test_hints_reach_checks_that_are_rare() -> None:
-    """Where a check is due once an hour, hints have it come once a second at most."""
+    """If checks are due once an hour, hints cause at most one per second."""
     rules = Thresholds(interval=3600.0, rise=2, fall=3)
     assert (rules.fast, rules.hinted, RULES.hinted) == (900.0, 1.0, 0.5)
 
@@ -132,14 +132,14 @@ def test_hints_reach_checks_that_are_rare() -> None:
 def test_hint_during_a_check_is_not_lost() -> None:
     """A hint that comes while a check is under way has another one follow soon."""
     machine = RiseAndFall(RULES, 0.0, 0.0)
-    machine.began(0.0)
+    machine.check_started(0.0)
     machine.hint(0.1)
     machine.result(True, 0.2, 0.0)
     assert machine.due == RULES.fast
 
 
 def test_hint_about_a_backend_that_is_down() -> None:
-    """What is down already is not checked sooner."""
+    """A backend that is down is not checked sooner."""
     machine = RiseAndFall(RULES, 0.0, 0.0)
     run(machine, "-", 0.0)
     due = machine.due
@@ -159,7 +159,7 @@ def test_flapping_is_held_down() -> None:
 
 
 def test_a_held_backend_must_still_pass() -> None:
-    """The end of a hold alone brings nothing up: it takes `rise` passes in a row."""
+    """After the end of a hold, `rise` passes in a row are needed."""
     machine = RiseAndFall(Thresholds(0.2, 2, 1), 0.0, 0.0)
     run(machine, "-++-++-", 0.0, every=1.0)
     assert machine.held_until
@@ -168,7 +168,7 @@ def test_a_held_backend_must_still_pass() -> None:
 
 
 def test_holds_grow_and_are_forgotten() -> None:
-    """Each fall soon after a hold doubles it, up to a bound; a calm time forgives."""
+    """Each fall soon after a hold doubles it, up to a bound; after a calm period it starts anew."""
     machine = RiseAndFall(Thresholds(0.2, 1, 1), 0.0, 0.0)
     run(machine, "-+-+-", 0.0, every=1.0)
     now, holds = 4.0, []
@@ -194,7 +194,7 @@ def test_other_rules_keep_what_is_known() -> None:
 
 
 class Reference:
-    """The same rules, each worked out anew from the whole history."""
+    """The same rules, computed from the whole history."""
 
     def __init__(self, rules: Thresholds) -> None:
         self.rules = rules
@@ -202,7 +202,7 @@ class Reference:
         self.moves: list[tuple[float, Event]] = []
 
     def held_until(self) -> float:
-        """Goes through all falls from the first on."""
+        """Computed from all falls."""
         hold, until = 0.0, 0.0
         for index, (at, event) in enumerate(self.moves):
             if event is Event.CHECK_PASSED:
@@ -220,7 +220,7 @@ class Reference:
         return until
 
     def result(self, passed: bool, now: float) -> Event | None:
-        """Looks at the results since the last change."""
+        """Computed from the results since the last change."""
         self.results.append((now, passed))
         up = not self.moves or self.moves[-1][1] is Event.CHECK_PASSED
         since = len(self.results) - self.considered()
@@ -250,12 +250,12 @@ histories = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 1.0, 7.0, 30
 
 @given(st.integers(1, 4), st.integers(1, 4), histories)
 def test_against_the_reference(rise: int, fall: int, history: list[tuple[bool, float]]) -> None:
-    """Whatever happens, the machine says what the whole history says."""
+    """With any history, the machine agrees with the reference."""
     rules = Thresholds(1.0, rise, fall)
     machine, reference, now = RiseAndFall(rules, 0.0, 0.0), Reference(rules), 0.0
     for passed, pause in history:
         now += pause
-        machine.began(now)
+        machine.check_started(now)
         assert machine.result(passed, now, 0.0) == reference.result(passed, now)
 
 
@@ -263,12 +263,12 @@ def test_against_the_reference(rise: int, fall: int, history: list[tuple[bool, f
 def test_no_backend_thrashes_its_pool(
     rise: int, fall: int, history: list[tuple[bool, float]]
 ) -> None:
-    """In no minute does a backend fall more than three times, and changes alternate."""
+    """A backend falls at most three times in any minute, and changes alternate."""
     machine, now, falls = RiseAndFall(Thresholds(0.1, rise, fall), 0.0, 0.0), 0.0, []
     last = Event.CHECK_PASSED
     for passed, pause in history:
         now += pause
-        machine.began(now)
+        machine.check_started(now)
         event = machine.result(passed, now, 0.0)
         assert event is not last
         last = event or last
@@ -281,6 +281,6 @@ def test_up_and_down_each_second_for_an_hour() -> None:
     """A backend that flaps without end changes the pool a few times an hour."""
     machine, moves = RiseAndFall(Thresholds(0.1, 1, 1), 0.0, 0.0), 0
     for second in range(3600):
-        machine.began(float(second))
+        machine.check_started(float(second))
         moves += machine.result(second % 2 == 0, float(second), 0.0) is not None
     assert moves <= 20

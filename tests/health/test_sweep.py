@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.health.sweep``: what rounds make of answers."""
+"""Tests of ``paraglider.health.sweep``: the changes that sweeps cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOOD, BAD = SweepResult(True, "answers"), SweepResult(False, "port 80: connectio
 
 
 class Story:
-    """Rounds thirty seconds apart; each gives who changed how."""
+    """Sweeps thirty seconds apart; each returns the changes."""
 
     def __init__(self, failover: Failover = FAILOVER, listed: Iterable[IPAddress] = (A, B)) -> None:
         self.now = 1000.0
@@ -27,12 +27,12 @@ class Story:
         self.rounds.configure(failover, listed, self.now)
 
     def round(self, *alive: IPAddress, bad: Iterable[IPAddress] = ()) -> list[str]:
-        """One round in which ``alive`` serve, and ``bad`` answered a ping and nothing else."""
+        """A sweep in which ``alive`` serve, and ``bad`` only answer pings."""
         self.now += 30
         answers = {**dict.fromkeys(alive, GOOD), **dict.fromkeys(bad, BAD)}
         return [
             f"{'+' if change.up else '-'}{change.address}{'' if change.listed else '?'}"
-            for change in self.rounds.ended(answers, self.now)
+            for change in self.rounds.evaluate(answers, self.now)
         ]
 
 
@@ -46,7 +46,7 @@ def test_the_dead_leave_and_come_back() -> None:
 
 
 def test_listed_and_never_seen() -> None:
-    """What is listed is in until the first round, which is enough to know better."""
+    """A listed host is up until the first sweep, which decides."""
     story = Story()
     assert story.rounds.up(A)
     assert story.round(A) == ["-10.0.0.2"]
@@ -62,12 +62,12 @@ def test_a_stranger_joins_and_leaves() -> None:
 
 
 def test_a_stranger_without_the_service_does_not_join() -> None:
-    """A ping alone makes no backend."""
+    """A host that only answers pings does not join."""
     story = Story()
     assert [story.round(A, B, bad=[STRANGER]) for _ in range(4)] == [[]] * 4
 
 
-def test_a_stranger_that_stays_away_once_begins_anew() -> None:
+def test_good_rounds_count_in_a_row() -> None:
     """Good rounds count in a row."""
     story = Story()
     rounds = [story.round(A, B, STRANGER), story.round(A, B), story.round(A, B, STRANGER)]
@@ -75,8 +75,8 @@ def test_a_stranger_that_stays_away_once_begins_anew() -> None:
     assert story.round(A, B, STRANGER) == ["+10.0.0.9?"]
 
 
-def test_without_discover_nobody_joins() -> None:
-    """A host that nobody listed stays out where that is not wanted; the listed come and go."""
+def test_without_discover_no_host_joins() -> None:
+    """Without discovery only listed hosts change."""
     story = Story(Failover(check_cycle=30, discover=False))
     assert [story.round(A, STRANGER) for _ in range(4)] == [["-10.0.0.2"], [], [], []]
 
@@ -95,10 +95,10 @@ def test_reload_keeps_what_is_known() -> None:
 
 
 def test_what_an_earlier_process_knew() -> None:
-    """A checker that begins anew takes over who is down, and who was found."""
+    """A new checker gets the hosts that are down, and those that were discovered."""
     story = Story(listed=())
     story.rounds.configure(FAILOVER, (A, B), story.now, down={B})
-    story.rounds.joined(STRANGER, story.now)
+    story.rounds.add_joined(STRANGER, story.now)
     assert (story.rounds.up(A), story.rounds.up(B)) == (True, False)
     assert story.rounds.known == {A, B, STRANGER}
     assert story.round(A, B, STRANGER) == []
@@ -106,7 +106,7 @@ def test_what_an_earlier_process_knew() -> None:
 
 
 def test_a_network_full_of_answers() -> None:
-    """A few hundred strangers are remembered, and the listed are not among those left out."""
+    """A few hundred others are remembered, and the listed are not among those left out."""
     crowd = [ipaddress.ip_address(0x0A010000 + n) for n in range(2000)]
     story = Story()
     story.round(A, B, *crowd)
@@ -126,7 +126,7 @@ def test_a_crowd_that_went_leaves_room() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
 def test_joins_and_leaves_alternate(history: list[tuple[bool, bool]]) -> None:
-    """Whatever answers come, a host joins before it leaves, and never twice."""
+    """With any results, a host joins before it leaves, and never twice."""
     story = Story(Failover(check_cycle=1, rise=1, fall=1))
     last = "-10.0.0.9?"
     for stranger, other in history:
@@ -143,5 +143,5 @@ def test_a_host_that_comes_and_goes_is_held() -> None:
     moves = 0
     for tick in range(int(PERIOD) * 9):
         answers = {STRANGER: GOOD} if tick % 2 else {}
-        moves += len(rounds.ended(answers, tick / 10))
+        moves += len(rounds.evaluate(answers, tick / 10))
     assert 2 <= moves <= 6

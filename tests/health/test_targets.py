@@ -37,7 +37,7 @@ def config(head: str = "", **keys: Any) -> Config:
     ],
 )
 def test_port(keys: dict[str, Any], ports: list[int]) -> None:
-    """The check's own port, else the backend's, else the service's only one, else none."""
+    """The check's own port, else the backend's, else the service's only one, else 0."""
     (service,) = config(**keys).services
     found = [target(service, backend, "x") for backend in service.backends]
     assert [one.port for one in found] == ports
@@ -46,7 +46,7 @@ def test_port(keys: dict[str, Any], ports: list[int]) -> None:
 
 
 def test_scope_is_the_private_side() -> None:
-    """The broadcast address of the gateway's network, the interface, and none of our own."""
+    """The broadcast address of the gateway's network, its interface, and no address of ours."""
     looked = scope(config(NETWORK))
     assert [str(address) for address in looked.broadcasts] == ["10.255.255.255"]
     assert looked.interface == "eth1"
@@ -56,12 +56,12 @@ def test_scope_is_the_private_side() -> None:
 
 
 def test_broadcast_of_the_file() -> None:
-    """An address that the file gives is the only one to ask."""
+    """A broadcast address in the file replaces all others."""
     looked = scope(config(f"failover: {{broadcast: 10.1.255.255}}\n{NETWORK}"))
     assert [str(address) for address in looked.broadcasts] == ["10.1.255.255"]
 
 
 def test_scope_without_network() -> None:
-    """Without a private side nobody is asked but who is listed."""
+    """Without a private side only listed hosts are pinged."""
     looked = scope(config())
     assert (looked.broadcasts, looked.interface) == ((), "")

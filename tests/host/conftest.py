@@ -4,8 +4,10 @@ and needs no root.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ import pytest
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
 from paraglider.forward.host_needs import PolicyRule, ProxyEntry, Route, RoutingEntry
+from paraglider.host import bpffs
+from paraglider.host.carrier_links import detach_all
 from paraglider.host.changes.base import Host
 from paraglider.host.changes.default_route import metric
+from paraglider.host.decapsulation import Decapsulation, TunnelEnd
 from paraglider.host.netlink import Neighbour, Netlink
 from paraglider.host.routing import Routing
 from paraglider.host.sysctl import Sysctl, conf
+from paraglider.host.tunnel_devices import TunnelDevice, TunnelDevices, TunnelPort
+from paraglider.lab.namespace import Namespace
 from paraglider.netfilter.conntrack import Conntrack, Entry
 from paraglider.netfilter.iptables import Iptables, LegacyIptables, Tables
 from paraglider.netfilter.nft import Nft
@@ -58,7 +65,7 @@ class AirNetfilter(Iptables):
         return our_part(self.saved(family))
 
     def restore(self, family: int, text: str) -> None:
-        """Run the input; half of it when told to refuse."""
+        """Apply the input; fails half-way if told to refuse."""
         self.runs.append(text)
         lines = text.splitlines()
         if self.refuse == "restore":
@@ -116,7 +123,7 @@ class AirLegacy(AirNetfilter, LegacyIptables):
         self.used = False
 
     def filters(self, family: int) -> bool:
-        """As it was told."""
+        """As set by the test."""
         return self.used
 
 
@@ -142,7 +149,7 @@ class AirNetlink(Netlink):
     def add_address(
         self, interface: str, address: IPInterface, *, deprecated: bool = False
     ) -> None:
-        """Refuses the one that it was told to."""
+        """Fails for the address set by the test."""
         if str(address) == self.refuse:
             raise PlatformError(f"cannot add {address}")
         if address not in self.held[interface]:
@@ -154,24 +161,24 @@ class AirNetlink(Netlink):
         (self.deprecated.add if deprecated else self.deprecated.discard)((interface, address))
 
     def remove_address(self, interface: str, address: IPInterface, *, keep: bool = False) -> None:
-        """What is not there is no error; nobody's goes with it."""
+        """A missing address is no error; no other address is removed."""
         self.deprecated.discard((interface, address))
         if address in self.held.get(interface, []):
             self.held[interface].remove(address)
 
     def default_routes(self, family: int) -> tuple[str, ...]:
-        """In ip(8)'s words."""
+        """As ip(8) prints them."""
         return tuple(self.routes[family])
 
     def replace_route(self, family: int, route: str) -> None:
-        """One of the same metric goes."""
+        """Replaces a route of the same metric."""
         if route == self.refuse:
             raise PlatformError(f"cannot add {route}")
         kept = [old for old in self.routes[family] if metric(family, old) != metric(family, route)]
         self.routes[family] = [*kept, route]
 
     def remove_route(self, family: int, route: str) -> None:
-        """What is not there is no error."""
+        """A missing route is no error."""
         self.routes[family] = [old for old in self.routes[family] if old != route]
 
     def interface_towards(self, address: IPAddress) -> str | None:
@@ -191,7 +198,7 @@ class AirNetlink(Netlink):
         }
 
     def manage_neighbour(self, interface: str, address: IPAddress) -> None:
-        """All but the deaf answer at once."""
+        """All neighbours except the ``deaf`` ones answer at once."""
         resolved = str(address) not in self.deaf
         hardware = "02:00:00:00:00:01" if resolved else None
         self.entries[interface, address] = Neighbour(hardware, resolved, False, True)
@@ -214,7 +221,7 @@ class AirNft(Nft):
         """Everything is there."""
 
     def rehearse(self, text: str) -> None:
-        """Refuses when told to."""
+        """Fails if told to refuse."""
         if self.refuse == "rehearse":
             raise PlatformError("no nat here")
 
@@ -223,12 +230,12 @@ class AirNft(Nft):
         self.rehearse(after)
 
     def change(self, before: str, after: str, reset: Iterable[str] = ()) -> None:
-        """Only from what is there."""
+        """Changes only an existing table."""
         assert any(held.startswith(before) for held in self.tables.values())
         self.load(after)
 
     def trial(self, text: str) -> str:
-        """Says something against leases when told to."""
+        """Refuses leases if told to."""
         return "no dynamic sets here" if self.refuse == "leases" else ""
 
     def load(self, text: str) -> None:
@@ -252,7 +259,7 @@ class AirNft(Nft):
 
 
 class AirConntrack(Conntrack):
-    """Remembers what it was to forget."""
+    """Records the requests."""
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []
@@ -263,20 +270,20 @@ class AirConntrack(Conntrack):
         self.marked: list[int | None] = []
 
     def forget(self, marks: Iterable[int], mask: int = 0xFFFFFFFF) -> None:
-        """Nobody is connected here."""
+        """There are no connections."""
         self.forgotten += marks
         self.masks.add(mask)
 
     def forget_passing(self, marks: Container[int]) -> None:
-        """Of them it is remembered which ``entries`` they were."""
+        """Records the ``entries`` that would be deleted."""
         self.passing |= {entry.mark for entry in self.entries if entry.mark in marks}
 
     def remark(self, marks: Container[int], new_mark: Callable[[Entry], int | None]) -> None:
-        """What each of ``entries`` would have got."""
+        """The new marks of ``entries``."""
         self.marked += [new_mark(entry) for entry in self.entries if entry.mark in marks]
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
-        """Nobody was before."""
+        """There are no connections."""
         self.looked_at.append((address, first, last))
 
 
@@ -290,7 +297,7 @@ class AirRouting(Routing):
         self.lists = 0
 
     def held(self, family: int, interfaces: Iterable[str]) -> frozenset[RoutingEntry]:
-        """All that there is."""
+        """All entries."""
         self.lists += 1
         return frozenset({*self.routes, *self.rules, *self.proxies})
 
@@ -302,28 +309,30 @@ class AirRouting(Routing):
         self.routes.add(route)
 
     def remove_route(self, route: Route) -> None:
-        """What is not there is no error."""
+        """A missing route is no error."""
         self.routes.discard(route)
 
     def add_rule(self, rule: PolicyRule) -> None:
-        """What is there is no error."""
+        """An existing rule is no error."""
         self.rules.add(rule)
 
     def remove_rule(self, rule: PolicyRule) -> None:
-        """What is not there is no error."""
+        """A missing rule is no error."""
         self.rules.discard(rule)
 
     def add_proxy(self, entry: ProxyEntry) -> None:
-        """What is there is no error."""
+        """An existing entry is no error."""
         self.proxies.add(entry)
 
     def remove_proxy(self, entry: ProxyEntry) -> None:
-        """What is not there is no error."""
+        """A missing entry is no error."""
         self.proxies.discard(entry)
 
 
 class AirSysctl(Sysctl):
-    """A directory, in which the forwarding switches write what the kernel writes."""
+    """A directory in which the forwarding switches change the parameters
+    that the kernel changes.
+    """
 
     def write(self, key: str, value: str) -> None:
         """As Linux 6: devinet.c inet_forward_change, addrconf.c addrconf_fixup_forwarding."""
@@ -338,9 +347,71 @@ class AirSysctl(Sysctl):
             super().write(conf(4, "all", "accept_redirects"), "0" if value == "1" else "1")
 
 
+class AirDecapsulation(Decapsulation):
+    """Ends of tunnels in memory, by interface."""
+
+    def __init__(self) -> None:
+        self.ends: set[tuple[TunnelEnd, str]] = set()
+
+    def has(self, end: TunnelEnd, interface: str) -> bool:
+        """As the real one."""
+        return (end, interface) in self.ends
+
+    def add(self, end: TunnelEnd, interface: str) -> None:
+        """As the real one."""
+        self.ends.add((end, interface))
+
+    def remove(self, end: TunnelEnd, interface: str) -> None:
+        """As the real one."""
+        self.ends.discard((end, interface))
+
+
+class AirTunnelDevices(TunnelDevices):
+    """Devices and ports in memory; with ``lacking`` the kernel has none, for that reason. A device
+    has parameters in the directory of ``sysctl``.
+    """
+
+    def __init__(self, sysctl: Sysctl) -> None:
+        self.lacking = "ipip: Unknown device type"
+        self.held: set[TunnelDevice | TunnelPort] = set()
+        self._sysctl = sysctl
+
+    def refusal(self, family: int, gue: bool) -> str:
+        """As set by the test."""
+        return self.lacking
+
+    def has(self, device: TunnelDevice) -> bool:
+        """As the real one."""
+        return device in self.held
+
+    def add(self, device: TunnelDevice) -> None:
+        """As the real one."""
+        self.held.add(device)
+        place = self._sysctl._root / "net/ipv4/conf" / device.name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "rp_filter").write_text("1\n")
+
+    def remove(self, device: TunnelDevice) -> None:
+        """As the real one."""
+        self.held.discard(device)
+        shutil.rmtree(self._sysctl._root / "net/ipv4/conf" / device.name, ignore_errors=True)
+
+    def has_port(self, port: TunnelPort) -> bool:
+        """As the real one."""
+        return port in self.held
+
+    def add_port(self, port: TunnelPort) -> None:
+        """As the real one."""
+        self.held.add(port)
+
+    def remove_port(self, port: TunnelPort) -> None:
+        """As the real one."""
+        self.held.discard(port)
+
+
 @dataclass
 class Air:
-    """A host made of air, and its edges by themselves."""
+    """A fake host, and its interfaces to the kernel."""
 
     netfilter: AirNetfilter
     netlink: AirNetlink
@@ -349,20 +420,24 @@ class Air:
     conntrack: AirConntrack = field(default_factory=AirConntrack)
     routing: AirRouting = field(default_factory=AirRouting)
     legacy: AirLegacy = field(default_factory=AirLegacy)
+    decapsulation: AirDecapsulation = field(default_factory=AirDecapsulation)
     said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tunnel_devices = AirTunnelDevices(self.sysctl)
 
     @property
     def host(self) -> Host:
-        """What the set-up is given."""
+        """The argument of a set-up."""
         edges = (self.netfilter, self.netlink, self.sysctl, self.nft, self.conntrack)
-        return Host(*edges, self.routing, self.legacy)
+        return Host(*edges, self.routing, self.legacy, self.decapsulation, self.tunnel_devices)
 
     def say(self, outcome: str, what: str) -> None:
-        """Keeps what the set-up tells."""
+        """Records the lines of a set-up."""
         self.said.append(f"{outcome} {what}")
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a set-up might change."""
+        """Everything that a set-up might change."""
         return {
             "rules": (self.netfilter.saved(4), self.netfilter.saved(6)),
             "tables": dict(self.nft.tables),
@@ -370,6 +445,8 @@ class Air:
             "addresses": {name: list(held) for name, held in self.netlink.held.items()},
             "deprecated": set(self.netlink.deprecated),
             "neighbours": dict(self.netlink.entries),
+            "ends": set(self.decapsulation.ends),
+            "devices": set(self.tunnel_devices.held),
             "sysctls": self.sysctl.snapshot("net/**/*"),
         }
 
@@ -393,3 +470,13 @@ def air(tmp_path: Path) -> Air:
         (place / "proxy_delay").write_text("8\n")
     (root / "net/ipv4/ip_forward").write_text("0\n")
     return Air(AirNetfilter(), AirNetlink(), AirSysctl(root))
+
+
+@pytest.fixture
+def pins(inside: Namespace, tmp_path: Path) -> Iterator[int]:
+    """The open directory of a namespace's pins."""
+    number = bpffs.open_pins(tmp_path / "bpf")
+    yield number
+    detach_all(number)
+    os.close(number)
+    bpffs.remove_pins(tmp_path / "bpf")

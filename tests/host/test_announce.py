@@ -1,4 +1,4 @@
-"""Announcements: their bytes, who gets them, and when they are repeated."""
+"""Announcements: their bytes, their receivers, and their repetition."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 import pytest
-from pyroute2 import netns
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP
+from waiting import TIMEOUT
 
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
@@ -40,7 +40,7 @@ def test_the_arp_packet_is_an_announcement() -> None:
 
 @pytest.mark.parametrize("router", [False, True])
 def test_the_advertisement_overrides(router: bool) -> None:
-    """To all nodes, unsolicited, with a checksum that is right (RFC 4861, 7.2.6)."""
+    """To all nodes, unsolicited, with a correct checksum (RFC 4861, 7.2.6)."""
     data = advertisement(VIPS[1], MAC, ip_address("fe80::7"), router=router)
     packet = IPv6(data)
     told = packet[ICMPv6ND_NA]
@@ -53,18 +53,15 @@ def test_the_advertisement_overrides(router: bool) -> None:
 
 @pytest.fixture
 def wire(inside: Namespace) -> Iterator[socket.socket]:
-    """What comes out at the other end of eth0, in another namespace."""
+    """The packets that arrive at the other end of eth0, in another namespace."""
     with Namespace(inside.name.replace("-host", "-wire")) as other:
         inside.ip(f"link set eth1 netns {other.name}")
         other.sysctl("net.ipv6.conf.all.disable_ipv6=1")
         other.ip("link set eth1 up")
-        netns.pushns(other.name)
-        try:
+        with other.entered():
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
-        finally:
-            netns.popns()
         wire.bind(("eth1", 0x0003))
-        wire.settimeout(10)
+        wire.settimeout(TIMEOUT)
         with wire:
             yield wire
 
@@ -83,8 +80,8 @@ def claims(wire: socket.socket, count: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.root
-def test_neighbours_are_told_of_what_is_here(inside: Namespace, wire: socket.socket) -> None:
-    """Addresses, and what the host answers for as a proxy; nothing on lo or on no Ethernet."""
+def test_which_addresses_are_announced(inside: Namespace, wire: socket.socket) -> None:
+    """Addresses and proxy entries are announced; not on lo, and only on Ethernet."""
     inside.ip(
         "addr add 192.0.2.11/24 dev eth0",
         "addr add 2001:db8::11/64 dev eth0 nodad",
@@ -111,7 +108,7 @@ def test_neighbours_are_told_of_what_is_here(inside: Namespace, wire: socket.soc
 
 
 def test_what_may_be_announced_are_vips_and_gateways() -> None:
-    """Of whatever forward, each once."""
+    """VIPs and gateways of any forward method, each once."""
     services = [
         {"name": "a", "vip": "192.0.2.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]},
         {"name": "b", "vip": "192.0.2.11/24", "protocol": "udp", "backends": ["10.0.0.1"]},
@@ -128,14 +125,14 @@ def test_what_may_be_announced_are_vips_and_gateways() -> None:
 
 
 class Ears(Announcer):
-    """Hears what is announced; ``down`` are the links that nothing gets through."""
+    """Records the announcements; ``down`` are links without a carrier."""
 
     def __init__(self) -> None:
         self.heard: list[list[IPAddress]] = []
         self.down: set[str] = set()
 
     def reachable(self, places: Iterable[Place]) -> list[Place]:
-        """By the links that are not down."""
+        """On links that are not down."""
         return [place for place in places if place[0] not in self.down]
 
     def announce(self, places: Iterable[Place]) -> int:
@@ -148,7 +145,7 @@ HERE = [("eth0", address) for address in VIPS]
 
 
 def test_announcements_are_repeated_and_end() -> None:
-    """At once and at the further times; what the host has lost meanwhile is left out."""
+    """At once and at the later times; addresses that the host has lost meanwhile are left out."""
     ears, now = Ears(), 100.0
     when = Announcements(ears)
     when.update(HERE, now)
@@ -165,7 +162,7 @@ def test_announcements_are_repeated_and_end() -> None:
 
 
 def test_what_comes_back_is_announced_again() -> None:
-    """An address, and those of a link that was down; what stayed is not."""
+    """An address that returns, and the addresses of a link that was down; not those that stayed."""
     ears = Ears()
     when = Announcements(ears)
     when.update(HERE, 0.0)

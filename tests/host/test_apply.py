@@ -1,4 +1,4 @@
-"""Carrying a plan out, rolling it back, and undoing it, on a host made of air."""
+"""Applying a plan, rolling it back, and undoing it, on a fake host."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_a_second_run_touches_nothing(air: Any, state: StateFile) -> None:
     assert state.path.stat().st_ino == written
 
 
-def test_rules_that_somebody_changed_are_set_again(air: Any, state: StateFile) -> None:
-    """The comparison is with what the kernel holds, not with what we once wrote."""
+def test_changed_rules_are_set_again(air: Any, state: StateFile) -> None:
+    """The comparison is with the kernel's rules, not with the text of the last run."""
     set_up(air, state)
     before = air.snapshot()
     air.netfilter.chains[4]["mangle"]["PARAGLIDER-PRE"].pop()
@@ -95,7 +95,7 @@ def test_rules_that_somebody_changed_are_set_again(air: Any, state: StateFile) -
 
 
 def test_a_changed_file_replaces_the_rules_in_one_run(air: Any, state: StateFile) -> None:
-    """No chain is removed on the way, for that would drop what waits in the queues."""
+    """No chain is removed on the way, because that would drop packets in the queues."""
     set_up(air, state)
     air.netfilter.runs.clear()
     services = [{**s.model_dump(mode="json"), "ports": 81} for s in config().services]
@@ -108,7 +108,7 @@ def test_a_changed_file_replaces_the_rules_in_one_run(air: Any, state: StateFile
 
 
 def test_a_changed_file_takes_the_old_addresses_back(air: Any, state: StateFile) -> None:
-    """And undoing afterwards still leads to where it all began."""
+    """The undo afterwards still restores the original host."""
     before = air.snapshot()
     set_up(air, state)
     set_up(air, state, config(network={"public": {"interface": "eth1"}}))
@@ -119,7 +119,7 @@ def test_a_changed_file_takes_the_old_addresses_back(air: Any, state: StateFile)
 
 
 def test_a_service_that_goes_takes_its_family_along(air: Any, state: StateFile) -> None:
-    """Without an IPv6 service nothing of IPv6 stays set up."""
+    """Without an IPv6 service all changes for IPv6 are reverted."""
     before = air.snapshot()
     set_up(air, state)
     set_up(
@@ -215,7 +215,7 @@ def test_a_set_up_that_died_can_be_undone(
 def test_undo_goes_on_after_a_failure(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be taken back stays in the state; the next undo gets it."""
+    """A change that cannot be reverted stays in the state for the next undo."""
     before = air.snapshot()
     set_up(air, state)
     remove = air.netlink.remove_address
@@ -247,7 +247,7 @@ def test_undo_of_one_family_leaves_the_other(air: Any, state: StateFile) -> None
 
 
 def test_undo_without_a_state_removes_stray_chains(air: Any, state: StateFile) -> None:
-    """And does nothing when there are none; a second undo finds nothing."""
+    """Without stray chains it does nothing; a second undo finds nothing."""
     assert apply.undo(BOTH, air.host, state, air.say) == 0
     set_up(air, state)
     state.path.unlink()
@@ -256,7 +256,7 @@ def test_undo_without_a_state_removes_stray_chains(air: Any, state: StateFile) -
     assert apply.undo(BOTH, air.host, state, air.say) == 0
 
 
-def test_the_scripts_tell_what_would_run(air: Any, state: StateFile) -> None:
+def test_the_scripts_have_every_command(air: Any, state: StateFile) -> None:
     """Every command, with the whole input of iptables-restore; and nothing is changed."""
     before = air.snapshot()
     steps = apply.prepare(config(), BOTH, air.host, state)
@@ -287,7 +287,7 @@ def test_the_scripts_tell_what_would_run(air: Any, state: StateFile) -> None:
 def test_mistakes_are_found_before_anything_changes(
     air: Any, state: StateFile, changes: dict[str, Any], told: str
 ) -> None:
-    """User, chroot and cores are looked at first."""
+    """User, chroot and cores are checked first."""
     before = air.snapshot()
     with pytest.raises(OperatorError, match=told):
         set_up(air, state, config(**changes))
@@ -309,7 +309,7 @@ def test_a_kernel_without_nfqueue_is_found_before_anything_changes(
 def test_a_kernel_without_ipv6_is_found_before_anything_changes(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Booted with ipv6.disable=1 it has no parameters of IPv6; IPv4 alone still works."""
+    """A kernel booted with ipv6.disable=1 has no parameters of IPv6; IPv4 alone still works."""
     read = air.sysctl.read
     monkeypatch.setattr(air.sysctl, "read", lambda key: None if "ipv6" in key else read(key))
     with pytest.raises(PlatformError, match="the kernel has no IPv6"):
@@ -328,7 +328,7 @@ def test_backends_that_do_not_answer_are_named(
 
 
 def offloaded(*backends: str, vip: str = "192.168.0.11/24") -> Config:
-    """One service of offload beside one of nat."""
+    """A service of offload and one of nat."""
     service = {"name": "web", "vip": vip, "protocol": "tcp", "forward": "offload"}
     six = {"name": "six", "vip": "2001:db8::11/64", "protocol": "tcp", "backends": ["fd00:10::1"]}
     return config(services=[{**service, "backends": list(backends)}, six])
@@ -383,7 +383,7 @@ def test_a_failure_brings_the_earlier_table_back(air: Any, state: StateFile) -> 
 
 
 def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
-    """One that no state knows of, as rules are."""
+    """A table without a state is removed, as rules are."""
     air.nft.tables[4, TABLE] = "add table ip paraglider\n"
     script = apply.undo_script(BOTH, air.host, state)
     assert "delete table ip paraglider" in script
@@ -392,7 +392,7 @@ def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
 
 
 def test_sources_that_are_not_the_hosts(air: Any) -> None:
-    """A `snat` address that no interface has is told of, once; one that the set-up adds is not."""
+    """A `snat` address that no interface has is reported once; one that the set-up adds is not."""
     base = {"protocol": "tcp", "forward": "offload", "backends": ["10.0.0.1"]}
     services = [
         {"name": f"s{i}", "vip": f"192.168.0.{i}/24", "snat": snat, **base}
@@ -404,12 +404,12 @@ def test_sources_that_are_not_the_hosts(air: Any) -> None:
 
 
 def start(air: Any, state: StateFile, wanted: Config) -> None:
-    """Prepare and carry out for the kernel alone."""
+    """Prepare and apply for the kernel alone."""
     apply.set_up(apply.prepare_start(wanted, BOTH, air.host, state), air.host, state, air.say)
 
 
 def test_start_asks_for_no_workers(air: Any, tmp_path: Path) -> None:
-    """A user, a directory and cores that are not there matter to the daemon alone."""
+    """A missing user, directory or core matters only to the daemon."""
     state = StateFile(tmp_path / "run", 7, STARTED)
     before = air.snapshot()
     first = max(os.sched_getaffinity(0)) + 1
@@ -422,7 +422,9 @@ def test_start_asks_for_no_workers(air: Any, tmp_path: Path) -> None:
 
 
 def test_start_and_set_up_exclude_each_other(air: Any, tmp_path: Path) -> None:
-    """Whoever comes second is told to undo first, and changes nothing; so is whoever undoes."""
+    """The second command is refused with the remedy, and changes nothing; so
+    is the other's undo.
+    """
     states = {owner: StateFile(tmp_path / "run", 7, owner) for owner in (SET_UP, STARTED)}
     prepares = {SET_UP: set_up, STARTED: start}
     for first, second in ((SET_UP, STARTED), (STARTED, SET_UP)):

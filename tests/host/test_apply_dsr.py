@@ -1,4 +1,4 @@
-"""Setting up for dsr, and undoing it, on a host made of air."""
+"""The set-up for dsr, and its undo, on a fake host."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_from_nat_to_dsr_and_back(air: Any, state: StateFile) -> None:
 
 
 def test_a_failure_takes_the_ways_back(air: Any, state: StateFile) -> None:
-    """Somebody else's route to the VIP is in the way: nothing is left of the run."""
+    """A route of another program to the VIP prevents it: all changes of the run are reverted."""
     air.routing.add_route(Route("eth0", ipaddress.ip_address("192.168.0.11")))
     before = air.snapshot()
     with pytest.raises(PlatformError, match="File exists"):
@@ -81,7 +81,7 @@ def test_a_failure_takes_the_ways_back(air: Any, state: StateFile) -> None:
 def test_without_leases_every_packet_is_asked_about(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch, without_nft: bool
 ) -> None:
-    """A kernel or an nft that cannot do them, or no nft at all: known before, told, no failure."""
+    """A kernel or nft without support, or no nft: reported before the run, and no failure."""
     assert lacking(directed(), 1, apply.prepare(directed(), BOTH, air.host, state)) == []
     air.nft.refuse = "leases"
     if without_nft:
@@ -109,7 +109,7 @@ def test_what_dsr_cannot_work_with_is_refused_first(air: Any, state: StateFile) 
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_kernel_is_asked_once_for_all_ways(air: Any, state: StateFile, count: int) -> None:
-    """However many backends there are: once in each set-up."""
+    """One query per set-up for any number of backends."""
     wanted = directed(backends=[f"10.0.0.{number + 1}" for number in range(count)])
     for lists in (1, 2):
         set_up(air, state, wanted)

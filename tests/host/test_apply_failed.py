@@ -1,4 +1,4 @@
-"""What is left of a set-up that failed or died half-way: what it did, nothing that it did not."""
+"""After a set-up that failed or was killed, the state has exactly its own changes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def set_up(air: Any, state: StateFile) -> None:
 def test_a_set_up_that_died_takes_back_what_it_reached(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch, reached: int
 ) -> None:
-    """What the operator did since, to the very same values, stays: it was never in the state."""
+    """Changes that the operator made since, to the same values, stay: they are not in the state."""
     steps = apply.prepare(config(), BOTH, air.host, state)
     missed = [step.change for step in steps if step.action == "apply"][reached:]
     monkeypatch.setattr(apply, "_roll_back", lambda *_: None)  # it was killed

@@ -1,8 +1,8 @@
-"""What a set-up, another one, a reload and an undo cost grows as the file does, and no faster.
+"""The cost of a set-up, a second one, a reload and an undo is linear in the size of the file.
 
-What is counted are the calls of functions, Python's and C's, on a host made of air; so it is the
-same on every machine. From n to 2n, and from 2n to 4n services the cost of what is linear grows by
-d and 2d, of what is quadratic by d and nearly 4d.
+The cost is the number of function calls, Python's and C's, on a fake host, so it is the same on
+every machine. From n to 2n, and from 2n to 4n services a linear cost grows by d and 2d, a quadratic
+one by d and nearly 4d.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def many_backends(count: int, forward: str) -> list[dict[str, Any]]:
 
 
 def many_ports(count: int, forward: str) -> list[dict[str, Any]]:
-    """Services that share one VIP and two backends, each with a port of its own."""
+    """Services that share one VIP and two backends, each with its own port."""
     one = {"vip": "192.168.0.11/24", "forward": forward}
     return [
         {
@@ -72,14 +72,14 @@ def many_ports(count: int, forward: str) -> list[dict[str, Any]]:
 
 
 class Held(dict[IPInterface, None]):
-    """The addresses of an interface, of which none is looked for among the others."""
+    """The addresses of an interface, without linear searches."""
 
     def append(self, address: IPInterface) -> None:
-        """As a list's."""
+        """As for a list."""
         self[address] = None
 
     def remove(self, address: IPInterface) -> None:
-        """As a list's."""
+        """As for a list."""
         del self[address]
 
 
@@ -140,7 +140,7 @@ def costs(air: Any, directory: Path, services: list[dict[str, Any]]) -> dict[str
 def test_the_cost_is_linear(
     air: Any, tmp_path: Path, many: Callable[[int, str], list[dict[str, Any]]], forward: str
 ) -> None:
-    """Of every step, whatever there is many of."""
+    """For every step, and each kind of object."""
     air.netlink.held = {name: Held() for name in air.netlink.held}
     before = air.snapshot()
     one, two, four = (costs(air, tmp_path, many(n * FEW, forward)) for n in (1, 2, 4))

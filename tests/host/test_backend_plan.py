@@ -1,8 +1,9 @@
-"""What a backend's host has to change: on a host made of air, and what the kernel takes of it."""
+"""The changes of a backend's host: on a fake host, and their acceptance by the kernel."""
 
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,27 @@ class Run:
         return backend_plan.make_plan(self.config, role, self.air.host, self.state.load())
 
     def apply(self, name: str) -> list[str]:
-        """Carry the plan out; returns what was told."""
+        """Apply the plan; returns the printed lines."""
         del self.air.said[:]
         apply.set_up(self.steps(name), self.air.host, self.state, self.air.say)
         return list(self.air.said)
 
     def undo(self, name: str) -> None:
-        """Take a service back."""
+        """Undo a service."""
         steps = backend_plan.undo_plan(name, self.state.load())
-        apply.take_back(steps, self.air.host, self.state, self.air.say)
+        apply.revert_steps(steps, self.air.host, self.state, self.air.say)
 
 
 def snapshot(air: Any) -> Any:
-    """All that may be changed, routes too."""
+    """Everything that may be changed, including routes."""
     return air.snapshot() | {"routes": {f: list(r) for f, r in air.netlink.routes.items()}}
 
 
 SERVICES: list[dict[str, Any]] = [
     {"forward": "dsr"},
     {"forward": "dsr", **SIX},
+    {"forward": "tunnel"},
+    {"forward": "tunnel", **SIX, "encapsulation": {"type": "gue"}},
     {"return": "direct"},
     {"return": "direct", **SIX},
     {},
@@ -89,11 +92,13 @@ SERVICES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("lacking", ["ipip: Unknown device type", ""], ids=["bpf", "devices"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_twice_changes_nothing_and_undone_it_is_as_it_was(
-    backend: Any, tmp_path: Path, service: dict[str, Any]
+    backend: Any, tmp_path: Path, service: dict[str, Any], lacking: str
 ) -> None:
-    """Whatever a service needs, in either family."""
+    """For any service, in both families."""
+    backend.tunnel_devices.lacking = lacking
     before = snapshot(backend)
     run = Run(backend, config(service), tmp_path)
     assert all(line.startswith("done") for line in run.apply("s0"))
@@ -107,7 +112,9 @@ def test_twice_changes_nothing_and_undone_it_is_as_it_was(
 
 
 def test_silent_before_the_vip_is_there(backend: Any, tmp_path: Path) -> None:
-    """No neighbour may hear of the VIP in between; taken back in the opposite order."""
+    """No neighbour may get an ARP answer for the VIP in between; the undo
+    has the opposite order.
+    """
     done = Run(backend, config({"forward": "dsr"}), tmp_path).apply("s0")
     assert done == [
         "done this host serves `s0` as 10.0.0.1",
@@ -119,8 +126,70 @@ def test_silent_before_the_vip_is_there(backend: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_the_end_of_a_tunnel(backend: Any, tmp_path: Path) -> None:
+    """Packets are decapsulated last, when the VIP is there; another encapsulation is another end,
+    and the one before goes.
+    """
+    done = Run(backend, config({"forward": "tunnel"}), tmp_path).apply("s0")
+    assert done[-2:] == [
+        "done address 192.168.0.11/32 on lo",
+        "done eth0 decapsulates packets for 192.168.0.11 to 10.0.0.1 (IP in IP), by BPF",
+    ]
+    gue = {"forward": "tunnel", "encapsulation": {"type": "gue"}}
+    Run(backend, config(gue), tmp_path).apply("s0")
+    assert {end.port for end, _ in backend.decapsulation.ends} == {6080}
+
+
+def test_a_kernel_that_gets_devices(backend: Any, tmp_path: Path) -> None:
+    """They replace BPF at the next set-up, and the strictness of the interface comes back; services
+    of one backend share a device, and the last one removes it.
+    """
+    put(backend, "eth0", "rp_filter", "1")
+    before = snapshot(backend)
+    wanted = config(*[{"forward": "tunnel", "encapsulation": {"type": k}} for k in ("ipip", "gue")])
+    run = Run(backend, wanted, tmp_path)
+    run.apply("s0")
+    assert backend.sysctl.read("net/ipv4/conf/eth0/rp_filter") == "2"
+    backend.tunnel_devices.lacking = ""
+    assert run.apply("s0")[:2] == [
+        "done eth0 no longer decapsulates packets for 192.168.0.11 to 10.0.0.1 (IP in IP), by BPF",
+        "done sysctl net.ipv4.conf.eth0.rp_filter 2 -> 1",
+    ]
+    assert not backend.decapsulation.ends
+    assert run.apply("s1")[-2:] == [
+        "unchanged ipip-0a000001 decapsulates packets to 10.0.0.1 (IP in IP)",
+        "done the kernel accepts GUE at UDP port 6080 of 10.0.0.1",
+    ]
+    run.undo("s0")
+    assert len(backend.tunnel_devices.held) == 2
+    run.undo("s1")
+    assert snapshot(backend) == before
+
+
+def test_the_reason_for_bpf_is_noted(backend: Any) -> None:
+    """What the kernel lacks; nothing where it was chosen."""
+    wanted = config({"forward": "tunnel"})
+    role = backend_plan.find_backends(wanted.services[0], backend.host, None)
+    (note,) = backend_plan.notes(wanted, role, backend.host)
+    assert note.endswith("(ipip: Unknown device type)")
+    assert backend_plan.notes(wanted, role, backend.host, "bpf") == []
+
+
+def test_a_tunnel_ends_at_the_backend_itself(backend: Any, tmp_path: Path) -> None:
+    """Without its address it is not known where packets arrive."""
+    wanted = config({"forward": "tunnel"})
+    role = backend_plan.find_backends(
+        wanted.services[0], backend.host, wanted.services[0].backends[0].address
+    )
+    role = replace(role, interface=None)
+    with pytest.raises(OperatorError, match="run this on the backend itself"):
+        backend_plan.make_plan(wanted, role, backend.host, [])
+    steps = backend_plan.make_plan(wanted, role, backend.host, [], "kernel")
+    assert steps[-1].describe().startswith("ipip-0a000001")
+
+
 def test_what_is_silent_already_stays(backend: Any, tmp_path: Path) -> None:
-    """8 tells nobody of anything; 3 of an interface tells of lo's addresses, whatever `all` has."""
+    """8 answers for no address; 3 of an interface answers for lo's addresses, whatever `all` is."""
     put(backend, "all", "arp_ignore", "8")
     put(backend, "eth1", "arp_ignore", "3")
     before = snapshot(backend)
@@ -148,7 +217,7 @@ def test_what_two_services_need_stays_for_the_second(backend: Any, tmp_path: Pat
 
 
 def test_a_changed_file_moves_the_host_to_it(backend: Any, tmp_path: Path) -> None:
-    """What the service no longer needs is taken back, and the way it was is still known."""
+    """Changes that the service no longer needs are reverted to the recorded values."""
     before = snapshot(backend)
     Run(backend, config({"forward": "dsr"}), tmp_path).apply("s0")
     run = Run(backend, config({"return": "direct"}), tmp_path)
@@ -163,8 +232,8 @@ def test_a_changed_file_moves_the_host_to_it(backend: Any, tmp_path: Path) -> No
     assert snapshot(backend) == before
 
 
-def test_a_table_that_somebody_changed_is_put_right(backend: Any, tmp_path: Path) -> None:
-    """The text is the same; what the kernel holds is not."""
+def test_a_changed_table_is_replaced(backend: Any, tmp_path: Path) -> None:
+    """The text is the same, the kernel's table is not."""
     run = Run(backend, config({"return": "direct"}), tmp_path)
     run.apply("s0")
     after = snapshot(backend)
@@ -233,14 +302,14 @@ def test_the_default_route(
 def test_a_route_that_cannot_be(
     backend: Any, tmp_path: Path, route: str | None, gateway: str, what: str
 ) -> None:
-    """It is refused before anything is changed."""
+    """It is refused before the first change."""
     backend.netlink.routes[4] = [route] if route else []
     network = {"private": {"interface": "eth1", "gateway": [gateway]}}
     with pytest.raises(OperatorError, match=what):
         Run(backend, config({}, network=network), tmp_path).steps("s0")
 
 
-def test_a_vip_that_the_host_tells_of(backend: Any, tmp_path: Path) -> None:
+def test_a_vip_that_the_host_announces(backend: Any, tmp_path: Path) -> None:
     """On an ordinary interface its neighbours would take the host for the balancer."""
     backend.netlink.held["eth1"].append(ipaddress.ip_interface("192.168.0.11/24"))
     with pytest.raises(OperatorError, match="VIP 192.168.0.11 is on eth1 of this host"):
@@ -263,14 +332,14 @@ def test_a_failure_leaves_the_host_as_it_was(
 
 
 def find(air: Any, service: dict[str, Any], named: str | None = None) -> Any:
-    """What the host is to a service."""
+    """The backends of a service that the host is."""
     address = None if named is None else ipaddress.ip_address(named)
     (only,) = config(service).services
     return backend_plan.find_backends(only, air.host, address)
 
 
 def test_which_backend_the_host_is(backend: Any) -> None:
-    """By its addresses, all of the service's that it has; or as it is told."""
+    """By its addresses (all of the service's that it has), or by name."""
     ends = ["10.0.0.2", {"address": "10.0.0.1", "port": 1}, {"address": "10.0.0.1", "port": 2}]
     role = find(backend, {"backends": ends})
     assert [backend.port for backend in role.backends] == [1, 2]
@@ -294,7 +363,7 @@ def test_which_backend_the_host_is(backend: Any) -> None:
 def test_a_host_that_is_no_backend(
     backend: Any, service: dict[str, Any], named: str | None, what: str
 ) -> None:
-    """It is refused, with the backends that there are."""
+    """It is refused, with the list of backends."""
     with pytest.raises(OperatorError, match=what):
         find(backend, service, named)
 
@@ -317,7 +386,7 @@ def test_a_host_that_is_no_backend(
 def test_what_no_change_mends(
     backend: Any, service: dict[str, Any], route: str, network: Any, wanted: str
 ) -> None:
-    """A way back through the balancer, and a balancer that cannot be told from its clients."""
+    """A route back that bypasses the balancer, and a balancer that looks like a client."""
     backend.netlink.routes[4] = [route] if route else []
     whole = config(service, network=network)
     role = backend_plan.find_backends(whole.services[0], backend.host, None)
@@ -327,7 +396,9 @@ def test_what_no_change_mends(
 
 
 def test_a_host_without_nft(backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where answers are to be rewritten it is refused before the first change; else not asked."""
+    """If answers must be rewritten it is refused before the first change; otherwise nft is not
+    needed.
+    """
 
     def missing(name: str) -> str:
         raise OperatorError(f"the program {name} is missing")
@@ -343,7 +414,7 @@ def test_a_host_without_nft(backend: Any, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_host_whose_parameters_are_read_only(
     backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each that is to be set is named before the first change."""
+    """All parameters to be set are named before the first change."""
     steps = Run(backend, config({"forward": "dsr"}), tmp_path).steps("s0")
     monkeypatch.setattr(backend.sysctl, "writable", lambda key: "all" not in key)
     with pytest.raises(PlatformError, match=r"docker run --sysctl net.ipv4.conf.all.arp_ignore=1"):
@@ -366,7 +437,7 @@ def test_nft_takes_every_table_twice_alike(inside: Namespace, file: Path) -> Non
 
 @pytest.mark.root
 def test_tc_knows_every_word_of_its_form(inside: Namespace) -> None:
-    """A kernel without its nat action or u32 refuses those, and nothing else."""
+    """A kernel without the nat action or u32 refuses those, and nothing else."""
     lines = (GOLDEN / "mail.tc").read_text(encoding="utf-8").splitlines()
     missing = ("Failed to load TC action module", "TC classifier not found")
     for line in lines[1:]:
@@ -375,8 +446,8 @@ def test_tc_knows_every_word_of_its_form(inside: Namespace) -> None:
 
 
 @pytest.mark.root
-def test_the_ports_that_the_host_begins_from(inside: Namespace) -> None:
-    """As the kernel has them."""
+def test_the_local_port_range(inside: Namespace) -> None:
+    """The kernel's local port range."""
     inside.sysctl("net.ipv4.ip_local_port_range=20000 30000")
     found = backend_plan.local_ports(Host())
     assert (found.first, found.last) == (20000, 30000)

@@ -66,7 +66,7 @@ FRAME = bytes(Ether(**MACS) / FOUR)
     ],
 )
 def test_scapys_captures(tmp_path: Path, link: Packet | None, packet: Packet) -> None:
-    """What scapy puts into a capture, of every kind of frame, is found in it."""
+    """Packets that scapy writes into a capture, with every kind of frame, are read."""
     frame = packet if link is None else link / packet
     wrpcap(str(tmp_path / "f"), [frame, frame])
     assert read((tmp_path / "f").read_bytes()) == [bytes(packet), bytes(packet)]
@@ -88,7 +88,7 @@ def test_pcap_of_either_byte_order(order: str, magic: int) -> None:
 
 @pytest.mark.parametrize("order", "<>")
 def test_blocks_of_pcapng(order: str) -> None:
-    """Packets of each kind are read, other blocks passed over, a new section begins anew."""
+    """Packets of each kind are read, other blocks are skipped, a section resets the interfaces."""
     padded = FRAME + bytes(-len(FRAME) % 4)
     sizes = struct.pack(f"{order}II", len(FRAME), len(FRAME))
     enhanced = block(6, struct.pack(f"{order}III", 0, 0, 0) + sizes + padded, order)
@@ -133,7 +133,7 @@ def test_what_is_no_capture(content: bytes) -> None:
         (b"\x0a\x0d\x0d\x0a" + bytes(20), "damaged at block 1"),
     ],
 )
-def test_damage_is_told(content: bytes, what: str) -> None:
+def test_damage_is_an_error(content: bytes, what: str) -> None:
     """Lengths that cannot be are refused with the place, before anything is read for them."""
     with pytest.raises(OperatorError, match=what):
         read(content)
@@ -141,13 +141,13 @@ def test_damage_is_told(content: bytes, what: str) -> None:
 
 @pytest.mark.parametrize("cut", range(1, len(FRAME) + 16, 7))
 def test_a_capture_in_progress_ends_within_a_packet(cut: int) -> None:
-    """One that ends early is read up to there."""
+    """A truncated capture is read up to its last whole packet."""
     assert read(pcap(FRAME, FRAME)[:-cut]) == [bytes(FOUR)]
 
 
 @given(st.sampled_from([pcap(FRAME, FRAME), section()]), st.integers(0, 80), st.binary(max_size=80))
 def test_no_bytes_raise_anything_else(content: bytes, keep: int, rest: bytes) -> None:
-    """Whatever follows a good beginning: packets, or OperatorError."""
+    """After a valid beginning all bytes give packets or OperatorError."""
     with contextlib.suppress(OperatorError):
         for packet in read(content[:keep] + rest):
             assert packet is None or packet[0] >> 4 in (4, 6)

@@ -1,4 +1,4 @@
-"""What must hold before anything is changed or started."""
+"""The checks before a set-up or a start."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_default_chroot_comes_from_the_setup(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_file_is_no_chroot(tmp_path: Path) -> None:
-    """A path that is something else is told from one that is missing."""
+    """Another kind of file has another message than a missing one."""
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(OperatorError, match="is not a directory"):
@@ -64,16 +64,37 @@ def test_without_root_sudo_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def service(vip: str, forward: str) -> Service:
-    """One on ``vip`` with a backend of its family."""
+    """A service on ``vip`` with a backend of its family."""
     backend = "fd00::1" if ":" in vip else "10.0.0.1"
     given = {"vip": vip, "forward": forward, "protocol": "tcp", "ports": 80, "backends": [backend]}
     return Service.model_validate({"name": "web", **given})
 
 
 @pytest.mark.root
+def test_an_address_without_a_local_route_is_an_address_of_the_host(inside: Namespace) -> None:
+    """As long as its duplicates are looked for, a minute here, the kernel does not route it."""
+    inside.ip("link add one type veth peer name two", "link set two up")
+    looks = [f"net.ipv6.conf.one.{key}" for key in ("accept_dad=1", "dad_transmits=60")]
+    inside.sysctl("net.ipv6.conf.all.accept_dad=1", *looks)
+    lines = "link set one up\naddress add 2001:db8::11/64 dev one\n"
+    inside.run(["ip", "-batch", "-"], text=lines)  # without waiting
+    assert "2001:db8::11" not in inside.run(["ip", "-6", "route", "show", "table", "all"]).stdout
+    with pytest.raises(OperatorError, match="the VIP 2001:db8::11 of `web` is an address of this"):
+        check_vips([service("2001:db8::11", "dsr")])
+
+
+@pytest.mark.root
+def test_a_local_route_is_an_address_of_the_host(inside: Namespace) -> None:
+    """The kernel delivers packets by its local table, whoever filled it."""
+    inside.ip("link set lo up", "route add local 192.168.0.0/24 dev lo")
+    with pytest.raises(OperatorError, match=r"the VIP 192\.168\.0\.11 of `web` is an address"):
+        check_vips([service("192.168.0.11", "dsr")])
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("vip", ["192.168.0.11", "2001:db8::11"])
 def test_a_vip_of_dsr_is_no_address_of_the_host(inside: Namespace, vip: str) -> None:
-    """Not where nothing leads to it, nor where a route does; and of other forwards it may be."""
+    """Without a route to it and with one; VIPs of other methods may be."""
     check_vips([service(vip, "dsr")])
     inside.ip("link set lo up", f"route add {vip} dev lo")
     check_vips([service(vip, "dsr")])

@@ -1,4 +1,4 @@
-"""Which cores carry a worker."""
+"""The cores that have a worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paraglider.lab.namespace import Namespace
 
 
 def test_by_default_every_allowed_core() -> None:
-    """Without an entry in the file, the process's own affinity counts."""
+    """Without an entry in the file, the process's affinity decides."""
     assert worker_cores(Workers()) == tuple(sorted(os.sched_getaffinity(0)))
 
 
@@ -36,7 +36,7 @@ def test_by_default_every_allowed_core() -> None:
 def test_a_range_of_the_allowed_cores(
     first: int | None, last: int | None, cores: tuple[int, ...]
 ) -> None:
-    """An end that is left out follows what is allowed, with its gaps."""
+    """A missing end follows the allowed cores, with their gaps."""
     workers = Workers(first_core=first, last_core=last)
     assert worker_cores(workers, {5, 4, 1, 0}) == cores
 
@@ -61,7 +61,7 @@ def test_a_core_that_is_not_allowed_is_named(
 
 
 def test_a_backward_range_is_refused() -> None:
-    """first_core above last_core is told with the range turned round."""
+    """first_core above last_core is refused with the range reversed as remedy."""
     with pytest.raises(OperatorError, match=r"write \{first_core: 0, last_core: 1\}"):
         worker_cores(Workers(first_core=1, last_core=0), {0, 1})
 
@@ -76,7 +76,7 @@ def test_cores_are_listed_as_a_person_would() -> None:
 
 
 def rules(forward: str, cores: tuple[int, ...]) -> RulesChange:
-    """What a set-up for ``cores`` stores."""
+    """The state that a set-up for ``cores`` stores."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "udp", "backends": ["10.0.0.1"]}
     service |= {"forward": forward, "ports": 53}
     sides = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
@@ -89,7 +89,7 @@ def rules(forward: str, cores: tuple[int, ...]) -> RulesChange:
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
 def test_a_daemon_agrees_with_the_set_up(tmp_path: Path, forward: str) -> None:
-    """On just its cores it starts; on fewer, more or others it says which, and what to do."""
+    """With the same cores it starts; otherwise it names the difference and the remedy."""
     state = StateFile(tmp_path, 1)
     agree((0, 1), {4, 6}, state.path)
     state.store([rules(forward, (0, 1))])
@@ -104,7 +104,7 @@ def test_a_daemon_agrees_with_the_set_up(tmp_path: Path, forward: str) -> None:
 
 @pytest.mark.root
 def test_a_set_up_agrees_with_the_daemon(inside: Namespace) -> None:
-    """For just its cores it is made; a set-up without workers is no matter of it."""
+    """With the same cores it succeeds; a set-up without workers is not compared."""
     refuse_other_cores((0,))
     with announce((0, 1)) as lock:
         assert json.loads(lock.path.read_text()) == [0, 1]

@@ -1,4 +1,4 @@
-"""The file of what the DNS answered last: whole or nothing, of this boot, of one namespace."""
+"""The file with the last DNS answers: valid as a whole or ignored, per boot and namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> DnsCacheFile:
 
 
 def test_stored_loaded_and_removed(file: DnsCacheFile) -> None:
-    """In a file of root's alone; without answers there is none, and nothing else stays either."""
+    """Only root can read the file; without answers it is removed, with its directory."""
     assert file.load() == []
     file.store(SAID)
     assert file.path.name == "answers-2a.json"
@@ -35,7 +35,7 @@ def test_stored_loaded_and_removed(file: DnsCacheFile) -> None:
 
 
 def test_of_an_earlier_boot(file: DnsCacheFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It counts for nothing, and is replaced."""
+    """It is ignored and replaced."""
     file.store(SAID)
     monkeypatch.setattr(dns_cache, "boot_id", lambda: "another")
     assert file.load() == []

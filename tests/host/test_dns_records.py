@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.host.dns_records``: what records and addresses come to."""
+"""Tests of ``paraglider.host.dns_records``: from records and addresses to backends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def shown(records: tuple[Record, ...]) -> list[str]:
 
 
 def test_a_record_for_each_address_and_port() -> None:
-    """In the order of the numbers, not of the text; one address may have several ports."""
+    """Sorted by number, not by text; one address may have several ports."""
     addresses = {"a.": Reply(("10.0.0.10", "10.0.0.9"), 1), "b.": Reply((), 1)}
     named = [Srv(0, 3, 81, "a."), Srv(0, 2, 80, "a."), Srv(0, 7, 80, "b.")]
     assert shown(records_of(named, addresses)) == [
@@ -23,7 +23,7 @@ def test_a_record_for_each_address_and_port() -> None:
 
 
 def test_weights() -> None:
-    """Those of one end add up, to 65535 at most; 0 is a little, since ours would be never."""
+    """Weights of one endpoint are added, up to 65535; 0 becomes 1, because 0 means never here."""
     addresses = {"a.": Reply(("fd00::1",), 1), "b.": Reply(("fd00::1",), 1)}
     for weights, sum_ in (((0,), 1), ((2, 3), 5), ((0, 0), 2), ((65535, 1), 65535)):
         named = [Srv(0, w, 80, t) for w, t in zip(weights, ("a.", "b."), strict=False)]

@@ -1,4 +1,4 @@
-"""Files that change, polled: what counts as a change, and when it is told."""
+"""Polled files: when a change counts, and when it is reported."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.host import file_watch
 from paraglider.host.file_watch import PAUSE, QUIET, FilePoller, FileWatch
-
-PATIENCE = 20
 
 
 class World:
@@ -27,11 +26,11 @@ class World:
         self._now = 1000.0
 
     def write(self) -> None:
-        """Another version."""
+        """Write another version."""
         self.path.write_text("x" * next(self._versions))
 
     def polls(self, count: int) -> list[bool]:
-        """What so many polls find."""
+        """The results of ``count`` polls."""
         found = []
         for _ in range(count):
             self._now += PAUSE
@@ -46,7 +45,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_change_counts_once_and_when_it_is_over(world: World) -> None:
-    """Not while the file is being written."""
+    """A file that is still being written does not count."""
     assert world.polls(3) == [False] * 3
     world.write()
     assert world.polls(QUIET - 1) == [False] * (QUIET - 1)
@@ -54,8 +53,8 @@ def test_a_change_counts_once_and_when_it_is_over(world: World) -> None:
     assert world.polls(QUIET + 2) == [False] * (QUIET - 1) + [True, False, False]
 
 
-def test_a_rename_into_its_place_counts(world: World) -> None:
-    """As editors do it; while there is none nothing does."""
+def test_a_file_that_is_replaced_by_rename(world: World) -> None:
+    """As editors do it; while the file is missing nothing counts."""
     other = world.path.with_name("other")
     other.write_text("")
     world.path.unlink()
@@ -65,14 +64,14 @@ def test_a_rename_into_its_place_counts(world: World) -> None:
 
 
 def test_what_was_read_meanwhile_is_no_change(world: World) -> None:
-    """Whoever had it read."""
+    """A reload by another cause counts as reading."""
     world.write()
-    world.poller.note()
+    world.poller.mark_read()
     assert world.polls(QUIET + 1) == [False] * (QUIET + 1)
 
 
 def test_it_is_polled_now_and_then(world: World) -> None:
-    """However often it is asked for."""
+    """At most once per PAUSE, however often ``changed`` is called."""
     assert not world.poller.changed(1e6)
     world.write()
     assert not any(world.poller.changed(1e6 + PAUSE * n / 1000) for n in range(1000))
@@ -85,7 +84,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told_of(files: list[Path], *steps: Callable[[], object]) -> list[str]:
-    """What is told of ``files`` as each of ``steps`` is done and told of; before, all are told."""
+    """The reported changes of ``files`` for each of ``steps``; before these, all files are
+    reported.
+    """
 
     async def scenario() -> list[str]:
         told: list[str] = []
@@ -96,11 +97,11 @@ def told_of(files: list[Path], *steps: Callable[[], object]) -> list[str]:
         told.clear()
         for number, step in enumerate(steps, 1):
             step()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while len(told) < number:
                     await asyncio.sleep(0.01)
         watch.stop()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await running
         return told
 

@@ -1,4 +1,4 @@
-"""Chains of other firewalls, as nft lists them, in a namespace of its own."""
+"""Chains of other firewalls, as nft lists them, in a network namespace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def config(forward: str) -> Config:
 
 
 def test_a_chain_that_drops(inside: Namespace) -> None:
-    """Is named, with the remedy, which works; ours and chains elsewhere are not looked at."""
+    """It is reported with a remedy, which works; our chains and those of
+    other hooks are skipped.
+    """
     assert blocked(config("nat")) == []
     inside.run(
         ["nft", "-f", "-"],

@@ -15,7 +15,14 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.journal import HEADER, PORTION, RECORD, Journal, size_of
 from paraglider.host import mapped as module
-from paraglider.host.journal_files import REMOVED, JournalFiles, files_for, leftovers, steering_of
+from paraglider.host.journal_files import (
+    REMOVED,
+    JournalFiles,
+    files_for,
+    leftovers,
+    resteered,
+    steering_of,
+)
 from paraglider.host.ownership import netns_cookie
 
 KEY = bytes(range(12))
@@ -24,7 +31,7 @@ NAME = b"to-web-1"
 
 @pytest.fixture
 def files(tmp_path: Path) -> JournalFiles:
-    """Of a worker that may hold ten flows."""
+    """The files of a worker with at most ten flows."""
     return JournalFiles(0xC0, "s1", 3, 10, tmp_path / "run")
 
 
@@ -42,7 +49,7 @@ def flows(journal: Journal) -> list[bytes]:
 
 
 def test_a_journal_is_found_as_it_was_left(files: JournalFiles) -> None:
-    """It is root's alone, and named after all that must agree."""
+    """Only root can read it, and its name has all parameters that must agree."""
     path = written(files)
     assert path.name == "flows-c0-s1-nat-3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -63,13 +70,13 @@ def test_a_new_journal_is_empty_and_takes_no_memory(files: JournalFiles) -> None
 
 
 def test_each_table_has_its_own(files: JournalFiles) -> None:
-    """What one has written, the other does not know."""
+    """Records of one table are not in the other."""
     written(files, "nat")
     assert flows(files.open("dsr").journal) == []
 
 
 def test_one_writer(files: JournalFiles) -> None:
-    """While a process has a journal nobody else gets it, to write or to replace it."""
+    """While a process has a journal no other can open or replace it."""
     first = files.open("nat")
     with pytest.raises(BlockingIOError):
         files.open("nat")
@@ -94,7 +101,7 @@ def test_one_writer(files: JournalFiles) -> None:
 def test_what_cannot_be_used_is_replaced(
     files: JournalFiles, size: int | None, at: int, value: bytes, fault: str
 ) -> None:
-    """Whatever happened to the file, there is a journal, an empty one, and it is told why."""
+    """With any damage there is an empty journal, and the reason."""
     path = written(files)
     content = bytearray(path.read_bytes())
     content[at : at + len(value)] = value
@@ -121,7 +128,7 @@ def overwrite(path: Path) -> None:
     "harm", [cut, overwrite, lambda path: os.truncate(path, 0)], ids=["cut", "garbage", "empty"]
 )
 def test_a_file_that_is_damaged_at_work(files: JournalFiles, harm: Callable[[Path], None]) -> None:
-    """Its writer goes on, whatever happens to it, and begins it anew: then it is as good as new."""
+    """The writer survives any damage and rewrites the file, which is intact afterwards."""
     large = replace(files, records=3 * PORTION)
     opened = large.open("nat")
     opened.journal.complete = True
@@ -134,7 +141,7 @@ def test_a_file_that_is_damaged_at_work(files: JournalFiles, harm: Callable[[Pat
         opened.journal.erase(number)
     assert opened.journal.write(NAME, KEY, 2)
     opened.reset()
-    assert (opened.damaged, opened.torn, opened.journal.complete) == (False, False, False)
+    assert (opened.damaged, opened.incomplete, opened.journal.complete) == (False, False, False)
     assert flows(opened.journal) == []
     assert opened.journal.write(b"to-web-2", KEY, 2) == 1
     opened.journal.complete = True
@@ -160,7 +167,7 @@ def test_links_that_were_written_over(files: JournalFiles) -> None:
 
 
 def test_more_flows_than_before(files: JournalFiles) -> None:
-    """The file grows and keeps what it has; it never shrinks."""
+    """The file grows and keeps its records; it never shrinks."""
     written(files)
     more = replace(files, records=12)
     opened = more.open("nat")
@@ -170,7 +177,7 @@ def test_more_flows_than_before(files: JournalFiles) -> None:
 
 
 def test_of_another_steering(files: JournalFiles) -> None:
-    """Other workers read what there is of the table, and do not change it; later it goes."""
+    """Other workers read its records of the table without changing it; later it is removed."""
     path = written(files)
     before = path.read_bytes()
     written(files, "dsr")
@@ -187,8 +194,24 @@ def test_of_another_steering(files: JournalFiles) -> None:
     assert list(new.directory.iterdir()) == [kept]
 
 
+def test_journals_in_use_are_another_daemons(tmp_path: Path) -> None:
+    """One for the other family or on other cores: they stay, and say nothing of our steering."""
+    before, after = (config(affinity) for affinity in ("flow", "client"))
+    files = JournalFiles(netns_cookie(), steering_of(before, (0, 1)), 0, 9, tmp_path)
+    path = written(files)
+    in_use = files.open("nat")
+    ours = replace(files, steering=steering_of(after, (0, 1)))
+    assert not resteered(after, (0, 1), tmp_path)
+    ours.remove_others()
+    assert path.exists()
+    del in_use
+    assert resteered(after, (0, 1), tmp_path)
+    ours.remove_others()
+    assert not path.exists()
+
+
 def test_namespaces_do_not_meet(files: JournalFiles) -> None:
-    """A journal of another network namespace is nobody's business."""
+    """A journal of another network namespace is ignored."""
     path = written(files)
     elsewhere = replace(files, cookie=0xC1, steering="s2")
     assert list(elsewhere.others("nat")) == []
@@ -206,7 +229,7 @@ def test_leftovers_are_this_namespaces(files: JournalFiles) -> None:
 
 
 def test_no_room_for_a_file(files: JournalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It raises, and leaves no half of one; later portions are refused without raising."""
+    """It raises, and leaves no partial file; later portions are refused without raising."""
     populate = module._POPULATE_WRITE
     monkeypatch.setattr(module, "_POPULATE_WRITE", 0xBAD)  # which the kernel refuses
     with pytest.raises(OSError, match="Invalid argument"):
@@ -235,7 +258,7 @@ def config(*affinities: str) -> Config:
     return Config.model_validate({"services": services, "flows": {"max": 77}})
 
 
-def test_steering_tells_what_moves_flows_between_cores() -> None:
+def test_what_steering_contains() -> None:
     """The cores, in their order, and whether ports are hashed; not the services themselves."""
     base = steering_of(config("flow"), (0, 1))
     assert steering_of(config("flow", "flow"), (0, 1)) == base
@@ -248,8 +271,22 @@ def test_steering_tells_what_moves_flows_between_cores() -> None:
     assert "-" not in base
 
 
+def test_flows_are_resteered_if_there_are_journals_of_another_steering(tmp_path: Path) -> None:
+    """Of this network namespace: until they are removed, when all workers have restored theirs."""
+    before, after = (config(affinity) for affinity in ("flow", "client"))
+    for cookie in (netns_cookie(), 0xC1):
+        files = JournalFiles(cookie, steering_of(before, (0, 1)), 0, 9, tmp_path)
+        written(files)
+        expected = cookie == netns_cookie()
+        assert resteered(after, (0, 1), tmp_path) == expected
+        assert resteered(before, (0,), tmp_path) == expected
+        assert not resteered(before, (0, 1), tmp_path)
+        replace(files, steering=steering_of(after, (0, 1))).remove_others()
+        assert not resteered(after, (0, 1), tmp_path)
+
+
 def test_files_for_each_worker() -> None:
-    """One set a core, with room for all flows that a worker may hold."""
+    """One set per core, with room for all flows of a worker."""
     found = files_for(config("flow"), (2, 5))
     assert [(files.core, files.records) for files in found] == [(2, 77), (5, 77)]
     assert {files.cookie for files in found} == {netns_cookie()}
@@ -279,7 +316,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
 
 
 def test_what_is_held_outlives_its_name(files: JournalFiles) -> None:
-    """A file that is removed is read by whoever comes next, and replaced; another is not asked."""
+    """A removed file is read by the successor, and replaced; other files are not."""
     written(files)
     files.held.renew({"nat": files.path("nat"), "dsr": files.path("dsr")})
     assert files.held.fault("nat") is None
@@ -297,7 +334,7 @@ def test_what_is_held_outlives_its_name(files: JournalFiles) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64])
-def test_what_is_held_and_damaged_is_told_of(files: JournalFiles, damage: bytes) -> None:
+def test_a_damaged_file_in_use_is_reported(files: JournalFiles, damage: bytes) -> None:
     """Cut to nothing, or written over: the next worker would find nothing."""
     files.open("nat")
     files.held.renew({"nat": files.path("nat")})

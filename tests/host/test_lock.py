@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.host.lock``: who holds one, and what is none."""
+"""Tests of ``paraglider.host.lock``: holders, and files that are not locks."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.errors import PlatformError
+from paraglider.host import lock
 from paraglider.host.lock import LockFile, is_held
 
 HOLD = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from paraglider.host.lock import LockFile
 lock = LockFile(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 
 def test_one_holder(tmp_path: Path) -> None:
-    """It is another's for nobody, and leaves nothing behind; it can be given back twice."""
+    """No other process can take it; nothing is left behind; it can be released twice."""
     path = tmp_path / "run" / "lock"
     lock = LockFile(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -60,7 +63,7 @@ def test_a_holder_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_child_does_not_give_it_back(tmp_path: Path) -> None:
-    """Only its maker removes the file."""
+    """Only the process that created the file removes it."""
     path = tmp_path / "lock"
     with LockFile(path) as lock:
         pid = os.fork()
@@ -72,7 +75,7 @@ def test_a_child_does_not_give_it_back(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_removed_is_no_lock(tmp_path: Path) -> None:
-    """Who had it open when its holder removed it takes the next file."""
+    """A process that had the file open when its holder removed it takes the new file."""
     path = tmp_path / "lock"
     before = LockFile(path)
     path.unlink()
@@ -84,7 +87,7 @@ def test_a_file_that_is_removed_is_no_lock(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
 def test_where_others_can_write(tmp_path: Path, mode: int) -> None:
-    """There is no lock where anybody else could be ahead of it."""
+    """A directory that others can write to is refused."""
     tmp_path.chmod(mode)
     with pytest.raises(PlatformError, match="others can write to its directory"):
         LockFile(tmp_path / "lock")
@@ -96,7 +99,7 @@ def test_where_others_can_write(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.root
 def test_a_stranger_takes_none() -> None:
-    """A user without rights who may enter the directory can hold no lock, for he cannot open it."""
+    """An unprivileged user who may enter the directory cannot open the file, so cannot lock it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, LockFile(Path(name) / "run/lock") as lock:
         Path(name).chmod(0o755)
         path = lock.path
@@ -112,3 +115,18 @@ def test_a_stranger_takes_none() -> None:
             refused += path.parent.is_dir()
             os._exit(refused)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+
+
+def test_a_lock_of_moments_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its holder releases it; one that hangs is an error with the remedy."""
+    path = tmp_path / "lock"
+    held = LockFile(path)
+    taken = threading.Thread(target=lambda: lock.wait_for(path).close())
+    taken.start()
+    assert taken.is_alive()
+    held.close()
+    taken.join(TIMEOUT)
+    assert not taken.is_alive()
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    with LockFile(path), pytest.raises(PlatformError, match="has held the lock .*; `fuser` names"):
+        lock.wait_for(path)

@@ -1,4 +1,4 @@
-"""Memory of a file that is cut: the process goes on, and the file can be had again."""
+"""Mapped memory of a file that is truncated: the process survives, and can map the file again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def descriptors() -> int:
 
 
 def test_what_is_written_is_in_the_file(file: Path) -> None:
-    """And nothing is lost of a file that nobody cuts."""
+    """A file that is not truncated has everything that was written."""
     memory = mapped(file)
     memory.memory[5] = 7
     assert file.read_bytes()[4:7] == b"\1\7\1"
@@ -53,7 +53,7 @@ def test_what_is_written_is_in_the_file(file: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, mmap.PAGESIZE, 2 * mmap.PAGESIZE + 1])
 def test_a_file_that_is_cut(file: Path, length: int) -> None:
-    """Wherever it is cut: writing and reading go on, and are noted; pages that are there stay."""
+    """At any length reads and writes succeed and set the flag; the remaining pages are kept."""
     memory = mapped(file)
     view = memoryview(memory.memory)
     os.truncate(file, length)
@@ -68,7 +68,7 @@ def test_a_file_that_is_cut(file: Path, length: int) -> None:
 
 
 def test_a_file_that_is_cut_is_restored(file: Path) -> None:
-    """At the same place, for views that are there, and as often as somebody cuts it."""
+    """At the same address, so views stay valid, and after every truncation."""
     memory = mapped(file)
     view = memoryview(memory.memory)
     for value in (3, 4):
@@ -82,7 +82,7 @@ def test_a_file_that_is_cut_is_restored(file: Path) -> None:
 
 
 def test_two_files_do_not_meet(file: Path, tmp_path: Path) -> None:
-    """What is lost of one is not lost of the other."""
+    """A truncation of one file does not affect the other."""
     other = tmp_path / "other"
     other.write_bytes(file.read_bytes())
     first, second = mapped(file), mapped(other)
@@ -93,7 +93,7 @@ def test_two_files_do_not_meet(file: Path, tmp_path: Path) -> None:
     assert other.read_bytes()[0] == 6
 
 
-def test_a_mapping_that_is_gone_is_nobodys(file: Path) -> None:
+def test_a_closed_mapping_closes_its_descriptor(file: Path) -> None:
     """Its descriptor is closed with it."""
     before = descriptors()
     memory = mapped(file)
@@ -103,7 +103,7 @@ def test_a_mapping_that_is_gone_is_nobodys(file: Path) -> None:
 
 
 def test_any_other_missing_page_ends_the_process(file: Path, tmp_path: Path) -> None:
-    """As without the handler: nobody goes on with what he has not asked for."""
+    """As without the handler."""
     script = (
         "import mmap, os, sys\n"
         "from paraglider.host.mapped import Mapped\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.host.neighbours import crowded
+from paraglider.host.neighbours import neighbour_table_warnings
 
 CONFIG = Config.model_validate(
     {
@@ -45,8 +45,8 @@ CONFIG = Config.model_validate(
     ],
 )
 def test_backends_and_others_need_room(air: Any, limit: str | None, said: list[str]) -> None:
-    """Each once, whoever is a neighbour already; a backend behind a router is none. Where the
-    kernel does not tell its limit nothing is said.
+    """Each counts once, whether already a neighbour or not; backends behind a router do not count.
+    Without the kernel's limit there is no warning.
     """
     if limit is not None:
         place = air.sysctl._root / "net/ipv4/neigh/default"
@@ -54,4 +54,4 @@ def test_backends_and_others_need_room(air: Any, limit: str | None, said: list[s
         (place / "gc_thresh3").write_text(f"{limit}\n")
     for interface, address in (("eth0", "192.168.0.100"), ("eth1", "10.0.0.1")):
         air.netlink.manage_neighbour(interface, ipaddress.ip_address(address))
-    assert list(crowded(CONFIG, {4, 6}, air.host)) == said
+    assert list(neighbour_table_warnings(CONFIG, {4, 6}, air.host)) == said

@@ -1,12 +1,12 @@
-"""Addresses and neighbours, in a namespace of its own with a veth pair."""
+"""Addresses and neighbours, in a network namespace with a veth pair."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
 import pytest
+from waiting import wait_until
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
@@ -19,13 +19,14 @@ pytestmark = pytest.mark.root
 
 def entry(netlink: Netlink, address: IPAddress) -> Neighbour:
     """The neighbour entry on eth0 once it is resolved."""
-    deadline = time.monotonic() + 10
-    while True:
+
+    def resolved() -> Neighbour | None:
         found = netlink.neighbour("eth0", address)
-        if found is not None and found.resolved:
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.02)
+        return found if found is not None and found.resolved else None
+
+    found = wait_until(resolved)
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_addresses_come_and_go(inside: Namespace, text: str) -> None:
     netlink, address = Netlink(), ip_interface(text)
 
     def there() -> set[IPInterface]:
-        """Its addresses, but for the kernel's own, which comes when the link is up."""
+        """The addresses except the kernel's own, which is added when the link is up."""
         return {one for one in netlink.addresses("eth0") if not one.ip.is_link_local}
 
     before = there()
@@ -71,7 +72,7 @@ def test_a_vip_of_ipv6_is_usable_at_once(inside: Namespace) -> None:
     assert "tentative" not in shown
 
 
-def test_an_interface_that_is_gone_is_told(inside: Namespace) -> None:
+def test_a_missing_interface_is_an_error(inside: Namespace) -> None:
     """Adding fails; there is nothing to remove, list or forget."""
     netlink, address = Netlink(), ip_interface("10.1.0.1/8")
     with pytest.raises(PlatformError, match="the interface eth7 is gone"):
@@ -82,7 +83,7 @@ def test_an_interface_that_is_gone_is_told(inside: Namespace) -> None:
     assert netlink.neighbour("eth7", address.ip) is None
 
 
-def test_a_refusal_says_why(inside: Namespace) -> None:
+def test_a_refusal_has_its_reason(inside: Namespace) -> None:
     """IPv6 may be off on an interface."""
     inside.sysctl("net.ipv6.conf.eth0.disable_ipv6=1")
     with pytest.raises(
@@ -93,7 +94,7 @@ def test_a_refusal_says_why(inside: Namespace) -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1", "fd00::1"])
 def test_a_neighbour_is_resolved_and_kept(inside: Namespace, peer: Namespace, text: str) -> None:
-    """Nobody types a hardware address; forgetting removes the entry."""
+    """No hardware address is configured; forgetting removes the entry."""
     netlink, address = Netlink(), ip_address(text)
     assert netlink.neighbour("eth0", address) is None
     netlink.manage_neighbour("eth0", address)
@@ -105,7 +106,7 @@ def test_a_neighbour_is_resolved_and_kept(inside: Namespace, peer: Namespace, te
 
 
 def test_a_learnt_neighbour_becomes_ordinary_again(inside: Namespace, peer: Namespace) -> None:
-    """What the kernel knew before us it still knows after us."""
+    """An entry that the kernel had before stays afterwards."""
     netlink, address = Netlink(), ip_address("10.0.0.1")
     inside.run(["ping", "-c", "1", "10.0.0.1"])
     before = entry(netlink, address)
@@ -118,7 +119,7 @@ def test_a_learnt_neighbour_becomes_ordinary_again(inside: Namespace, peer: Name
 
 
 def test_a_static_neighbour_is_not_forgotten(inside: Namespace) -> None:
-    """Somebody set it; it is not ours to remove."""
+    """An administrator's entry is not removed."""
     netlink, address = Netlink(), ip_address("10.0.0.7")
     inside.ip("neigh add 10.0.0.7 lladdr 02:00:00:00:00:07 dev eth0 nud permanent")
     netlink.forget_neighbour("eth0", address, None)
@@ -130,7 +131,7 @@ def test_a_static_neighbour_is_not_forgotten(inside: Namespace) -> None:
 def test_a_kernel_that_does_not_manage_is_made_to_resolve(
     inside: Namespace, peer: Namespace, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before Linux 5.16 the flag is ignored: a datagram makes the kernel ask."""
+    """Before Linux 5.16 the flag is ignored: a datagram makes the kernel resolve the address."""
     monkeypatch.setattr(module, "_MANAGED", 0)
     netlink, address = Netlink(), ip_address(text)
     netlink.manage_neighbour("eth0", address)
@@ -138,7 +139,7 @@ def test_a_kernel_that_does_not_manage_is_made_to_resolve(
 
 
 def test_the_interface_towards_an_address(peer: Namespace, inside: Namespace) -> None:
-    """By the kernel's own routes, on the link or behind it; None where none leads there."""
+    """By the kernel's routes, on the link or behind it; None without a route."""
     netlink = Netlink()
     assert netlink.interface_towards(ip_address("10.0.0.1")) == "eth0"
     assert netlink.interface_towards(ip_address("fd00::1")) == "eth0"

@@ -1,9 +1,10 @@
-"""Who has set a namespace up, as the file of the state says."""
+"""The owner of a namespace, from the state file."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from paraglider.host.changes.links import AddressChange
 from paraglider.host.ownership import (
     SET_UP,
     STARTED,
+    CarrierClaim,
     announce,
     daemons,
     netns_cookie,
@@ -31,8 +33,8 @@ CHANGES = [AddressChange(4, "eth0", "192.168.0.11/24")]
 
 
 @pytest.mark.parametrize("owner", [SET_UP, STARTED])
-def test_the_owner_is_who_stored(tmp_path: Path, owner: str) -> None:
-    """As long as anything is stored."""
+def test_the_owner_is_the_program_that_stored(tmp_path: Path, owner: str) -> None:
+    """As long as changes are stored."""
     path = state_path(tmp_path, 1)
     assert owner_of(path) is None
     StateFile(tmp_path, 1, owner).store(CHANGES)
@@ -42,7 +44,7 @@ def test_the_owner_is_who_stored(tmp_path: Path, owner: str) -> None:
 
 
 def test_a_file_that_names_none_is_of_the_set_up(tmp_path: Path) -> None:
-    """Before there was `start`, nobody else could have made it."""
+    """Before `start` existed, no other command stored changes."""
     state = StateFile(tmp_path, 1)
     state.store(CHANGES)
     content = json.loads(state.path.read_text())
@@ -56,7 +58,7 @@ def test_a_file_that_names_none_is_of_the_set_up(tmp_path: Path) -> None:
     [({"owner": "somebody"}, "damaged"), ({"owner": []}, "damaged"), ({"version": 0}, "version")],
 )
 def test_a_file_that_is_none_of_ours(tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    """It is not guessed what it might mean."""
+    """An invalid file is refused, not interpreted."""
     state = StateFile(tmp_path, 1)
     state.store(CHANGES)
     state.path.write_text(json.dumps({**json.loads(state.path.read_text()), **change}))
@@ -65,7 +67,7 @@ def test_a_file_that_is_none_of_ours(tmp_path: Path, change: dict[str, Any], wor
 
 
 def test_an_earlier_boot_has_no_owner(tmp_path: Path) -> None:
-    """What it set up is gone."""
+    """Its changes are gone."""
     state = StateFile(tmp_path, 1)
     state.store(CHANGES)
     content = {**json.loads(state.path.read_text()), "boot": "another"}
@@ -79,7 +81,7 @@ def test_a_namespace_has_one_number() -> None:
 
 
 def test_asking_costs_the_daemon_no_memory() -> None:
-    """What a set-up changes, and how, is not imported for it."""
+    """Modules of the set-up are not imported for it."""
     script = (
         "import sys, paraglider.host.ownership; print('paraglider.host.changes' in sys.modules)"
     )
@@ -91,7 +93,7 @@ def test_asking_costs_the_daemon_no_memory() -> None:
 
 @pytest.mark.root
 def test_a_daemon_is_known_to_be_there(inside: Namespace) -> None:
-    """For as long as it is, for every process of its network namespace."""
+    """While it runs, for every process of its network namespace."""
     refuse_beside_daemon()
     with announce():
         assert daemons() == [os.getpid()]
@@ -101,3 +103,29 @@ def test_a_daemon_is_known_to_be_there(inside: Namespace) -> None:
         command = [sys.executable, "-c", listed]
         assert inside.run(command).stdout == f"[{os.getpid()}]\n"
     assert daemons() == []
+
+
+def test_one_daemon_has_the_carrier(tmp_path: Path) -> None:
+    """Another process has not, until the first has ended or gives it up; a forked one of the first
+    keeps nothing of it.
+    """
+    code = (
+        "import sys; from pathlib import Path; from paraglider.host.ownership import CarrierClaim\n"
+        "print(CarrierClaim(Path(sys.argv[1])).held)"
+    )
+
+    def held_elsewhere() -> str:
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    claim = CarrierClaim(tmp_path)
+    assert claim.held
+    assert held_elsewhere() == "False"
+    sleeping = os.fork()
+    if sleeping == 0:
+        signal.pause()
+        os._exit(0)
+    claim.close()
+    assert held_elsewhere() == "True"
+    os.kill(sleeping, signal.SIGKILL)
+    os.waitpid(sleeping, 0)

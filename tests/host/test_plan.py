@@ -42,7 +42,7 @@ def plan(air: Any, wanted: Config, earlier: Iterable[Change] = ()) -> list[Step]
 
 
 def told(steps: list[Step], action: str = "apply") -> list[str]:
-    """What the steps with this action say of themselves."""
+    """The descriptions of the steps with this action."""
     return [step.describe() for step in steps if step.action == action]
 
 
@@ -65,7 +65,7 @@ def test_the_whole_of_ipv4(air: Any) -> None:
 
 
 def test_the_whole_of_ipv6(air: Any) -> None:
-    """Router advertisements stay accepted, which must be said before forwarding goes on."""
+    """accept_ra is set before forwarding, so that router advertisements stay accepted."""
     lines = told(plan(air, config(SIX)))
     assert lines.pop(0) == "table ip6 paraglider-long: packets too long for a queue"
     assert lines.pop(0) == "table ip6 paraglider-openings: limits of new flows"
@@ -109,7 +109,7 @@ DSR = {**WEB, "forward": "dsr", "backends": ["10.0.0.1"]}
 
 
 def test_the_whole_of_dsr(air: Any) -> None:
-    """The backends hold the VIP: it is no address of ours, and drawn here when all else is done."""
+    """The VIP is no address of this host, and is attracted as the last step."""
     lines = told(plan(air, config(DSR)))
     assert lines[:2] == [
         "table ip paraglider-dsr: leases of flows",
@@ -183,7 +183,7 @@ def test_a_vip_that_gets_another_prefix_is_replaced(air: Any) -> None:
 
 
 def test_the_default_chroot_is_made(air: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is missing after every boot; a directory of the operator's is not made."""
+    """It is missing after every boot; a directory of the operator is not created."""
     monkeypatch.setattr(Path, "exists", lambda _: False)
     lines = told(plan(air, config(WEB, chroot="/var/run/empty")))
     assert lines[0] == "directory /var/run/empty"
@@ -214,7 +214,7 @@ def test_a_table_that_is_no_longer_wanted(air: Any) -> None:
 
 
 def test_the_kernel_alone_needs_neither_queues_nor_directory(air: Any) -> None:
-    """Without cores: its table, one rule; sysctls and addresses as ever."""
+    """Without cores: its table and one rule; sysctls and addresses as usual."""
     wanted = kernel_only(config(WEB, chroot="/var/run/empty"))
     steps = make_plan(wanted, BOTH, (), 1, air.host, ())
     table, rules = steps[0].change, steps[1].change

@@ -30,7 +30,7 @@ def config(*services: dict[str, Any]) -> Config:
 
 
 def filtered(air: Any, wanted: Config, earlier: Iterable[Change] = ()) -> list[Step]:
-    """The steps of IPv4 with one worker, over what an earlier set-up recorded."""
+    """The steps of IPv4 with one worker, given the records of an earlier set-up."""
     records = {change.identity: change for change in earlier}
     return list(filter_steps(wanted, 4, (0,), 1, air.host, records))
 
@@ -41,7 +41,7 @@ def tables(steps: list[Step]) -> list[TableChange]:
 
 
 def test_hairpins_are_where_the_backends_are(air: Any) -> None:
-    """On the private link, also before it has its address, and wherever else a route leads."""
+    """On the private link, also before it has its address, and on other links with a route."""
     (table,) = tables(filtered(air, config(OFFLOAD)))
     assert 'iifname . oifname { "eth0" . "eth0", "eth1" . "eth1" } masquerade' in table.text
     (table,) = tables(filtered(air, config({**OFFLOAD, "backends": ["10.0.0.1"]})))
@@ -49,7 +49,9 @@ def test_hairpins_are_where_the_backends_are(air: Any) -> None:
 
 
 def test_an_unchanged_table_is_kept(air: Any) -> None:
-    """As long as the kernel has it as it was made; else it is made again, and nobody is gone."""
+    """As long as the kernel's table is unchanged; otherwise it is applied again, without removed
+    backends.
+    """
     (table,) = tables(filtered(air, config(OFFLOAD)))
     table.apply(air.host)
     record = table.settled(air.host)
@@ -61,7 +63,7 @@ def test_an_unchanged_table_is_kept(air: Any) -> None:
 
 
 def test_backends_that_leave_are_known(air: Any) -> None:
-    """What the earlier table had and the new one has not; another order is no change at all."""
+    """Backends of the earlier table that the new one lacks; another order is no change."""
     (table,) = tables(filtered(air, config(OFFLOAD)))
     table.apply(air.host)
     record = table.settled(air.host)
@@ -87,7 +89,9 @@ def test_the_table_is_there_before_the_rules(air: Any) -> None:
 
 
 def test_rules_are_kept_as_long_as_the_kernel_has_them(air: Any) -> None:
-    """Else they are set again, and so are those of another file; undo leads to the first state."""
+    """Changed rules, and those of another file, are applied again; undo
+    restores the first state.
+    """
     first = rules(filtered(air, config(WEB)))
     assert first.action == "apply"
     first.do(air.host)
@@ -102,7 +106,7 @@ def test_rules_are_kept_as_long_as_the_kernel_has_them(air: Any) -> None:
 
 
 def test_a_proxy_needs_no_packet_filter(air: Any) -> None:
-    """Its connections end here; the other family has no service at all."""
+    """Its connections end here; the other family has no service."""
     assert filtered(air, config({**WEB, "forward": "proxy"})) == []
     assert list(filter_steps(config(WEB), 6, (0,), 1, air.host, {})) == []
 
@@ -119,7 +123,7 @@ def legacy(steps: list[Step]) -> list[Step]:
 
 
 def test_legacy_rules_where_there_is_a_legacy_filter(air: Any) -> None:
-    """The filter table alone; kept while it is so there, replaced where the file is another."""
+    """Only the filter table; kept while unchanged, replaced for another file."""
     assert legacy(filtered(air, config(WEB))) == []
     air.legacy.used = True
     (step,) = legacy(filtered(air, config(WEB)))
@@ -137,8 +141,8 @@ def test_legacy_rules_where_there_is_a_legacy_filter(air: Any) -> None:
 
 
 @pytest.mark.parametrize("action", ["apply", "keep", "revert"])
-def test_what_the_host_lacks_is_told(air: Any, action: Any) -> None:
-    """Of an optional table that no step makes or keeps; of one that is there, nothing."""
+def test_a_missing_optional_table_is_reported(air: Any, action: Any) -> None:
+    """Reported for an optional table that no step has; not for one that exists."""
     wanted = config({**WEB, "forward": "dsr", "backends": ["10.0.0.1"]})
     steps = [Step(action, step.change) for step in filtered(air, wanted)]
     lines = lacking(wanted, 1, steps)

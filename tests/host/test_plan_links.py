@@ -34,19 +34,19 @@ def config(*services: dict[str, Any], private: str = "eth1", **changes: Any) -> 
 
 
 def links(air: Any, wanted: Config, earlier: Iterable[Change] = ()) -> list[Step]:
-    """The steps of both families, over what an earlier set-up recorded."""
+    """The steps of both families, given the records of an earlier set-up."""
     records = {change.identity: change for change in earlier}
     families = sorted({service.family for service in wanted.services})
     return [step for family in families for step in link_steps(wanted, family, air.host, records)]
 
 
 def told(steps: Iterable[Step], action: str = "apply") -> list[str]:
-    """What the steps with this action say of themselves."""
+    """The descriptions of the steps with this action."""
     return [step.describe() for step in steps if step.action == action]
 
 
 def addresses(steps: Iterable[Step]) -> dict[str, tuple[str, bool]]:
-    """Of the addresses: what is to be done, and whether they are deprecated."""
+    """The addresses: their actions, and whether they are deprecated."""
     return {
         step.change.address: (step.action, step.change.deprecated)
         for step in steps
@@ -56,7 +56,7 @@ def addresses(steps: Iterable[Step]) -> dict[str, tuple[str, bool]]:
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "proxy"])
 def test_a_vip_of_ipv6_is_no_source(air: Any, forward: str) -> None:
-    """Whatever carries the packets; an address to the backends is one, where it is the only one."""
+    """With any method; an address towards the backends is, if it is the only one."""
     assert addresses(links(air, config(forward=forward))) == {
         "192.168.0.11/24": ("apply", False),
         "10.0.0.254/8": ("apply", False),
@@ -66,7 +66,7 @@ def test_a_vip_of_ipv6_is_no_source(air: Any, forward: str) -> None:
 
 
 def test_a_gateway_beside_the_hosts_own_address_is_no_source(air: Any) -> None:
-    """The host's own goes on being its source; an earlier set-up's is none of its own."""
+    """The host's own address stays the source; one of an earlier set-up does not count as own."""
     air.netlink.add_address("eth1", ipaddress.ip_interface("fd00:10::5/64"))
     assert addresses(links(air, config()))["fd00:10::fe/64"] == ("apply", True)
     earlier = [AddressChange(6, "eth1", "fd00:10::5/64")]
@@ -74,7 +74,7 @@ def test_a_gateway_beside_the_hosts_own_address_is_no_source(air: Any) -> None:
 
 
 def test_an_earlier_set_ups_vip_becomes_deprecated(air: Any, tmp_path: Path) -> None:
-    """In place; a failure makes it what it was, and the operator's own is left alone."""
+    """In place; a failure restores it, and the operator's address is not changed."""
     state, address = StateFile(tmp_path, 7), ipaddress.ip_interface("2001:db8::11/64")
     air.netlink.add_address("eth0", address)
     assert addresses(links(air, config()))["2001:db8::11/64"] == ("keep", True)
@@ -102,7 +102,9 @@ def behind(air: Any, wanted: Config, earlier: Iterable[Change]) -> list[str]:
 
 
 def test_a_vip_of_ipv4_stands_behind_the_hosts_own_address(air: Any) -> None:
-    """Whichever came first, so that it is no source; so does a gateway, but nobody else's."""
+    """In any order of addition, so that it is no source; the same for a gateway, but not for
+    others.
+    """
     second = {**WEB, "name": "second", "vip": "192.168.0.12/24", "ports": 81}
     wanted = config(WEB, second)
     assert behind(air, wanted, []) == []
@@ -125,7 +127,7 @@ def test_a_vip_of_ipv4_stands_behind_the_hosts_own_address(air: Any) -> None:
 
 
 def test_a_vip_within_a_wider_network_of_the_host_has_none(air: Any) -> None:
-    """Else it would be the first address of a network of its own, and the source there."""
+    """Otherwise it would be the first address of its own network, and a source there."""
     air.netlink.add_address("eth0", ipaddress.ip_interface("192.168.5.1/16"))
     steps = links(air, config())
     assert addresses(steps)["192.168.0.11/32"] == ("apply", False)
@@ -133,7 +135,7 @@ def test_a_vip_within_a_wider_network_of_the_host_has_none(air: Any) -> None:
 
 
 def test_the_parameter_of_all_interfaces_is_enough(air: Any) -> None:
-    """Where it has neighbours answered for everywhere, the interface's own is left as it is."""
+    """If `all` answers for neighbours, the interface's own parameter stays."""
     wanted = config(SIX, forward="dsr")
     key = ("sysctl", "net/ipv6/conf/eth0/proxy_ndp")
     assert key in {step.change.identity for step in links(air, wanted)}
@@ -157,8 +159,8 @@ def test_an_address_with_another_prefix_is_there(air: Any) -> None:
     assert "address 192.168.0.11/24 on eth0" in told(links(air, config(HTTP)), "keep")
 
 
-def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
-    """IPv4 does where it forwards."""
+def test_ipv6_needs_proxy_ndp(air: Any) -> None:
+    """IPv4 does so with forwarding."""
     lines = told(links(air, config({**SIX, "ports": 80, "forward": "dsr"})))
     assert "sysctl net.ipv6.conf.eth0.proxy_ndp 0 -> 1" in lines
     assert "sysctl net.ipv6.neigh.eth0.proxy_delay 8 -> 0" in lines
@@ -166,7 +168,7 @@ def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
 
 
 def test_a_vip_of_two_services_is_added_once(air: Any) -> None:
-    """They differ in their ports."""
+    """The services differ in their ports."""
     lines = told(links(air, config(HTTP, {**HTTP, "name": "tls", "ports": 443})))
     assert lines.count("address 192.168.0.11/24 on eth0") == 1
 
@@ -177,8 +179,8 @@ def test_loopback_needs_no_address(air: Any) -> None:
     assert not [line for line in told(links(air, config(inner))) if "127.0.0.2" in line]
 
 
-def test_an_interface_that_does_not_forward_is_told_to(air: Any) -> None:
-    """With the switch on already, one interface may still be off."""
+def test_forwarding_is_set_on_the_interface(air: Any) -> None:
+    """If the switch is on already, one interface may still be off."""
     air.sysctl.write("net/ipv4/ip_forward", "1")
     air.sysctl.write("net/ipv4/conf/eth1/forwarding", "0")
     lines = told(links(air, config(HTTP)))
@@ -212,7 +214,7 @@ def test_neighbours_of_others_are_respected(air: Any, entry: Neighbour, action: 
 
 
 def test_backends_behind_a_router_are_no_neighbours(air: Any) -> None:
-    """Only what lies in a network of the private interface."""
+    """Only addresses in a network of the private interface are."""
     assert [str(a) for a in on_link_backends(config(HTTP), 4, air.host)] == ["10.0.0.1"]
 
 
@@ -223,7 +225,7 @@ def test_backends_behind_a_router_are_no_neighbours(air: Any) -> None:
 def test_events_are_turned_on_where_flows_are_counted(
     air: Any, tmp_path: Path, strategy: str, forward: str, wanted: bool
 ) -> None:
-    """Once, whatever the number of families."""
+    """Once for both families."""
     place = tmp_path / "proc-sys/net/netfilter"
     place.mkdir()
     (place / "nf_conntrack_events").write_text("2\n")
@@ -235,14 +237,14 @@ def test_events_are_turned_on_where_flows_are_counted(
 @pytest.mark.parametrize(
     ("forward", "needed"), [("nat", True), ("offload", True), ("dsr", True), ("proxy", False)]
 )
-def test_who_has_the_kernel_pass_packets_on(forward: str, needed: bool) -> None:
-    """Whoever has packets queued, each family by itself."""
+def test_which_services_need_forwarding(forward: str, needed: bool) -> None:
+    """Services whose packets are queued, each family separately."""
     wanted = config({**WEB, "ports": 80, "forward": forward})
     assert needs_kernel(wanted, 4) == needed
     assert not needs_kernel(wanted, 6)
 
 
-def test_without_a_private_side_nobody_is_a_neighbour(air: Any) -> None:
+def test_without_a_private_side_there_is_no_neighbour(air: Any) -> None:
     """No network of it, no neighbour."""
     content = {"network": {"public": {"interface": "eth0"}}, "services": [HTTP]}
     assert list(on_link_backends(Config.model_validate(content), 4, air.host)) == []

@@ -1,4 +1,4 @@
-"""Loading of policies: from a file to a guarded strategy, or to a line that says what is wrong."""
+"""Loading policies: from a file to a guarded strategy, or to an error line."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def begun(loaded: LoadedConfig) -> Registry:
     """The registry of ``loaded`` as a worker has it, its policies imported here."""
     registry = policies.load(loaded)
-    assert policies.begin(registry) == []
+    assert policies.import_all(registry) == []
     return registry
 
 
@@ -89,7 +89,7 @@ def refusal(loaded: LoadedConfig) -> list[str]:
     return list(caught.value.lines)
 
 
-def test_without_policies_nothing_is_looked_for(tmp_path: Path) -> None:
+def test_without_policies_no_directory_is_needed(tmp_path: Path) -> None:
     """The strategies of the house need no directory."""
     registry = begun(config(tmp_path / "nowhere", "rr", "maglev"))
     assert dict(registry) == dict(STRATEGIES)
@@ -112,7 +112,7 @@ def test_a_policy_becomes_a_strategy(home: Path, family: int) -> None:
     assert mine.strategy.picked == 1
 
 
-def test_it_is_told_its_context(home: Path) -> None:
+def test_a_policy_gets_its_context(home: Path) -> None:
     """Service, worker and seed as keywords, in the trial and in each worker."""
     write(home, "told.py", GOOD)
     registry = begun(config(home, "told:Good"))
@@ -124,7 +124,7 @@ def test_it_is_told_its_context(home: Path) -> None:
 
 
 def test_it_is_tried_with_flows_of_its_service(home: Path) -> None:
-    """For each protocol a flow to the VIP and port; only backends with weight are shown."""
+    """One flow per protocol to the VIP and port; only backends with weight are given to it."""
     text = GOOD.replace("self.flows.append(flow)", "made.append(self.line(flow))")
     text = text.replace("made.append(context)", "pass")
     text += """
@@ -146,7 +146,7 @@ def test_it_is_tried_with_flows_of_its_service(home: Path) -> None:
 
 
 def test_packages_and_neighbours(home: Path) -> None:
-    """A module may lie in a package and import what lies beside it, also only when it picks."""
+    """A module may be in a package and import its neighbours, also during a pick."""
     write(home, "lib_of_mine.py", "from operator import itemgetter\nlast = itemgetter(-1)\n")
     text = GOOD.replace("return self", "from lib_of_mine import last\n        return last(self")
     write(home, "pack/deep/mod.py", text.replace("ready[-1]", "ready)"))
@@ -169,7 +169,7 @@ def test_another_directory(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_budget_is_the_configurations(home: Path) -> None:
-    """`budget_ms` is what a pick may take."""
+    """`budget_ms` is the budget of a pick."""
     write(
         home, "slow.py", GOOD.replace("return self", "import time; time.sleep(0.002); return self")
     )
@@ -241,7 +241,7 @@ MISTAKES: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize(("text", "what", "remedy"), MISTAKES)
 def test_mistakes_are_the_operators(home: Path, text: str, what: str, remedy: str) -> None:
-    """Each is a line that names the configuration's place, the file and the remedy."""
+    """Each error names the place in the configuration, the file and the remedy."""
     write(home, "bad.py", text.replace("Good", "Bad"))
     (line,) = refusal(config(home, "rr", "bad:Bad"))
     place = re.escape(f"{home.parent / 'c'}:3:") + r"\d+: policy `bad:Bad`: "
@@ -259,7 +259,7 @@ def test_all_mistakes_at_once(home: Path) -> None:
 
 
 def test_one_mistake_does_not_hide_in_another_package(home: Path) -> None:
-    """A package without the module says which file is missing."""
+    """For a package without the module the error names the missing file."""
     write(home, "some/other.py", GOOD)
     (line,) = refusal(config(home, "some.such:X"))
     assert f"{home}/some/such.py does not exist" in line
@@ -267,14 +267,14 @@ def test_one_mistake_does_not_hide_in_another_package(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["random", "sys", "pytest"])
 def test_names_that_are_taken(home: Path, name: str) -> None:
-    """A module that Python or a library has already cannot be shadowed, and the message says so."""
+    """A name of a module of Python or of a library is refused with the reason."""
     write(home, f"{name}.py", GOOD)
     (line,) = refusal(config(home, f"{name}:Good"))
     assert f"another module `{name}` hides {home}/{name}.py" in line
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    """The directory that is looked in is named, and how to name another."""
+    """The error names the directory, and how to configure another."""
     (line,) = refusal(config(tmp_path / "policies", "mine:Good"))
     assert f"the policy directory {tmp_path}/policies does not exist; create it" in line
 
@@ -288,7 +288,7 @@ def test_a_configured_directory_that_is_none(home: Path) -> None:
 
 @pytest.mark.root
 def test_others_code_is_not_run_as_root(home: Path) -> None:
-    """What somebody else could have written is refused before a line of it runs."""
+    """Files that others could have written are refused before any of their code runs."""
     trace = home.parent / "ran"
     write(home, "foreign.py", f"open({str(trace)!r}, 'w')\n").chmod(0o646)
     (line,) = refusal(config(home, "foreign:X"))
@@ -297,14 +297,14 @@ def test_others_code_is_not_run_as_root(home: Path) -> None:
 
 
 def test_without_root_anybodys_code_is_tried(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who checks a file without root gives nothing away by running his own code."""
+    """Without root, checking a file runs only the user's own code with the user's own rights."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     write(home, "shared.py", GOOD).chmod(0o666)
     assert "shared:Good" in begun(config(home, "shared:Good"))
 
 
 def test_a_constructor_that_fails_later(home: Path) -> None:
-    """What worked in the trial and fails in a worker ends that worker's start with a reason."""
+    """A class that fails only in a worker ends that worker's start with the reason."""
     write(
         home,
         "later.py",
@@ -333,42 +333,42 @@ else:
 
 @pytest.mark.root
 def test_it_never_runs_as_root(home: Path) -> None:
-    """Who loads it imports nothing, and the process that tries it has no rights; it need not be
-    able to read the files either.
+    """Loading imports nothing, and the trial process has no rights; it need not be able to read the
+    files.
     """
     write(home, "meek.py", RIGHTS + GOOD)
     home.chmod(0o700)
     registry = policies.load(config(home, "meek:Good"))
     assert "meek:Good" in registry
     assert "meek" not in sys.modules
-    assert "raised RuntimeError: (0, 0, 0)" in policies.begin(registry)[0]  # we are root
+    assert "raised RuntimeError: (0, 0, 0)" in policies.import_all(registry)[0]  # we are root
     again = policies.load(config(home, "meek:Good"))
-    policies.begin_as("nobody", again)
+    policies.import_as("nobody", again)
     assert os.geteuid() == 0
     assert "meek" in sys.modules
 
 
 def test_the_next_in_turn_picks_until_it_is_imported(home: Path) -> None:
-    """A service may be made before; from ``begin`` on the class picks, for the same backends."""
+    """A strategy created before ``import_all`` uses rr until then, and the policy afterwards."""
     write(home, "late.py", GOOD)
     registry = policies.load(config(home, "late:Good"))
     strategy = create("late:Good", registry=registry)
     backends = (Backend("a", b"a"), Backend("b", b"b"), Backend("c", b"c"))
     strategy.prepare(backends)
     assert strategy.pick(NewFlow(TCP, bytes(12), 0.0)) is backends[0]
-    assert policies.begin(registry) == []
+    assert policies.import_all(registry) == []
     assert strategy.pick(NewFlow(TCP, bytes(12), 60.0)) is backends[2]
 
 
 def test_one_that_hangs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy that does not come to an end when it is imported is a mistake of the file."""
-    monkeypatch.setattr(policies, "PATIENCE", 0.5)
-    write(home, "slow.py", "import time; time.sleep(600)\n" + GOOD)
+    """A policy whose import does not return is an error of the file."""
+    monkeypatch.setattr(policies, "TIMEOUT", 0.5)
+    write(home, "slow.py", "import signal; signal.pause()\n" + GOOD)
     assert "took longer than 0.5 s" in refusal(config(home, "slow:Good"))[0]
 
 
 def test_a_suspended_policy_is_imported_and_not_called(home: Path) -> None:
-    """What is at work, and what is made later; until it is not suspended any more."""
+    """Existing and future strategies, until the suspension ends."""
     write(home, "loops.py", GOOD)
     loaded = config(home, "loops:Good")
     registry = policies.load(loaded)
@@ -382,7 +382,7 @@ def test_a_suspended_policy_is_imported_and_not_called(home: Path) -> None:
     early = make()
     policies.suspend(registry, [service.name])
     said: list[str] = []
-    assert policies.begin(registry, said.append) == []
+    assert policies.import_all(registry, said.append) == []
     assert said == [service.name, ""]
     made = [early, make()]
     for strategy in made:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import prctl
 import pytest
+from waiting import runs, wait_until
 
 from paraglider.errors import PlatformError
 from paraglider.host import privileges
@@ -23,7 +23,7 @@ NOBODY = 65534
 
 
 def in_child(act: Callable[[], object]) -> str:
-    """What ``act`` returns, or the traceback of what it raises, in a child process."""
+    """The result of ``act`` in a child process, or the traceback of its exception."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -73,7 +73,7 @@ def test_a_worker_keeps_net_admin_alone(tmp_path: Path) -> None:
 
 
 def test_a_worker_may_keep_nothing(tmp_path: Path) -> None:
-    """One that gives no verdicts has no capability at all."""
+    """A process that sends no verdicts has no capability."""
     found = status(lambda: privileges.drop(NOBODY, NOBODY, str(tmp_path), keep=()))
     for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
         assert capabilities(found, name) == 0
@@ -94,7 +94,7 @@ def test_a_worker_is_locked_in(tmp_path: Path) -> None:
 
 
 def test_a_worker_cannot_become_root_again(tmp_path: Path) -> None:
-    """Neither user id nor group id nor root directory can be had back."""
+    """Neither user id nor group id nor root directory can be restored."""
 
     def try_all() -> list[str]:
         privileges.drop(NOBODY, NOBODY, str(tmp_path))
@@ -131,7 +131,7 @@ def test_the_parent_keeps_what_starting_and_stopping_needs() -> None:
 
 
 def test_a_worker_of_a_limited_parent(tmp_path: Path) -> None:
-    """What the parent keeps is enough for a worker to give up the rest."""
+    """The parent's capabilities are enough for a worker to drop the rest."""
 
     def both() -> None:
         privileges.limit_parent()
@@ -162,23 +162,9 @@ def test_a_refusal_is_the_platforms(tmp_path: Path) -> None:
     assert in_child(twice) == f"{message}|{message}"
 
 
-def ends(pid: int) -> bool:
-    """Whether the process ends; waits for it up to ten seconds."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.02)
-    return False
-
-
 @pytest.mark.parametrize("early", [False, True], ids=["after", "before"])
 def test_a_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
-    """The death of the parent ends the worker, also when it comes before the worker asked."""
+    """The worker ends when the parent dies, also if that happens before the request."""
     reading, writing = os.pipe()
     waiting, go = os.pipe()
     parent = os.fork()
@@ -192,7 +178,7 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
             os.read(waiting, 1)
             if early:
                 privileges.die_with_parent(here)
-        time.sleep(60)
+        signal.pause()
         os._exit(0)
     with os.fdopen(reading, "rb") as pipe:
         worker = int(pipe.readline())
@@ -200,14 +186,16 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
     os.waitpid(parent, 0)
     if early:
         os.write(go, b"x")
-    assert ends(worker)
+    wait_until(lambda: not runs(worker))
     for descriptor in (writing, waiting, go):
         os.close(descriptor)
 
 
 @pytest.mark.root
 def test_what_is_called_ahead_has_no_rights(tmp_path: Path) -> None:
-    """It sees the host's files, as the user and without a capability; afterwards all is as ever."""
+    """It can read the host's files, as the user and without a capability; afterwards the ids are as
+    before.
+    """
     tmp_path.chmod(0o755)
     seen: list[str] = []
 

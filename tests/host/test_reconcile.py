@@ -1,4 +1,4 @@
-"""What is missing on the host is found and put back, on a host made of air."""
+"""Missing objects of the host are found and restored; the host is a fake."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from paraglider.host import apply
 from paraglider.host import reconcile as module
 from paraglider.host.link_state import LinkState
 from paraglider.host.ownership import SET_UP
-from paraglider.host.reconcile import Reconciler, SetUpAtWorkError
-from paraglider.host.state import StateFile, only_one
+from paraglider.host.reconcile import Reconciler, SetupRunningError
+from paraglider.host.state import StateFile, setup_lock
 from paraglider.host.step import Step
 from paraglider.host.wanted import WantedFile
 from paraglider.netfilter.rules.nft import TABLE, UNANSWERED
@@ -43,9 +43,9 @@ def config(forward: str = "nat") -> Config:
 
 @pytest.fixture(autouse=True)
 def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Any]:
-    """The lock of set-ups, of this test alone."""
-    mine = partial(only_one, tmp_path / "locks")
-    monkeypatch.setattr(module, "only_one", mine)
+    """The lock of set-ups, for this test only."""
+    mine = partial(setup_lock, tmp_path / "locks")
+    monkeypatch.setattr(module, "setup_lock", mine)
     return mine
 
 
@@ -69,11 +69,11 @@ class Place:
         self.whole = air.snapshot()
 
     def names(self, part: Any) -> list[str]:
-        """What a look finds missing, and has put back."""
-        look = self.reconciler.look(part)
-        assert look.failed == {}
-        assert look.restored == look.absent
-        return [absence.name for absence in look.absent]
+        """Run once; returns the names of the missing objects, which all were restored."""
+        result = self.reconciler.reconcile(part)
+        assert result.failed == {}
+        assert result.restored == result.missing
+        return [item.name for item in result.missing]
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def place(air: Any, tmp_path: Path) -> Callable[[str], Place]:
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr", "proxy"])
 def test_a_host_as_it_was_set_up(place: Any, forward: str) -> None:
-    """Has nothing missing, however often one looks."""
+    """Nothing is missing, however often the reconciler runs."""
     it = place(forward)
     assert [it.names(part) for part in ("links", "filter") * 2] == [[]] * 4
 
 
 def test_a_link_that_went_down_and_up(place: Any) -> None:
-    """Its IPv6 addresses, neighbours, routes and proxy entries are put back; nothing else is
-    touched.
+    """Its IPv6 addresses, neighbours, routes and proxy entries are restored; nothing else is
+    changed.
     """
     it = place("dsr")
     for name, held in it.air.netlink.held.items():
@@ -108,7 +108,7 @@ def test_a_link_that_went_down_and_up(place: Any) -> None:
     assert it.air.snapshot() == it.whole
 
 
-def test_what_somebody_put_back(place: Any) -> None:
+def test_which_reverted_settings_are_named(place: Any) -> None:
     """Forwarding, another sysctl, a policy rule: each by its name."""
     it = place("dsr")
     it.air.sysctl.write("net/ipv4/ip_forward", "0")
@@ -123,46 +123,46 @@ def test_what_somebody_put_back(place: Any) -> None:
 
 
 def test_what_was_so_before_the_set_up(air: Any, tmp_path: Path) -> None:
-    """Is wanted all the same: ip_forward of a host that routed before, put to 0 by others."""
+    """ip_forward of a host that routed before is restored if others set it to 0."""
     air.sysctl.write("net/ipv4/ip_forward", "1")
     it = Place(air, tmp_path, config())
     assert it.names("links") == []
     air.sysctl.write("net/ipv4/ip_forward", "0")
-    look = it.reconciler.look("links")
-    (forwarding,) = [a for a in look.absent if "ip_forward" in a.name]
+    result = it.reconciler.reconcile("links")
+    (forwarding,) = [a for a in result.missing if "ip_forward" in a.name]
     assert forwarding.vital
     assert not forwarding.new
     assert air.sysctl.read("net/ipv4/ip_forward") == "1"
 
 
 def test_a_flushed_firewall(place: Any) -> None:
-    """Chains and tables of both families are as the set-up left them; offloaded flows' table is
-    told of, for its hash has to be told anew.
+    """Chains and tables of both families are restored; the offload tables are reported, because
+    their hash must be loaded.
     """
     it = place("offload")
     it.air.nft.tables.clear()
     for family in (4, 6):
         it.air.netfilter.remove_ours(family)
-    look = it.reconciler.look("filter")
-    assert {absence.name for absence in look.restored} == {
+    result = it.reconciler.reconcile("filter")
+    assert {item.name for item in result.restored} == {
         "rules for IPv4", "rules for IPv6",
         *(f"table {ip} {table}" for ip in ("ip", "ip6") for table in (TABLE, OPENINGS)),
     }  # fmt: skip
-    assert look.renewed == (4, 6)
+    assert result.recreated == (4, 6)
     assert it.names("filter") == []
     assert it.air.snapshot()["tables"] == it.whole["tables"]
 
 
 def test_leases(place: Any) -> None:
-    """The table of leases alone: the service goes on without, with less than it should have."""
+    """Only the table of leases is missing: the condition is degraded."""
     it = place("dsr")
     del it.air.nft.tables[4, LEASES]
-    (absence,) = it.reconciler.look("filter").restored
-    assert (absence.name, absence.vital) == (f"table ip {LEASES}", False)
+    (item,) = it.reconciler.reconcile("filter").restored
+    assert (item.name, item.vital) == (f"table ip {LEASES}", False)
 
 
 def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the daemon has written into the hash is nothing missing; another rule is."""
+    """Changes of the hash by the daemon are ignored; another rule is not."""
     it = place("offload")
     rule = '{{"chain": "{}", "expr": [{}]}}'
     held = {"hash": "1", "mark": "2"}
@@ -188,28 +188,28 @@ def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("state", ["down", "no carrier", "gone"])
 def test_an_interface_that_is_down(place: Any, state: LinkState) -> None:
-    """Is told of, with the remedy; what is on it waits for it."""
+    """It is reported with the remedy; its addresses are not restored meanwhile."""
     it = place("nat")
     it.links["eth1"] = state
     it.air.netlink.held["eth1"].clear()
     it.air.netlink.entries.clear()
-    look = it.reconciler.look("links")
-    ((name, step),) = [(absence.name, absence.step) for absence in look.absent]
+    result = it.reconciler.reconcile("links")
+    ((name, step),) = [(item.name, item.step) for item in result.missing]
     assert (name, step) == ("interface eth1", None)
-    assert look.absent[0].vital
-    assert look.absent[0].remedy
+    assert result.missing[0].vital
+    assert result.missing[0].remedy
     del it.links["eth1"]
     assert "address fd00:10::fe/64 on eth1" in it.names("links")
 
 
 def test_what_cannot_be_put_back(place: Any) -> None:
-    """Is named with the reason; everything else is put back all the same, and it again later."""
+    """The reason is reported; everything else is restored, and it again at the next run."""
     it = place("nat")
     it.air.netlink.held = {name: [] for name in it.air.netlink.held}
     it.air.netlink.refuse = "192.168.0.11/24"
-    look = it.reconciler.look("links")
-    assert look.failed == {"address 192.168.0.11/24 on eth0": "cannot add 192.168.0.11/24"}
-    assert "address 2001:db8::11/64 on eth0" in {absence.name for absence in look.restored}
+    result = it.reconciler.reconcile("links")
+    assert result.failed == {"address 192.168.0.11/24 on eth0": "cannot add 192.168.0.11/24"}
+    assert "address 2001:db8::11/64 on eth0" in {item.name for item in result.restored}
     it.air.netlink.refuse = None
     assert it.names("links") == ["address 192.168.0.11/24 on eth0"]
     held = it.air.snapshot()["addresses"]
@@ -219,31 +219,31 @@ def test_what_cannot_be_put_back(place: Any) -> None:
 
 
 def test_only_what_is_chosen_is_put_back(place: Any) -> None:
-    """What waits for its time stays missing, and is found again."""
+    """Objects that were not chosen stay missing, and are found again."""
     it = place("nat")
     it.air.netlink.held["eth0"].clear()
-    look = it.reconciler.look("links", lambda absent: absent[:1])
-    assert len(look.absent) == 2
-    assert len(look.restored) == 1
-    assert look.failed == {}
+    result = it.reconciler.reconcile("links", lambda missing: missing[:1])
+    assert len(result.missing) == 2
+    assert len(result.restored) == 1
+    assert result.failed == {}
     assert len(it.names("links")) == 1
 
 
 def test_a_new_interface(place: Any) -> None:
-    """Gets what every interface has; it is nothing that was missing."""
+    """It gets the sysctls of every interface, and is not reported as missing."""
     it = place("nat")
     assert it.names("links") == []
     root = it.air.sysctl._root
     (root / "net/ipv4/conf/veth7").mkdir()
     for name in ("send_redirects", "forwarding"):
         (root / "net/ipv4/conf/veth7" / name).write_text("1")
-    (absence,) = it.reconciler.look("links").restored
-    assert absence.new
-    assert "veth7" in absence.name
+    (item,) = it.reconciler.reconcile("links").restored
+    assert item.new
+    assert "veth7" in item.name
 
 
 def test_nothing_is_put_back_after_an_undo(place: Any) -> None:
-    """Nor where nothing was ever set up."""
+    """Also on a host that was never set up."""
     it = place("offload")
     it.file.drop(BOTH)
     apply.undo(BOTH, it.air.host, it.state, it.air.say)
@@ -254,7 +254,7 @@ def test_nothing_is_put_back_after_an_undo(place: Any) -> None:
 
 
 def test_one_family_alone(place: Any) -> None:
-    """What is undone of one family is missing no more, the other goes on."""
+    """After the undo of one family its objects are not missing; the other family is compared."""
     it = place("nat")
     it.file.drop((6,))
     apply.undo(frozenset({6}), it.air.host, it.state, it.air.say)
@@ -264,17 +264,17 @@ def test_one_family_alone(place: Any) -> None:
 
 
 def test_while_a_set_up_is_at_work(place: Any, lock: Callable[[], Any]) -> None:
-    """Nothing is touched, and it is said to look again."""
+    """Nothing is changed, and the caller is told to try again."""
     it = place("nat")
     it.air.netlink.held["eth0"].clear()
-    with lock(), pytest.raises(SetUpAtWorkError):
-        it.reconciler.look("links")
+    with lock(), pytest.raises(SetupRunningError):
+        it.reconciler.reconcile("links")
     assert it.air.netlink.held["eth0"] == []
     assert len(it.names("links")) == 2
 
 
-def test_a_host_that_cannot_be_looked_at(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is an error, not a host that is whole."""
+def test_a_host_that_cannot_be_read(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is raised."""
     it = place("nat")
 
     def fail(_family: int) -> str:
@@ -282,4 +282,4 @@ def test_a_host_that_cannot_be_looked_at(place: Any, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(it.air.netfilter, "ours", fail)
     with pytest.raises(PlatformError, match="iptables-save"):
-        it.reconciler.look("filter")
+        it.reconciler.reconcile("filter")

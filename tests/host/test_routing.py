@@ -1,4 +1,4 @@
-"""Routes, policy rules and proxies, in a namespace of its own with a veth pair."""
+"""Routes, policy rules and proxies, in a network namespace with a veth pair."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ ROUTES = [
     ],
 )
 def test_a_route_as_text(route: Route, text: str) -> None:
-    """What ip(8) takes."""
+    """As ip(8) prints it."""
     assert str(route) == text
 
 
 def held(family: int) -> frozenset[RoutingEntry]:
-    """What the namespace has by its interfaces."""
+    """The entries of the namespace by its interfaces."""
     return Routing().held(family, ("lo", "eth0", "eth1", "eth9"))
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_routes_come_and_go(inside: Namespace, route: Route) -> None:
-    """Only just this one is it; removing twice is no error; the gateway needs no address here."""
+    """Only this route; removing it twice is no error; the gateway needs no address here."""
     routing = Routing()
     assert route not in held(route.family)
     routing.add_route(route)
@@ -60,14 +60,14 @@ def test_routes_come_and_go(inside: Namespace, route: Route) -> None:
 
 @pytest.mark.root
 def test_a_route_by_which_others_pass_is_none_to_an_address(inside: Namespace) -> None:
-    """What a default route or a network's leads to has no route of its own."""
+    """An address reached by a default route or a network's has no route of its own."""
     inside.ip("address add 192.168.0.1/24 dev eth0", "route add default dev eth1")
     assert ROUTES[0] not in held(4)
 
 
 @pytest.mark.root
-def test_a_route_of_somebody_elses(inside: Namespace) -> None:
-    """It is in the way, and stays."""
+def test_a_foreign_route_stays(inside: Namespace) -> None:
+    """It prevents ours, and stays."""
     routing = Routing()
     inside.ip("route add 192.168.0.11 dev eth1")
     assert ROUTES[0] not in held(4)
@@ -80,7 +80,7 @@ def test_a_route_of_somebody_elses(inside: Namespace) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_policy_rules_come_and_go(inside: Namespace, family: int) -> None:
-    """Each is told from one with another mark, table or priority."""
+    """Rules with another mark, table or priority are different."""
     routing = Routing()
     rule = PolicyRule(family, TABLE, 0xFFBFFFFF, TABLE, 82)
     routing.add_rule(rule)
@@ -99,7 +99,7 @@ def test_policy_rules_come_and_go(inside: Namespace, family: int) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("entry", [ProxyEntry("eth0", vip) for vip in VIPS], ids=str)
 def test_proxies_come_and_go(inside: Namespace, entry: ProxyEntry) -> None:
-    """On the interface that was named alone."""
+    """Only on the named interface."""
     routing, family = Routing(), entry.address.version
     for _ in range(2):
         routing.add_proxy(entry)
@@ -112,7 +112,7 @@ def test_proxies_come_and_go(inside: Namespace, entry: ProxyEntry) -> None:
 
 @pytest.mark.root
 def test_an_interface_that_is_gone(inside: Namespace) -> None:
-    """It has nothing, and nothing to take back; adding is an error."""
+    """It has no entries, and none to remove; adding is an error."""
     routing = Routing()
     route, proxy = Route("eth9", VIPS[0]), ProxyEntry("eth9", VIPS[0])
     assert not {route, proxy} & held(4)
@@ -131,7 +131,7 @@ def test_an_interface_that_is_gone(inside: Namespace) -> None:
 def test_the_kernel_lists_what_was_asked_for(
     inside: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four dumps, however many entries there are, and none of them has routes of other links."""
+    """Four dumps for any number of entries, without routes of other links."""
     routing = Routing()
     inside.ip("address add 10.0.0.254/8 dev eth1", "address add 192.168.0.1/24 dev eth0")
     lists: list[list[bytes]] = []

@@ -39,8 +39,8 @@ def test_a_neighbour_is_read_as_it_is_written() -> None:
 
 
 @pytest.mark.root
-def test_a_refusal_is_told_or_ignored(inside: Namespace) -> None:
-    """With what was to be done, and the kernel's reason."""
+def test_a_refusal_is_raised_or_ignored(inside: Namespace) -> None:
+    """The error has the attempted change and the kernel's reason."""
     lo = socket.if_nametoindex("lo")
     local = attribute(rtnetlink.IFA_LOCAL, ip_address("192.0.2.1").packed)
     body = rtnetlink.address_body(4, lo, 24, local)
@@ -56,7 +56,7 @@ def test_a_refusal_is_told_or_ignored(inside: Namespace) -> None:
 
 @pytest.mark.root
 def test_the_way_leads_to_an_interface(inside: Namespace) -> None:
-    """As the kernel has it."""
+    """As in the kernel's routing table."""
     inside.ip("addr add 198.51.100.2/24 dev eth0")
     way = rtnetlink.route_query_body(ip_address("198.51.100.1"))
     found = rtnetlink.get("find it", rtnetlink.GETROUTE, way)

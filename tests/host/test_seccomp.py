@@ -1,4 +1,4 @@
-"""The filters of system calls: what each lets through, by an interpreter and by the kernel."""
+"""The system call filters: the calls that each allows, by an interpreter and by the kernel."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ import prctl
 import pytest
 import uvloop
 
+from paraglider.bpf.layout import RING_BYTES, TRANSLATION
+from paraglider.bpf.maps import CarrierMaps, create_ring
+from paraglider.bpf.ring import open_ring
 from paraglider.daemon import process_specs
 from paraglider.daemon.processes.spec import Spec
 from paraglider.errors import PlatformError
@@ -32,9 +35,10 @@ native = pytest.mark.skipif(platform.machine() not in MACHINES, reason="no filte
 
 
 def judged(code: bytes, arch: int, number: int, argument: int = 0) -> str | int:
-    """What the filter ``code`` says of a call: ALLOW, KILL or an error number.
+    """The result of the filter ``code`` for a call: ALLOW, KILL or an error number.
 
-    The few instructions of classic BPF (Documentation/networking/filter.rst) that filters use.
+    Implements the instructions of classic BPF (Documentation/networking/filter.rst) that filters
+    use.
     """
     data = struct.pack("=IIQ6Q", number, arch, 0, argument, 0, 0, 0, 0, 0)
     lines = list(struct.iter_unpack("=HBBI", code))
@@ -57,7 +61,7 @@ def judged(code: bytes, arch: int, number: int, argument: int = 0) -> str | int:
 
 
 def verdicts(role: str, machine: str, argument: int = 0) -> dict[str, str | int]:
-    """What the filter of ``role`` says of every call that has a name here."""
+    """The result of the filter of ``role`` for every call that has a name here."""
     arch, column = MACHINES[machine]
     code = program(ROLES[role], machine)
     numbers = {name: row[column] for name, row in NUMBERS.items()}
@@ -75,10 +79,14 @@ machines = pytest.mark.parametrize("machine", MACHINES)
 @roles
 @machines
 def test_no_role_gets_what_an_attacker_wants(role: str, machine: str) -> None:
-    """It kills; only who runs programs may start them, and is refused the rest."""
+    """Such calls kill the process; a role that runs programs may start them, and gets EPERM for the
+    rest.
+    """
     said = verdicts(role, machine)
-    programs = ROLES[role].programs
+    programs, commands = ROLES[role].programs, ROLES[role].commands
     for name in seccomp._DANGEROUS & said.keys():
+        if name == "bpf" and commands:
+            continue
         if programs:
             assert said[name] == (ALLOW if name.startswith("execve") else errno.EPERM), name
         else:
@@ -88,7 +96,7 @@ def test_no_role_gets_what_an_attacker_wants(role: str, machine: str) -> None:
 @roles
 @machines
 def test_every_role_gets_its_calls_and_no_other(role: str, machine: str) -> None:
-    """What is listed passes; what is not fails with EPERM."""
+    """Listed calls pass, others fail with EPERM."""
     allowed, said = ROLES[role], verdicts(role, machine)
     if allowed.programs:
         return
@@ -104,10 +112,26 @@ def test_every_role_gets_its_calls_and_no_other(role: str, machine: str) -> None
     "domain", [socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, 17, 38]
 )
 def test_sockets_are_of_the_roles_families(role: str, machine: str, domain: int) -> None:
-    """A worker opens netlink alone, a proxy IP, the web nothing; packet sockets nobody."""
+    """A worker can only open netlink, a proxy IP, http no sockets; none can open packet sockets."""
     allowed = ROLES[role]
     ours = allowed.programs or domain in allowed.domains
     assert verdicts(role, machine, domain)["socket"] == (ALLOW if ours else errno.EPERM)
+
+
+@roles
+@machines
+def test_bpf_is_for_elements_of_maps(role: str, machine: str) -> None:
+    """A worker with a carrier reads, adds and removes elements; whoever makes maps, loads, pins or
+    attaches is killed.
+    """
+    allowed = ROLES[role]
+    for command in range(40):
+        said = verdicts(role, machine, command)["bpf"]
+        if allowed.programs:
+            assert said == errno.EPERM
+        else:
+            assert said == (ALLOW if command in allowed.commands else KILL)
+    assert set(allowed.commands) in (set(), {1, 2, 3, 24, 27})
 
 
 @roles
@@ -124,7 +148,7 @@ def test_processes_are_not_forked(role: str, machine: str) -> None:
 @roles
 @machines
 def test_other_tables_of_the_machine_are_no_way_around(role: str, machine: str) -> None:
-    """32-bit calls, and x32's on x86_64, kill whatever their number."""
+    """32-bit calls, and x32's on x86_64, kill with any number."""
     code = program(ROLES[role], machine)
     arch, _ = MACHINES[machine]
     for other in {0x40000003, 0x40000028, *(arch for arch, _ in MACHINES.values())} - {arch}:
@@ -174,7 +198,7 @@ def refused(call: Callable[[], object]) -> None:
 
 @native
 @pytest.mark.parametrize("role", [role for role in ROLES if not ROLES[role].programs])
-def test_the_kernel_kills_who_starts_a_program(role: str) -> None:
+def test_starting_a_program_is_killed(role: str) -> None:
     """By SIGSYS, before the program runs."""
 
     def attack() -> None:
@@ -204,8 +228,37 @@ def test_the_kernel_refuses_a_worker_what_it_does_not_need() -> None:
 
 
 @native
+@pytest.mark.root
+def test_a_worker_with_a_carrier_uses_maps_and_makes_none() -> None:
+    """Every operation on inherited maps and rings passes, without a capability; a new map kills."""
+    maps = CarrierMaps.create_for_test(flows=64)
+
+    def work() -> None:
+        os.setgid(65534)
+        os.setuid(65534)
+        locked("worker-bpf")
+        key, value = b"k" * 12, b"v" * 24
+        flows = maps.flows[6, 4]
+        assert flows.insert(key, value) == 0
+        assert flows.get(key) == value
+        assert list(flows.dump()) == [(key, value, 1)]
+        assert flows.delete(key)
+        maps.translations.put(bytes(4), bytes(TRANSLATION.size))
+        assert maps.reasons.total(0) == (0,)
+        assert open_ring(maps.rings[0], RING_BYTES).read(1) == []
+
+    def attack() -> None:
+        locked("worker-bpf")
+        create_ring()
+
+    assert child(work) == 0
+    assert os.WTERMSIG(child(attack)) == signal.SIGSYS
+    maps.close()
+
+
+@native
 def test_a_thread_that_is_there_already_has_it_too() -> None:
-    """And where threads are allowed, new ones can be made."""
+    """If threads are allowed, new ones can be created too."""
 
     def work() -> None:
         go, found = threading.Event(), []
@@ -242,7 +295,7 @@ def test_a_thread_that_is_there_already_has_it_too() -> None:
 
 @native
 def test_no_ring_is_made_ahead_of_the_filter() -> None:
-    """What libuv wants for its loop is not there, and the loop works without, filtered too."""
+    """io_uring is refused, and libuv's loop works without it, also filtered."""
 
     def work() -> None:
         seccomp.forbid_rings()
@@ -275,7 +328,7 @@ def test_programs_of_checks_run_and_are_filtered() -> None:
 
 
 @native
-def test_without_no_new_privs_an_unprivileged_process_is_told() -> None:
+def test_without_no_new_privs_an_unprivileged_process_gets_an_error() -> None:
     """The kernel's refusal is a PlatformError, not a process without a filter."""
 
     def work() -> None:
@@ -290,13 +343,13 @@ def test_without_no_new_privs_an_unprivileged_process_is_told() -> None:
 
 
 def test_elsewhere_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine whose numbers are unknown nothing is installed, and that is said."""
+    """On an unknown machine no filter is installed, and the result says so."""
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert not confine("worker")
 
 
 @native
-def test_the_kernel_says_who_is_confined() -> None:
+def test_the_filter_mode_in_proc() -> None:
     """By /proc, for another process."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -330,5 +383,5 @@ def test_every_role_of_a_process_has_a_filter() -> None:
     # Tests define roles too; process_specs imports every module of the package that defines one.
     place = process_specs.__name__.removesuffix("process_specs")
     roles = {spec.role for spec in Spec.__subclasses__() if spec.__module__.startswith(place)}
-    assert roles - {"host helper"} | {"monitor-exec"} == set(ROLES)
+    assert roles - {"host helper"} | {"monitor-exec", "worker-bpf"} == set(ROLES)
     assert "host helper" in roles

@@ -1,4 +1,4 @@
-"""The seed of a host: drawn once, kept, root's alone, and what happens where it cannot be kept."""
+"""The seed of a host: created once, stored, readable by root only; and without storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paraglider.host.seed import BITS, known_seed, machine_seed, steering_seed
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    """Each test is a process that has read no seed yet."""
+    """Each test is a process that has not read a seed yet."""
     module._machine_seed.cache_clear()
     yield
     module._machine_seed.cache_clear()
@@ -28,7 +28,7 @@ def again(file: Path) -> int:
 
 
 def test_it_is_drawn_once_and_kept(tmp_path: Path) -> None:
-    """Every later process reads what the first has drawn; another host draws another."""
+    """Later processes read the stored seed; another host has another."""
     file, other = tmp_path / "here" / "seed", tmp_path / "there" / "seed"
     assert known_seed(file) is None
     drawn = machine_seed(file=file)
@@ -39,7 +39,7 @@ def test_it_is_drawn_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    """Neither the file nor its directory has a bit for anybody else."""
+    """Neither the file nor its directory has permissions for others."""
     file = tmp_path / "made" / "seed"
     machine_seed(file=file)
     for place in (file, file.parent):
@@ -47,7 +47,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 
 def test_it_has_many_bits(tmp_path: Path) -> None:
-    """Of twenty hosts' seeds no two agree, and their bits are about half and half."""
+    """Twenty seeds are all different, and about half of their bits are set."""
     drawn = {machine_seed(file=tmp_path / str(i) / "seed") for i in range(20)}
     assert len(drawn) == 20
     ones = sum(seed.bit_count() for seed in drawn)
@@ -55,7 +55,7 @@ def test_it_has_many_bits(tmp_path: Path) -> None:
 
 
 def test_a_process_keeps_it_whatever_becomes_of_the_file(tmp_path: Path) -> None:
-    """A reload after somebody removed the file hashes as before."""
+    """After a removal of the file, a reload uses the same seed."""
     file = tmp_path / "seed"
     drawn = machine_seed(file=file)
     file.unlink()
@@ -64,7 +64,7 @@ def test_a_process_keeps_it_whatever_becomes_of_the_file(tmp_path: Path) -> None
 
 
 def test_two_at_once_agree(tmp_path: Path) -> None:
-    """Of set-ups and daemons that start together one draws, all have its seed."""
+    """Processes that start together use one seed."""
     file = tmp_path / "seed"
 
     def draw(number: int) -> int:
@@ -76,8 +76,8 @@ def test_two_at_once_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x\n", "-1\n", "18446744073709551616\n", "9" * 5000, "٣"])
-def test_a_damaged_file_is_replaced_and_told(tmp_path: Path, text: str) -> None:
-    """What is no seed gives way to a new one, with a warning, and nothing raises."""
+def test_a_damaged_file_is_replaced_with_a_warning(tmp_path: Path, text: str) -> None:
+    """An invalid file is replaced with a warning, and nothing raises."""
     file = tmp_path / "seed"
     file.write_text(text)
     assert known_seed(file) is None
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_replaced_and_told(tmp_path: Path, text: str) -> None:
 
 
 def test_a_host_that_cannot_keep_it_has_one_from_its_id(tmp_path: Path) -> None:
-    """It is told where and what to do, and each process comes to the same."""
+    """The warning has the place and the remedy, and all processes compute the same seed."""
     blocked = tmp_path / "file"
     blocked.write_text("")
     blocked.chmod(0o400)
@@ -99,7 +99,7 @@ def test_a_host_that_cannot_keep_it_has_one_from_its_id(tmp_path: Path) -> None:
     assert [str(file) in line and "give the services a `seed`" in line for line in said] == [True]
 
 
-def test_ids_tell_hosts_apart(tmp_path: Path) -> None:
+def test_two_machine_ids_have_two_seeds(tmp_path: Path) -> None:
     """Two machine ids, two seeds; without one the boot id serves."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("3d1219c7c4c5404aaa1f6d2a48adfda4\n")
@@ -109,7 +109,7 @@ def test_ids_tell_hosts_apart(tmp_path: Path) -> None:
 
 
 def test_the_kernels_seed_is_derived(tmp_path: Path) -> None:
-    """32 bits that follow from the seed alone, and do not tell it."""
+    """32 bits derived from the seed, which do not reveal it."""
     file = tmp_path / "seed"
     file.write_text("7\n")
     assert steering_seed(file) == steering_seed(file) < 1 << 32

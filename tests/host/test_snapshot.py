@@ -29,7 +29,9 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_modules_are_as_they_were(directory: Path) -> None:
-    """What is imported is what was read, with its names and places; reading runs nothing."""
+    """Imported modules are those that were read, with their names and places; reading executes
+    nothing.
+    """
     files = Snapshot(directory)
     (directory / "snap_one.py").write_text("version = 2\n")
     (directory / "snap_pack/inner.py").unlink()
@@ -50,7 +52,7 @@ def test_modules_are_as_they_were(directory: Path) -> None:
         importlib.import_module("snap_pack.more")
 
 
-def test_a_later_one_begins_anew(directory: Path) -> None:
+def test_a_later_load_forgets_modules(directory: Path) -> None:
     """Modules of an earlier load are forgotten."""
     with Snapshot(directory).importable():
         importlib.import_module("snap_one")

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.host.srv``: what of the DNS becomes a backend; dnspython at work."""
+"""Tests of ``paraglider.host.srv``: from DNS records to backends, with dnspython."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -34,7 +35,7 @@ NAME = "_web._tcp.example."
 def zone(
     targets: list[Srv], addresses: Mapping[str, list[str]], ttls: tuple[float, float] = (60, 30)
 ) -> Query:
-    """A DNS that has these; a target without addresses in it cannot be asked about."""
+    """A DNS with these records; the query of a target without addresses in it fails."""
 
     async def query(name: str, kind: str) -> Reply:
         if kind == "SRV":
@@ -51,7 +52,7 @@ def zone(
 
 
 def asked(query: Query, family: int = 4) -> ResolvedBackends:
-    """What comes of it."""
+    """The result of the look-up."""
     return asyncio.run(look_up(NAME, family, query))
 
 
@@ -73,7 +74,7 @@ def test_targets_become_backends() -> None:
 
 
 def test_the_lowest_priority_is_used() -> None:
-    """Targets of a higher number are for when none of a lower one has an address."""
+    """Targets of a higher number are used only if none of a lower one has an address."""
     targets = [Srv(20, 1, 80, "spare."), Srv(10, 1, 80, "main.")]
     both = {"main.": ["10.0.0.1"], "spare.": ["10.0.0.9"]}
     assert shown(asked(zone(targets, both))) == ["10.0.0.1:80 1"]
@@ -81,7 +82,7 @@ def test_the_lowest_priority_is_used() -> None:
 
 
 def test_a_target_without_an_address_is_left_out() -> None:
-    """It does not take the others with it."""
+    """The other targets are used."""
     query = zone([Srv(0, 1, 80, "a."), Srv(0, 1, 80, "b.")], {"a.": ["10.0.0.1"], "b.": []})
     assert shown(asked(query)) == ["10.0.0.1:80 1"]
 
@@ -127,7 +128,9 @@ addresses_of = st.fixed_dictionaries(
 
 @given(targets_of, addresses_of, st.randoms(use_true_random=False))
 def test_any_answer(targets: list[Srv], addresses: dict[str, list[str]], chance: object) -> None:
-    """The order of an answer means nothing, no end comes twice, and every backend gets flows."""
+    """The order of an answer does not matter, no endpoint is repeated, and every backend has a
+    weight.
+    """
     try:
         answer = asked(zone(targets, addresses))
     except NoRecordsError:
@@ -149,7 +152,7 @@ def test_any_answer(targets: list[Srv], addresses: dict[str, list[str]], chance:
 
 
 class NameServer:
-    """A name server on a port of its own; ``records`` as in a zone file, by name and kind."""
+    """A name server on its own port; ``records`` as in a zone file, by name and kind."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], list[str]] = {}
@@ -199,14 +202,31 @@ def test_dnspython_asks(server: NameServer) -> None:
     assert shown(asked(DnsQuery(server.end), 6)) == ["fd00::2:8080 3"]
 
 
+def test_the_servers_of_the_host(monkeypatch: pytest.MonkeyPatch, server: NameServer) -> None:
+    """They are read from the text of resolv.conf; without any there is no answer, and no guess."""
+    server.records[NAME, "SRV"] = ["1 2 8080 a.example."]
+    server.records["a.example.", "A"] = ["10.0.0.1"]
+    reset = dns.resolver.BaseResolver.reset
+
+    def reset_to_port(resolver: Any) -> None:
+        reset(resolver)
+        resolver.port = server.end[1]
+
+    monkeypatch.setattr(dns.resolver.BaseResolver, "reset", reset_to_port)
+    text = "# a comment\nsearch example\nnameserver 127.0.0.1\n"
+    assert shown(asked(DnsQuery(None, text))) == ["10.0.0.1:8080 2"]
+    with pytest.raises(NoAnswerError, match="no nameservers"):
+        asked(DnsQuery(None, "search example\n"))
+
+
 def test_a_name_that_is_not_there(server: NameServer) -> None:
-    """It is told in one line."""
+    """The error is one line."""
     with pytest.raises(NoRecordsError, match="does not exist: _web._tcp.example"):
         asked(DnsQuery(server.end))
 
 
 def test_a_server_that_refuses(server: NameServer) -> None:
-    """What a server will not say is no word on whether there is anything."""
+    """A refusal is an error, not an empty answer."""
     server.rcode = dns.rcode.SERVFAIL
     with pytest.raises(NoAnswerError) as caught:
         asked(DnsQuery(server.end))
@@ -214,7 +234,7 @@ def test_a_server_that_refuses(server: NameServer) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_nobody_answers(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_answers(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent is given up in time."""
     monkeypatch.setattr(srv, "LIFETIME", 0.3)
     monkeypatch.setattr(srv, "TRY", 0.2)

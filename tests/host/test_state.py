@@ -1,4 +1,4 @@
-"""The file that remembers what a set-up changed."""
+"""The state file with the changes of a set-up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paraglider.host.changes.links import AddressChange, NeighbourChange
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.host.ownership import SET_UP, STARTED, owner_of
-from paraglider.host.state import StateFile, only_one
+from paraglider.host.state import StateFile, setup_lock
 
 CHANGES: list[Change] = [
     RulesChange(4, "*raw\nCOMMIT\n", {"raw": ["PREROUTING"]}, "saved"),
@@ -27,13 +27,13 @@ CHANGES: list[Change] = [
 
 
 def test_every_kind_of_change_comes_back_as_it_was(tmp_path: Path) -> None:
-    """What is loaded equals what was stored, in the same order."""
+    """Loaded changes equal the stored ones, in the same order."""
     StateFile(tmp_path, 1).store(CHANGES)
     assert StateFile(tmp_path, 1).load() == CHANGES
 
 
 def test_the_replaced_text_of_a_run_is_not_stored(tmp_path: Path) -> None:
-    """Undoing removes the rules whatever they replaced; only the run itself can go back."""
+    """Undoing removes the rules in any case; only the run itself can restore the replaced text."""
     StateFile(tmp_path, 1).store([RulesChange(4, "new", None, previous="old")])
     assert StateFile(tmp_path, 1).load() == [RulesChange(4, "new", None)]
 
@@ -56,7 +56,7 @@ def test_no_changes_are_no_file(tmp_path: Path) -> None:
 
 
 def test_an_earlier_boot_left_nothing_to_undo(tmp_path: Path) -> None:
-    """Rules and addresses did not outlive it, and cookies are given out anew."""
+    """Rules and addresses end with the boot, and cookies are reused."""
     state = StateFile(tmp_path, 1)
     state.store(CHANGES)
     content = json.loads(state.path.read_text())
@@ -84,8 +84,8 @@ def test_an_unknown_change_makes_a_file_damaged(tmp_path: Path) -> None:
             state.load()
 
 
-def test_another_version_is_told_apart(tmp_path: Path) -> None:
-    """It is not damaged, but for another program to undo."""
+def test_another_version_is_not_damaged(tmp_path: Path) -> None:
+    """A file of another version is not damaged; another program must undo it."""
     state = StateFile(tmp_path, 1)
     state.path.write_text('{"version": 99}')
     with pytest.raises(OperatorError, match="another version"):
@@ -95,7 +95,7 @@ def test_another_version_is_told_apart(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is replaced as a whole or not at all, and no temporary one stays."""
+    """The file is replaced as a whole or not at all, and no temporary file stays."""
     state = StateFile(tmp_path, 1)
     state.store(CHANGES)
 
@@ -110,17 +110,17 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_only_one_set_up_at_a_time(tmp_path: Path) -> None:
-    """The second is refused while the first is at work, and not afterwards; nothing is left."""
+    """The second one is refused while the first is running; no file is left."""
     refused = pytest.raises(OperatorError, match="another set-up of paraglider")
-    with only_one(tmp_path), refused, only_one(tmp_path):
+    with setup_lock(tmp_path), refused, setup_lock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
-    with only_one(tmp_path):
+    with setup_lock(tmp_path):
         pass
 
 
 def test_purposes_have_files_of_their_own(tmp_path: Path) -> None:
-    """What a backend's set-up changed is not what the balancer's did."""
+    """The changes of a backend's set-up are separate from the balancer's."""
     backend = StateFile(tmp_path, 1, purpose="backend")
     backend.store([SysctlChange(4, "net/ipv4/ip_forward", "0", "1")])
     assert backend.path.name == "backend-1.json"
@@ -128,7 +128,7 @@ def test_purposes_have_files_of_their_own(tmp_path: Path) -> None:
 
 
 def test_one_owner_a_namespace(tmp_path: Path) -> None:
-    """What one command set up, the other neither reads nor changes, until it is undone."""
+    """Another command cannot read or change the state until it is undone."""
     mine, other = StateFile(tmp_path, 1), StateFile(tmp_path, 1, STARTED)
     other.store(CHANGES)
     assert owner_of(mine.path) == STARTED
@@ -143,7 +143,7 @@ def test_one_owner_a_namespace(tmp_path: Path) -> None:
 
 
 def test_what_is_noted_is_stored_at_once(tmp_path: Path) -> None:
-    """After what was there, in place of the same thing, for whoever reads next; and dropped."""
+    """Added at the end or replacing an equal identity, for the next reader; and dropped."""
     state, reader = StateFile(tmp_path, 1), StateFile(tmp_path, 1)
     first, again = SysctlChange(4, "a", "1", "0"), SysctlChange(4, "a", "2", "0")
     state.note(first)
@@ -160,7 +160,7 @@ def test_what_is_noted_is_stored_at_once(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_torn_off_is_of_nothing(tmp_path: Path) -> None:
-    """Its change was not begun; a whole line that says nothing is damage."""
+    """The change of an incomplete line was not begun; a complete invalid line is damage."""
     state = StateFile(tmp_path, 1)
     state.note(CHANGES[2])
     state.note(CHANGES[3])
@@ -187,7 +187,7 @@ def test_a_journal_without_its_file_is_of_nothing(tmp_path: Path) -> None:
 def test_a_note_costs_the_same_however_much_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a thousand notes the file that holds them all is written once, at the beginning."""
+    """Of a thousand notes the file with all changes is written once, at the beginning."""
     written: list[int] = []
     replace = module.replace_file
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""What is listed of what `start` has at work."""
+"""The listing of the services of `start`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEB = {
 
 
 def change() -> TableChange:
-    """What the state has of one service."""
+    """The state of one service."""
     config = kernel_only(Config.model_validate({"services": [WEB]}))
     table = static_table(config, 4, (), 1)
     assert table is not None
@@ -36,13 +36,13 @@ def change() -> TableChange:
 
 
 class Counting(Nft):
-    """Counters as told."""
+    """Counters set by the test."""
 
     def __init__(self, counts: dict[str, tuple[int, int]] | None) -> None:
         self._counts = counts
 
     def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
-        """As told."""
+        """As set by the test."""
         return self._counts
 
 
@@ -67,19 +67,19 @@ def test_every_backend_with_its_counts() -> None:
 
 
 def test_nothing_started_is_nothing_listed() -> None:
-    """Not even the kernel is asked."""
+    """The kernel is not queried."""
     assert static_services([], Counting(None)) == []
 
 
-def test_a_table_that_is_gone_is_told() -> None:
-    """Zeros would say that all is well."""
+def test_a_missing_table_is_an_error() -> None:
+    """An error is raised instead of zeros."""
     with pytest.raises(PlatformError, match="paraglider is missing.*`paraglider start` restores"):
         static_services([change()], Counting(None))
 
 
 @pytest.mark.root
 def test_the_kernel_s_counters(inside: Any) -> None:
-    """Those of a real table, from nft's own listing."""
+    """The counters of a real table, from nft's listing."""
     nft = Nft()
     assert nft.counters(4) is None
     nft.load(change().text)

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.host.step``: what is done, rolled back, kept, and what the record says."""
+"""Tests of ``paraglider.host.step``: apply, roll back, keep, and the stored records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sysctl(
 
 
 def test_a_step_is_rolled_back_by_its_opposite(air: Any) -> None:
-    """An applied change is reverted, a reverted one applied; what is kept is left alone."""
+    """An applied change is reverted, a reverted one applied; a kept one is not touched."""
     before = air.snapshot()
     Step("keep", VIP).do(air.host)
     assert air.snapshot() == before
@@ -65,14 +65,14 @@ def test_a_step_is_rolled_back_by_its_opposite(air: Any) -> None:
 
 
 def test_the_scripts_are_those_of_what_is_done(air: Any) -> None:
-    """What is kept runs nothing."""
+    """A kept change has no script."""
     assert Step("keep", VIP).script(air.host) == ""
     assert Step("apply", VIP).script(air.host) == VIP.script(air.host) != ""
     assert Step("revert", VIP).script(air.host) == VIP.revert_script(air.host) != ""
 
 
-def test_undoing_begins_with_the_last_change() -> None:
-    """And stores none of them."""
+def test_undoing_starts_with_the_last_change() -> None:
+    """No change is stored."""
     changes = [VIP, AddressChange(4, "eth1", "10.0.0.254/8")]
     steps = undo_plan(iter(changes))
     assert [step.change for step in steps] == changes[::-1]
@@ -81,14 +81,14 @@ def test_undoing_begins_with_the_last_change() -> None:
 
 
 def test_a_parameter_that_is_right_is_kept(air: Any) -> None:
-    """With the record of an earlier set-up, or with none: then it is the operator's."""
+    """With the record of an earlier set-up, or without one if it is the operator's."""
     assert sysctl(air, "1") == [Step("keep", SysctlChange(4, REDIRECTS, "1", "1"))]
     earlier = SysctlChange(4, REDIRECTS, "0", "1")
     assert sysctl(air, "1", earlier) == [Step("keep", earlier, earlier)]
 
 
 def test_a_parameter_that_cannot_be_set(air: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that the kernel has not, or an optional one that cannot be written, is passed over."""
+    """A parameter that the kernel lacks, or an optional one that is read-only, is skipped."""
     assert list(sysctl_step(4, "net/ipv4/no_such", "1", air.host, {})) == []
     assert len(sysctl(air, "0", optional=True)) == 1
     monkeypatch.setattr(air.sysctl, "writable", lambda _: False)
@@ -99,7 +99,9 @@ def test_a_parameter_that_cannot_be_set(air: Any, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("now", "before"), [("5", "5"), ("1", "1")])
 def test_the_value_before_is_the_last_that_is_not_ours(air: Any, now: str, before: str) -> None:
-    """One that came back is set again; one that the operator set since is what undo leads to."""
+    """A value that returned is recorded again; a value that the operator set since is restored by
+    the undo.
+    """
     air.sysctl.write(REDIRECTS, now)
     (step,) = sysctl(air, "0", SysctlChange(4, REDIRECTS, "5", "0"))
     assert step.action == "apply"
@@ -107,7 +109,7 @@ def test_the_value_before_is_the_last_that_is_not_ours(air: Any, now: str, befor
 
 
 def test_a_table_is_replaced_where_the_text_or_the_kernel_differ(air: Any) -> None:
-    """Else it is kept, with the kernel's form of it."""
+    """Otherwise it is kept, with the kernel's listing."""
     first = OptionalTableChange(4, "t", FIRST)
     step = table_step(first, air.host, {})
     assert (step.action, step.record) == ("apply", first)
@@ -142,7 +144,7 @@ def fixed(air: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_read_only_parameters_that_are_right_are_accepted(
     fixed: Any, tmp_path: Path, forward: str
 ) -> None:
-    """Set up and undone; what only saves a packet or a moment is not asked for."""
+    """Set up and undone; optimisations are not required."""
     fixed.unlocked("net/ipv6/conf/eth0/proxy_ndp", "1")
     state, before = StateFile(tmp_path, 7), fixed.snapshot()
     for _ in range(2):
@@ -154,7 +156,7 @@ def test_read_only_parameters_that_are_right_are_accepted(
 
 
 def test_read_only_parameters_that_are_wrong_are_all_named(fixed: Any) -> None:
-    """With what to write on the container's command line; nothing has been changed."""
+    """With the options for the container's command line; nothing has been changed."""
     fixed.unlocked("net/ipv4/ip_forward", "0")
     fixed.unlocked("net/ipv6/conf/eth1/forwarding", "0")
     before = fixed.snapshot()

@@ -39,7 +39,7 @@ def run(words: str, redirected: str = "", **environment: str) -> subprocess.Comp
     [(">&-", False), ("2>&-", False), ("<&-", False), ("<&- >&- 2>&-", True)],
 )
 def test_closed_descriptors(redirected: str, null: bool) -> None:
-    """What is closed is /dev/null, so no socket gets its number; what is not closed is used."""
+    """A closed descriptor becomes /dev/null, so no socket gets its number; an open one is used."""
     done = run("words", redirected)
     assert (done.returncode >= 40, done.returncode % 40 > 2) == (null, True)
     assert done.stdout == (b"" if ">&-" in redirected.split() else b"words\n")
@@ -55,7 +55,7 @@ def test_closed_descriptors(redirected: str, null: bool) -> None:
     ],
 )
 def test_any_encoding(encoding: str, shown: bytes) -> None:
-    """What an encoding lacks is said in ASCII, on both streams."""
+    """Characters that the encoding lacks are written in ASCII, on both streams."""
     done = run("a → b … ü ✗ 語", PYTHONIOENCODING=encoding, PYTHONUTF8="1")
     assert (done.stdout.strip(), done.stderr.strip()) == (shown, shown)
 
@@ -66,16 +66,16 @@ def test_bytes_of_a_name_are_kept() -> None:
 
 
 @pytest.mark.parametrize("redirected", [">/dev/full", "2>/dev/full"])
-def test_a_full_disk_is_told_at_the_end(redirected: str) -> None:
-    """Nothing raises while the work is done."""
+def test_a_full_disk_raises_at_finish(redirected: str) -> None:
+    """Nothing raises before ``finish``."""
     done = run("words", redirected)
     assert done.returncode == 100
     assert done.stdout + done.stderr == b"words\n"
 
 
 def test_a_slow_reader() -> None:
-    """A pipe that nobody reads takes what it has room for; the rest is lost and counted, and when
-    there is room again the line that was cut off is ended first. The pipe's own end still waits.
+    """A full pipe takes what fits; the rest is dropped and counted, and when there is room again
+    the truncated line is ended first. The pipe's own end stays blocking.
     """
     reading, writing = os.pipe()
     outlet = outlet_of(writing)
@@ -95,7 +95,7 @@ def test_a_slow_reader() -> None:
 
 
 def test_a_reader_that_goes_and_another_that_comes(tmp_path: Path) -> None:
-    """Without a reader every line is lost; the next reader has those that come then."""
+    """Without a reader every line is dropped; the next reader gets later lines."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -110,7 +110,7 @@ def test_a_reader_that_goes_and_another_that_comes(tmp_path: Path) -> None:
     os.close(reading)
 
 
-def test_a_socket_that_nobody_reads() -> None:
+def test_a_socket_without_a_reader() -> None:
     """The journal's end of a stream socket is never waited for."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -131,7 +131,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
 
 
 def test_where_the_pipe_cannot_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without /proc, room is asked for before a write; that does not wait either."""
+    """Without /proc, the room is checked before a write, which does not block either."""
     reading, writing = os.pipe()
 
     def refuse(*_: object) -> int:
@@ -146,7 +146,7 @@ def test_where_the_pipe_cannot_be_opened_again(monkeypatch: pytest.MonkeyPatch) 
     assert set(os.read(reading, 1 << 20)) == set(b"x\n")
 
 
-def test_a_fork_begins_anew() -> None:
+def test_a_fork_drops_the_parents_state() -> None:
     """The rest of a line and the count of those lost are the parent's."""
     said: list[bytes] = []
 

@@ -15,7 +15,7 @@ GENERIC = INCLUDE / "asm-generic/unistd.h"
 
 
 def defined(header: Path) -> dict[str, int]:
-    """What ``header`` defines; aarch64's 64-bit calls have the names of 3264."""
+    """The definitions in ``header``; aarch64's 64-bit calls have the names of 3264."""
     if not header.exists():
         pytest.skip("linux-libc-dev of this machine has no such header")
     text = header.read_text(encoding="ascii")
@@ -25,7 +25,7 @@ def defined(header: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize(("header", "column"), [(X86_64, 0), (GENERIC, 1)], ids=["x86", "arm"])
 def test_numbers_are_the_kernels(header: Path, column: int) -> None:
-    """Each call has the number of the header, or none where the header has none."""
+    """Each call has the number of the header, or None if it is not there."""
     known = defined(header)
     ours = {name: row[column] for name, row in NUMBERS.items()}
     assert ours == {name: known.get(name) for name in NUMBERS}

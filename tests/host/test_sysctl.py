@@ -55,5 +55,5 @@ def test_a_snapshot_has_every_match(root: Path) -> None:
 
 
 def test_dots_of_an_interface_become_slashes() -> None:
-    """As sysctl(8) wants it, so that a dry run can be pasted."""
+    """As sysctl(8) accepts it, so that a dry run can be pasted."""
     assert dotted(conf(6, "eth0.5", "accept_ra")) == "net.ipv6.conf.eth0/5.accept_ra"

@@ -1,4 +1,4 @@
-"""Whose code a directory holds: modes, owners, what leads there, links."""
+"""Code that only root can change: modes, owners, parent directories, links."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def policies(tmp_path: Path) -> Path:
 
 
 def test_ones_own_is_trusted(policies: Path) -> None:
-    """Nothing to find where nobody else may write, sticky /tmp above it or not."""
+    """A directory that others cannot write to, also below a sticky /tmp."""
     assert untrusted(policies, ME) is None
 
 
 @pytest.mark.parametrize("place", ["one.py", "package", "package/two.py", ".", ".."])
 @pytest.mark.parametrize("mode", [0o020, 0o002])
 def test_writable_by_others(policies: Path, place: str, mode: int) -> None:
-    """A file, a directory, the directory itself, what it lies in: for a group or for all."""
+    """A file, a directory, the directory itself, or a parent: writable by a group or by all."""
     found = (policies / place).resolve()
     found.chmod(found.stat().st_mode | mode)
     what, remedy = untrusted(policies, ME) or ("", "")
@@ -41,7 +41,7 @@ def test_writable_by_others(policies: Path, place: str, mode: int) -> None:
 
 
 def test_sticky_helps_only_above(policies: Path) -> None:
-    """Others cannot replace what lies in a directory like /tmp, but they can add to it."""
+    """Others cannot replace entries of a directory like /tmp, but can add files to it."""
     policies.parent.chmod(0o1777)
     assert untrusted(policies, ME) is None
     policies.chmod(0o1777)
@@ -49,7 +49,7 @@ def test_sticky_helps_only_above(policies: Path) -> None:
 
 
 def test_links_are_followed(policies: Path, tmp_path: Path) -> None:
-    """A link is as good as what it points at, and as the way there."""
+    """The target of a link and the directories of its path are checked."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o755)
     (elsewhere / "three.py").touch(mode=0o644)
@@ -63,7 +63,7 @@ def test_links_are_followed(policies: Path, tmp_path: Path) -> None:
 
 
 def test_the_directory_may_be_a_link(policies: Path, tmp_path: Path) -> None:
-    """What counts is where it leads."""
+    """The target of the link is checked."""
     link = tmp_path / "link"
     link.symlink_to(policies)
     assert untrusted(link, ME) is None
@@ -73,7 +73,7 @@ def test_the_directory_may_be_a_link(policies: Path, tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_another_owner(policies: Path) -> None:
-    """What is another user's is his to change."""
+    """Another user can change own files."""
     os.chown(policies / "one.py", 65534, 0)
     what, remedy = untrusted(policies) or ("", "")
     assert what.startswith(f"{policies / 'one.py'} belongs to user 65534")

@@ -1,4 +1,4 @@
-"""What the host is to be, kept beside the state: a family each, for one boot."""
+"""The desired state of the host, stored beside the state: per family, for one boot."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def config(*vips: str) -> Config:
 
 @pytest.fixture
 def file(tmp_path: Path) -> WantedFile:
-    """A file of a namespace that nobody is in."""
+    """The file of an unused namespace."""
     return WantedFile(tmp_path, 1)
 
 
 def test_what_was_put_comes_back(file: WantedFile) -> None:
-    """As it was, a family each; without services of a family there is nothing wanted of it."""
+    """The stored configuration per family is loaded; a family without services is not stored."""
     both, four = config("192.0.2.1/24", "2001:db8::1/64"), config("192.0.2.2/24")
     file.set(both, (4, 6), (0, 2), SET_UP)
     assert file.load() == [Wanted(4, both, (0, 2)), Wanted(6, both, (0, 2))]
@@ -44,7 +44,7 @@ def test_what_was_put_comes_back(file: WantedFile) -> None:
 
 
 def test_what_is_undone_is_wanted_no_more(file: WantedFile) -> None:
-    """Without a family left there is no file."""
+    """Without any family the file is removed."""
     file.set(config("192.0.2.1/24", "2001:db8::1/64"), (4, 6), (), STARTED)
     file.drop((6,))
     assert [(one.family, one.owner, one.cores) for one in file.load()] == [(4, STARTED, ())]
@@ -55,7 +55,7 @@ def test_what_is_undone_is_wanted_no_more(file: WantedFile) -> None:
 
 
 def test_another_boot_wants_nothing(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was set up went with the boot before."""
+    """The file of an earlier boot is ignored."""
     file.set(config("192.0.2.1/24"), (4,), (0,), SET_UP)
     monkeypatch.setattr("paraglider.host.ownership.boot_id", lambda: "another")
     assert file.load() == []
@@ -63,14 +63,14 @@ def test_another_boot_wants_nothing(file: WantedFile, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("text", ["", "{}", '{"version": 1}'])
 def test_a_file_that_is_none_of_ours(file: WantedFile, text: str) -> None:
-    """Is said to be damaged, not believed."""
+    """An invalid file is reported as damaged."""
     file.path.write_text(text)
     with pytest.raises(OperatorError):
         file.load()
 
 
 def test_a_file_without_families(file: WantedFile) -> None:
-    """Is damaged for those who change it too, and stays as it is."""
+    """It is damaged for writers too, and is not changed."""
     file.set(config("192.0.2.1/24"), (4,), (0,), SET_UP)
     content = json.loads(file.path.read_text())
     del content["families"]
@@ -83,7 +83,7 @@ def test_a_file_without_families(file: WantedFile) -> None:
 
 
 def test_a_full_disk(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is said, with what does not work then."""
+    """The error names the consequence."""
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

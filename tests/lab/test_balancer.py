@@ -1,19 +1,22 @@
-"""The balancer of the lab: the real set-up and daemon, and what is read of their log."""
+"""The balancer of the lab: the real set-up and daemon, and their log."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from paraglider.errors import PlatformError
-from paraglider.lab.balancer import READY, TROUBLE, LabBalancer, start_backend
+from paraglider.host.bpffs import PINS
+from paraglider.lab.balancer import READY, TROUBLE, LabBalancer, start_backend, unmount_pins
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.scenario import LabOptions, configuration
-from paraglider.lab.topology import VIP, Plan, Topology
+from paraglider.lab.topology import VIP, Plan, Topology, new_prefix
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def text(tmp_path: Path) -> str:
     ],
 )
 def test_the_daemon_is_ready_when_all_workers_are(line: str, ready: bool) -> None:
-    """One worker that is ready is not the daemon that is."""
+    """One ready worker is not enough."""
     assert bool(READY.search(line)) is ready
 
 
@@ -54,13 +57,13 @@ def test_the_daemon_is_ready_when_all_workers_are(line: str, ready: bool) -> Non
     ],
 )
 def test_trouble_is_an_error_or_a_traceback(line: str, trouble: bool) -> None:
-    """Warnings are none, whatever words are in them."""
+    """Warnings are not trouble, with any words in them."""
     assert bool(TROUBLE.search(line)) is trouble
 
 
 @pytest.mark.root
 def test_set_up_start_stop_undo(built: Topology, tmp_path: Path, text: str) -> None:
-    """What was set up is there, the daemon ends well, and the undoing takes the VIP away."""
+    """The VIP is added, the daemon exits with 0, and the undo removes the VIP."""
     balancer = LabBalancer(built.balancer, tmp_path, text)
     balancer.set_up()
     assert VIP[4] in built.balancer.run(["ip", "-o", "address"]).stdout
@@ -77,17 +80,64 @@ def test_set_up_start_stop_undo(built: Topology, tmp_path: Path, text: str) -> N
 
 
 @pytest.mark.root
-def test_a_daemon_that_refuses_is_told(built: Topology, tmp_path: Path) -> None:
-    """The error has the exit code and what the daemon said."""
+def test_a_daemon_that_exits_is_an_error(built: Topology, tmp_path: Path) -> None:
+    """The error has the exit code and the daemon's message."""
     balancer = LabBalancer(built.balancer, tmp_path, "services: 7\n")
     with pytest.raises(PlatformError, match=r"the daemon ended with exit 1: .*paraglider\.conf:1"):
         balancer.start()
+    balancer.release_pins()
 
 
 @pytest.mark.root
-def test_servers_that_cannot_listen_are_told(built: Topology) -> None:
+def test_servers_that_cannot_listen_are_an_error(built: Topology) -> None:
     """A second server on a taken port is an error with its words."""
     backend: Namespace = built.backends[0]
     start_backend(backend, "one")
     with pytest.raises(PlatformError, match=r"servers of two ended: two: .*in use"):
         start_backend(backend, "two")
+
+
+#: loads the carrier as a daemon does that is killed later, or removes it
+CARRIER = """
+import sys
+from paraglider.config.model import Config
+from paraglider.host import carrier
+from paraglider.host.ownership import announce
+service = {"name": "web", "vip": "192.0.2.1", "protocol": "tcp", "ports": 80}
+service |= {"backends": ["192.0.2.9"], "carrier": "bpf"}
+announced = announce()
+if sys.argv[1] == "load":
+    carrier.load(Config.model_validate({"services": [service]}), 1)
+else:
+    carrier.remove()
+"""
+
+
+def carrier_of(namespace: Namespace, what: str) -> None:
+    """Load or remove the carrier of a daemon in ``namespace``."""
+    namespace.run([sys.executable, "-c", CARRIER, what])
+
+
+@pytest.mark.root
+def test_the_pins_of_a_daemon_outlive_a_lab(built: Topology, text: str, tmp_path: Path) -> None:
+    """It began beside the lab, and is down when the lab ends: its flows go on by its pins. What a
+    namespace has left that is gone is removed with the mount.
+    """
+    lab = LabBalancer(built.balancer, tmp_path, text)
+    lab.hold_pins()
+    prefix = new_prefix()
+    with Namespace(f"{prefix}-one") as one, Namespace(f"{prefix}-two") as two:
+        for number, other in enumerate((one, two)):
+            other.ip(
+                f"link add dev eth{number} type veth peer name peer{number}",
+                f"link set eth{number} up",
+            )
+            carrier_of(other, "load")
+        assert PINS.is_mount()
+        before = sorted(path.name for path in PINS.iterdir())
+        lab.release_pins()
+        assert sorted(path.name for path in PINS.iterdir()) == before
+        carrier_of(one, "remove")
+        unmount_pins()
+        assert PINS.is_mount()
+    wait_until(lambda: (unmount_pins(), not PINS.is_mount())[1])  # the interface is gone by then

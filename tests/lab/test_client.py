@@ -1,4 +1,4 @@
-"""The lab's client prints one result a try, also where nobody answers."""
+"""The lab's client prints one result per try, also without a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from paraglider.lab import client
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
@@ -27,13 +28,24 @@ def results(output: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_each_failed_try_is_told(protocol: str) -> None:
-    """Nobody listens on port 1 of loopback: each of two tries says that it was refused."""
+def test_each_failed_try_is_printed(protocol: str) -> None:
+    """Port 1 of loopback has no listener: each of two tries is printed as refused."""
     command = [sys.executable, "-m", "paraglider.lab.client", protocol, "127.0.0.1", "1", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     told = results(done.stdout)
     assert len(told) == 2
     assert all("refused" in result["error"] for result in told)
+
+
+def test_a_pause_is_between_tries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As long as it is given."""
+    slept: list[float] = []
+    monkeypatch.setattr(client.time, "sleep", slept.append)
+    monkeypatch.setattr(sys, "argv", ["client", "tcp", "127.0.0.1", "1", "2", "3", "0.25"])
+    client.main()
+    assert (len(results(capsys.readouterr().out)), slept) == (2, [0.25, 0.25])
 
 
 @pytest.mark.root
@@ -46,7 +58,7 @@ def test_ping_is_answered(inside: Namespace, address: str) -> None:
 
 @pytest.mark.root
 def test_a_download_in_two_halves(inside: Namespace) -> None:
-    """The second half comes after a line of input; each says whose it is and how far it has got."""
+    """The second half is read after a line of input; each line has the server and the bytes."""
     start_backend(inside, "one", http=(80,))
     command = [sys.executable, "-m", "paraglider.lab.client", "download", "127.0.0.1", "80", "1001"]
     process = inside.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

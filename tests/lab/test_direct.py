@@ -1,4 +1,4 @@
-"""A lab whose backends answer the client directly: what is claimed of it was counted."""
+"""A lab whose backends answer the client directly: its results are measured."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from paraglider.lab.topology import VIP, Plan, Topology
     ],
 )
 def test_what_is_wrong(found: DirectDownload, faults: int) -> None:
-    """Too little came, or it came by way of the balancer."""
+    """Too few bytes, or bytes that passed the balancer."""
     assert len(found.faults()) == faults
 
 
 @pytest.mark.root
 def test_answers_by_way_of_the_balancer_are_seen() -> None:
-    """Where the balancer itself serves the VIP, all bytes are its own; with no server at all there
-    is an error that says which URL.
+    """If the balancer itself serves the VIP, all bytes are counted on it; without a server the
+    error names the URL.
     """
     with Topology(Plan(backends=1, vips=tuple(f"{vip}" for vip in VIP.values()))) as net:
         with pytest.raises(PlatformError, match="http://192.168.0.11:80/bytes/4000000: "):

@@ -1,4 +1,4 @@
-"""The failover story's configuration and what it refuses; ``tests/net/test_lab.py`` has it told."""
+"""The failover scenario's configuration and refusals; ``tests/net/test_lab.py`` runs it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_the_configuration_is_valid(tmp_path: Path, forward: str) -> None:
 
 @pytest.mark.parametrize("forward", ["dsr", "proxy", "static"])
 def test_other_forwards_are_refused(forward: str) -> None:
-    """Said before anything is made, with those that tell the story."""
+    """Before anything is created, with the methods that are supported."""
     with pytest.raises(OperatorError, match="nat or offload"):
         FailoverLab(LabOptions(forward, failover=True), Console())
 
 
 def test_one_backend_is_too_few() -> None:
-    """Where it dies nobody is left to go on."""
+    """No backend would be left when it is killed."""
     with pytest.raises(OperatorError, match="at least two backends"):
         FailoverLab(LabOptions(backends=1, failover=True), Console())

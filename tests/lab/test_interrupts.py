@@ -1,4 +1,4 @@
-"""An interrupt raises once, later where it must not tear a step, never after cleaning began."""
+"""An interrupt raises once, at the end of an uninterruptible step, and never during the cleanup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def send(number: signal.Signals = signal.SIGINT) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_raises_and_the_second_does_not(number: signal.Signals) -> None:
-    """Whatever asks to end raises once; asking again while cleaning up changes nothing."""
+    """A further interrupt during the cleanup has no effect."""
     with Interrupts():
         with pytest.raises(KeyboardInterrupt):
             send(number)
@@ -40,8 +40,8 @@ def test_a_deferred_signal_raises_at_the_end_of_the_block() -> None:
 
 
 def test_a_step_that_fails_for_the_interrupt_was_interrupted() -> None:
-    """A program that the same Ctrl-C has killed is no fault to tell of; one that fails by itself is
-    told of, also while cleaning up.
+    """A program killed by the same Ctrl-C is no error; another failure is reported, also during the
+    cleanup.
     """
 
     def step(interrupts: Interrupts, *, interrupted: bool) -> None:
@@ -67,7 +67,7 @@ def test_nothing_is_raised_once_ignored() -> None:
 
 
 def test_the_handlers_of_before_come_back() -> None:
-    """Outside of the block Ctrl-C means what it meant before."""
+    """After the block Ctrl-C has its former effect."""
     before = signal.getsignal(signal.SIGINT)
     with Interrupts():
         assert signal.getsignal(signal.SIGINT) != before

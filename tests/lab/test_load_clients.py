@@ -1,4 +1,4 @@
-"""Counting what became of connections from one moment to another."""
+"""Counting the results of connections between two moments."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Air:
         return self
 
     def kill(self) -> None:
-        """It is ended."""
+        """Kill it."""
         self.ended += 1
 
     def wait(self) -> None:
-        """It has ended."""
+        """It has exited."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def say(directory: Path, family: int, *results: str, cut: str = "") -> None:
 
 
 def test_between_moments(made: LoadClients, tmp_path: Path) -> None:
-    """Each try counts where it ended; a line that is still being written does not."""
+    """Each try counts where it ended; an incomplete line does not count."""
     say(tmp_path, 4, "backend1", "!refused")
     begin = made.now()
     say(tmp_path, 4, "backend2", "!refused", "!timed out")
@@ -67,10 +67,10 @@ def test_between_moments(made: LoadClients, tmp_path: Path) -> None:
     assert made.between(end).summary() == "backend3 1 · failed 0"
 
 
-def test_the_next_tries_are_those_that_begin_then(
+def test_the_next_tries_are_those_that_start_then(
     made: LoadClients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first to end had begun before, in each family; what comes after is not counted."""
+    """The first try to end had begun before, in each family, and is not counted."""
 
     def more(_seconds: float) -> None:
         for family in (4, 6):
@@ -81,8 +81,8 @@ def test_the_next_tries_are_those_that_begin_then(
 
 
 def test_tries_that_do_not_come(made: LoadClients, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, and nobody waits for ever."""
-    monkeypatch.setattr(load_clients, "PATIENCE", 0.0)
+    """A timeout raises an error."""
+    monkeypatch.setattr(load_clients, "TIMEOUT", 0.0)
     with pytest.raises(PlatformError, match="did not end 5 connections"):
         made.next(5)
 

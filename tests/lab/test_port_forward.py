@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab import port_forward
 from paraglider.lab.namespace import Namespace
@@ -37,19 +38,18 @@ def balancer() -> Iterator[Namespace]:
 
 
 def fetched(url: str) -> str:
-    """What is at ``url``, as soon as somebody answers there."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
-                return str(answer.read().decode())
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    """The content of ``url``, as soon as there is a listener."""
+
+    def answered() -> str:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            return str(answer.read().decode())
+        return ""
+
+    return wait_until(answered)
 
 
 def test_the_page_is_seen_until_the_lab_goes(balancer: Namespace) -> None:
-    """One connection after the other is carried over; afterwards nobody listens."""
+    """Connections are relayed one after the other; afterwards there is no listener."""
     url = open_port_forward(balancer)
     assert [fetched(f"{url}{n}") for n in range(3)] == [f"seen /{n}" for n in range(3)]
     balancer.close()

@@ -1,4 +1,4 @@
-"""Counting who answered, and judging it."""
+"""Counting the answers of backends, and evaluating the counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Udp6InDatagrams                 	4
 
 
 def output(*answers: str) -> str:
-    """What the client prints for these answers."""
+    """The client's output for these answers."""
     return "".join(f'{{"answer": "{answer}"}}\n' for answer in answers)
 
 
@@ -31,8 +31,8 @@ def test_answers_are_counted_a_backend() -> None:
     assert not row.errors
 
 
-def test_errors_and_strangers_are_counted() -> None:
-    """A failed try and an answer from somebody else are errors of the row."""
+def test_errors_and_unknown_servers_are_counted() -> None:
+    """A failed try and an answer of an unknown server are errors of the row."""
     text = output("stranger") + '{"error": "timed out"}\n' * 2
     row = count_answers("udp", 6, text, 2)
     assert row.errors == {"timed out": 2, "answer from 'stranger', which is not a backend": 1}
@@ -58,13 +58,13 @@ def test_a_remainder_is_no_fault() -> None:
 
 
 def test_a_silent_backend_is_a_fault() -> None:
-    """A backend that never answered is named, whatever the number of workers."""
+    """A backend that never answered is named, for any number of workers."""
     faults = ResultRow("ping", 6, (3, 0, 3)).faults(workers=8)
     assert faults == ["ICMP echo over IPv6: no answer from backend2"]
 
 
 def test_errors_are_faults() -> None:
-    """Each kind of error is told with how often it happened."""
+    """Each kind of error is named with its count."""
     row = count_answers("udp", 4, output("backend1") + '{"error": "timed out"}\n' * 2, 1)
     assert row.faults(workers=1) == ["UDP (echo) over IPv4: 2× timed out"]
 

@@ -1,4 +1,4 @@
-"""The lab's configuration and its notes; the story itself is told in ``tests/net/test_lab.py``."""
+"""The lab's configuration and notes; ``tests/net/test_lab.py`` runs the scenario."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from paraglider.config.load import load
 from paraglider.errors import OperatorError
+from paraglider.host import bpffs
 from paraglider.lab import direct, scenario
 from paraglider.lab.scenario import LabOptions, configuration, neighbouring_cores
 
@@ -43,28 +45,54 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 
 
 def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
-    """With `--forward proxy` there is one service a family, and it is valid."""
+    """With `--forward proxy` there is one service per family, and the file is valid."""
     file = tmp_path / "paraglider.conf"
     file.write_text(configuration(LabOptions("proxy"), tmp_path, CORES))
     found = [(s.name, s.protocol, s.forward) for s in load(file).services]
     assert found == [("web4", "tcp", "proxy"), ("web6", "tcp", "proxy")]
 
 
-def test_dsr_has_all_three_protocols(tmp_path: Path) -> None:
-    """With `--forward dsr` the file is valid, and asks something of the backends' hosts."""
+@pytest.mark.parametrize("forward", ["dsr", "tunnel"])
+def test_direct_returns_have_all_three_protocols(tmp_path: Path, forward: str) -> None:
+    """The file is valid, and backends need a set-up; those of tunnels are no neighbours."""
     file = tmp_path / "paraglider.conf"
-    file.write_text(configuration(LabOptions("dsr"), tmp_path, CORES))
+    file.write_text(configuration(LabOptions(forward), tmp_path, CORES))
+    assert (load(file).network.private is None) == (forward == "tunnel")
     assert {service.protocol for service in load(file).services} == {"tcp", "udp", "any"}
     assert direct.needed(file)
     file.write_text(configuration(LabOptions("offload"), tmp_path, CORES))
     assert not direct.needed(file)
 
 
+def test_the_carrier_of_the_services(tmp_path: Path) -> None:
+    """It is in the file if it is given, and only methods that have several take it."""
+    file = tmp_path / "paraglider.conf"
+    for carrier in ("bpf", "worker"):
+        file.write_text(configuration(LabOptions(carrier=carrier), tmp_path, CORES))
+        assert {service.carrier for service in load(file).services} == {carrier}
+    assert "carrier:" not in configuration(LabOptions(), tmp_path, CORES)
+    for forward in ("offload", "static"):
+        with pytest.raises(
+            OperatorError, match=r"--carrier has no meaning .* --forward nat or dsr"
+        ):
+            scenario.Lab(LabOptions(forward, carrier="bpf"), Console())
+
+
 def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the notes of labs are read, and one that is no JSON is passed over."""
+    """Other notes are skipped, and so is invalid JSON."""
     monkeypatch.setattr(scenario, "STATE", tmp_path)
     note = {"prefix": "pg1", "directory": "/nowhere"}
     (tmp_path / "lab-pg1.json").write_text(json.dumps(note))
     (tmp_path / "lab-pg2.json").write_text("{")
     (tmp_path / "setup-1f.json").write_text("{}")
     assert scenario.notes() == {tmp_path / "lab-pg1.json": note}
+
+
+def test_down_unmounts_the_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept lab has no process that would: its bpffs go with the last of the labs."""
+    unmounted: list[str] = []
+    monkeypatch.setattr(scenario, "notes", dict)
+    monkeypatch.setattr(scenario.namespace, "stale", list)
+    monkeypatch.setattr(bpffs, "unmount", lambda _, source: unmounted.append(source))
+    assert scenario.down() == []
+    assert unmounted == ["paraglider-lab"] * 2

@@ -1,4 +1,4 @@
-"""The lab's servers answer with their name, however they are asked."""
+"""The lab's servers answer with their name over every protocol."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.lab import client, servers
 
 
 def free_port(kind: socket.SocketKind) -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket(socket.AF_INET6, kind) as sock:
         sock.bind(("", 0))
         port: int = sock.getsockname()[1]
@@ -51,14 +52,14 @@ def test_udp_echoes_the_whole_datagram(ports: tuple[int, int]) -> None:
     """The answer to 8,000 bytes is the name, a space, and the 8,000 bytes."""
     sent = bytes(range(250)) * 32
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
+        sock.settimeout(TIMEOUT)
         sock.sendto(sent, ("127.0.0.1", ports[1]))
         assert sock.recv(9000) == b"me " + sent
 
 
 def test_bytes_of_any_length(ports: tuple[int, int]) -> None:
     """``/bytes/N`` answers N bytes, and the server's name in a header."""
-    connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=3)
+    connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=TIMEOUT)
     connection.request("GET", "/bytes/200001")
     response = connection.getresponse()
     assert response.getheader("Server") == "me"
@@ -69,7 +70,7 @@ def test_bytes_of_any_length(ports: tuple[int, int]) -> None:
 def test_nonsense_does_not_stop_the_server(ports: tuple[int, int]) -> None:
     """After garbage, an endless head and a client that leaves, the server still answers."""
     for garbage in (b"\0\xff\r\n\r\n", b"x" * 100_000, b""):
-        with socket.create_connection(("127.0.0.1", ports[0]), timeout=3) as sock:
+        with socket.create_connection(("127.0.0.1", ports[0]), timeout=TIMEOUT) as sock:
             try:
                 sock.sendall(garbage)
             except ConnectionError:
@@ -78,7 +79,7 @@ def test_nonsense_does_not_stop_the_server(ports: tuple[int, int]) -> None:
 
 
 def test_a_taken_port_is_said(ports: tuple[int, int]) -> None:
-    """A second server on the same port ends with one line that says so."""
+    """A second server on the same port exits with one line."""
     command = [sys.executable, "-m", "paraglider.lab.servers", "other", "--http", str(ports[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
@@ -91,5 +92,5 @@ def test_a_taken_port_is_said(ports: tuple[int, int]) -> None:
     [(b"GET /bytes/10 HTTP/1.1\r\n", 10), (b"GET / HTTP/1.1\r\n", None), (b"", None)],
 )
 def test_body_length(request_line: bytes, length: int | None) -> None:
-    """Only ``GET /bytes/N`` asks for a length."""
+    """Only ``GET /bytes/N`` requests a length."""
     assert servers.body_length(request_line) == length

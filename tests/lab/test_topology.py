@@ -35,7 +35,7 @@ def test_prefixes_differ() -> None:
 
 @pytest.mark.root
 def test_both_sides_reach_the_balancer_at_once() -> None:
-    """Without any waiting, client and backends reach their neighbours in both families."""
+    """Client and backends reach their neighbours at once in both families."""
     with Topology(Plan(vips=PRESET, gateways=True)) as built:
         for family in (4, 6):
             assert reachable(built.client, VIP[family])
@@ -46,7 +46,7 @@ def test_both_sides_reach_the_balancer_at_once() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("router", [False, True])
 def test_direct_backends_reach_the_client_past_the_balancer(router: bool) -> None:
-    """Each backend's way to the client leaves by its leg in the clients' network."""
+    """Each backend's route to the client uses its leg in the clients' network."""
     with Topology(Plan(direct=True, router=router)) as built:
         for family in (4, 6):
             for backend in built.backends:
@@ -57,7 +57,7 @@ def test_direct_backends_reach_the_client_past_the_balancer(router: bool) -> Non
 
 @pytest.mark.root
 def test_the_set_up_has_something_left_to_do() -> None:
-    """By default neither VIP nor gateway is there, and the balancer forwards nothing."""
+    """By default there is neither VIP nor gateway, and the balancer forwards nothing."""
     with Topology(Plan(backends=1)) as built:
         addresses = built.balancer.run(["ip", "-o", "address"]).stdout
         assert VIP[4] not in addresses
@@ -75,8 +75,17 @@ def test_the_client_has_the_addresses_asked_for() -> None:
 
 
 @pytest.mark.root
+def test_the_switches_do_not_filter() -> None:
+    """Where br_netfilter is loaded, a bridge passes its frames to iptables by default."""
+    names = [f"net.bridge.bridge-nf-call-{name}" for name in ("arptables", "iptables", "ip6tables")]
+    with Topology(Plan(direct=True)) as built:
+        for switch in (built.switch, built.front):
+            assert "1" not in switch.run(["sysctl", "-e", "-n", *names]).stdout
+
+
+@pytest.mark.root
 def test_the_router_says_packet_too_big() -> None:
-    """With a router and a narrow link behind it, a long packet to the client meets its limit."""
+    """With a router and a small MTU behind it, a long packet to the client gets an error."""
     plan = Plan(backends=1, router=True, client_mtu=1400)
     with Topology(plan) as built:
         for family in (4, 6):
@@ -86,6 +95,24 @@ def test_the_router_says_packet_too_big() -> None:
                 ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", client], check=False
             )
             assert result.returncode != 0
+            assert "mtu" in (result.stdout + result.stderr).lower()
+
+
+@pytest.mark.root
+def test_a_router_before_the_backends() -> None:
+    """With `far` the balancer is no neighbour of a backend, and reaches it over the router, which
+    says what a link behind it takes.
+    """
+    with Topology(Plan(backends=1, direct=True, far=True, backend_mtu=1400)) as built:
+        assert built.gate is not None
+        for family in (4, 6):
+            address = topology.backend_address(family, 1)
+            assert reachable(built.balancer, address, "-s", "1000")
+            route = built.balancer.run(["ip", "route", "get", address]).stdout
+            assert f"via {topology.GATE[family]} " in route
+            result = built.balancer.run(
+                ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", address], check=False
+            )
             assert "mtu" in (result.stdout + result.stderr).lower()
 
 
@@ -102,7 +129,7 @@ def test_closing_ends_the_processes_and_removes_the_namespaces() -> None:
 
 @pytest.mark.root
 def test_a_failure_half_way_leaves_nothing() -> None:
-    """When the kernel refuses a part of the plan, what was built before is removed."""
+    """If the kernel refuses a part of the plan, everything built before is removed."""
     prefix = topology.new_prefix()
     with pytest.raises(PlatformError):
         Topology(Plan(vips=("not-an-address",)), prefix=prefix)

@@ -8,7 +8,7 @@ from paraglider.lab.traffic import PERIOD, RATE, pause, visit
 
 
 def test_the_tide() -> None:
-    """Connections come now more and now less often, and about as often as is said."""
+    """The rate of connections varies around the given one."""
 
     def mean(now: float) -> float:
         return sum(pause(now) for _ in range(2000)) / 2000
@@ -17,7 +17,7 @@ def test_the_tide() -> None:
 
 
 def test_a_visit() -> None:
-    """One asks for some bytes and goes; one that nobody answers is over too."""
+    """A visit reads some bytes and closes; one without an answer ends too."""
     asked: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,37 +1,24 @@
-"""The stats page of a balancer in a namespace, as somebody at the balancer itself meets it."""
+"""Requests to the stats page of a balancer in a namespace, from the balancer itself."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
-from pyroute2 import netns
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab.namespace import Namespace
 
-PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 PORT = 9777
 HOST = f"127.0.0.1:{PORT}"
 
 
-@contextlib.contextmanager
-def inside(namespace: Namespace) -> Iterator[None]:
-    """This thread is in ``namespace``, and so is what it starts."""
-    netns.pushns(namespace.name)
-    try:
-        yield
-    finally:
-        netns.popns()
-
-
 def raw(namespace: Namespace) -> socket.socket:
     """A connection to the stats page."""
-    with inside(namespace):
-        return socket.create_connection(("127.0.0.1", PORT), PATIENCE)
+    with namespace.entered():
+        return socket.create_connection(("127.0.0.1", PORT), TIMEOUT)
 
 
 def request(path: str, *headers: str, method: str = "GET", body: str = "") -> bytes:
@@ -45,7 +32,7 @@ def request(path: str, *headers: str, method: str = "GET", body: str = "") -> by
 
 
 def answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers in small letters and body of what comes until the end."""
+    """Status, lower-case headers and body of the response."""
     data = b""
     with contextlib.suppress(ConnectionResetError):
         while part := one.recv(65536):
@@ -67,11 +54,10 @@ def ask_page(
 
 def get(namespace: Namespace, path: str) -> Any:
     """The JSON at ``path``, once there is some."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def found() -> str | None:
         status, _, body = ask_page(namespace, path)
-        if status == 200:
-            return json.loads(body)
-        assert status == 503, (status, body)
-        assert time.monotonic() < deadline, body
-        time.sleep(0.05)
+        assert status in (200, 503), (status, body)
+        return body if status == 200 else None
+
+    return json.loads(wait_until(found))

@@ -23,7 +23,7 @@ class Output:
     pending = False
 
     def send(self, message: Message) -> None:
-        """One line of news."""
+        """Send one message."""
         sys.stdout.write(encode(message).decode() + "\n")
         sys.stdout.flush()
 
@@ -31,7 +31,7 @@ class Output:
 async def main() -> None:
     """Check until there are no more orders."""
     outbox = Outbox()
-    checker = Checker(outbox.put_health, Pinger())
+    checker = Checker(outbox.add_health, Pinger())
     monitor = Monitor(checker, None)
     await checker.start()
     outbox.open(Output())

@@ -1,23 +1,26 @@
-"""Clients that stay at work in a test while other things happen."""
+"""Clients that run during a test."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from waiting import TIMEOUT, wait_until
+
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology
 
 PEER = Path(__file__).parent / "peer.py"
 HOLDER = Path(__file__).parent / "holder.py"
-PATIENCE = 30.0  # seconds until a client that is to end counts as one that hangs
 
 
 class Client:
-    """``peer.py`` at work in the client's namespace, and what it has printed so far."""
+    """A running ``peer.py`` in the client's namespace, and its output so far."""
 
     def __init__(self, client: Namespace, output: Path, *arguments: object) -> None:
         self.output = output
@@ -30,7 +33,7 @@ class Client:
             )
 
     def lines(self) -> list[str]:
-        """What it has printed, whole lines."""
+        """The complete lines of its output."""
         return [line for line in self.output.read_text().splitlines(True) if line.endswith("\n")]
 
     def go_on(self) -> None:
@@ -42,19 +45,42 @@ class Client:
     def end(self) -> str:
         """Its last line, after a line of input."""
         self.go_on()
-        self.process.communicate(timeout=PATIENCE)
+        self.process.communicate(timeout=TIMEOUT)
         return self.lines()[-1].strip()
 
 
+def pinged(namespace: Namespace, address: str, *options: str) -> None:
+    """``address`` answers every ping of ``ping`` with ``options``, at the fourth try at the latest.
+
+    The kernel's answers to pings share one small buffer a core, over all network namespaces
+    (net/ipv4/icmp.c), and other tests fill it.
+    """
+    command = ["ping", "-W", "5", *(options or ("-c", "1")), address]
+    tries = (namespace.run(command, check=False, timeout=TIMEOUT).stdout for _ in range(4))
+    assert any(" 0% packet loss" in said for said in tries), address
+
+
 def hold(net: Topology, family: int, count: int) -> Any:
-    """A process in the client that holds ``count`` connections and says on request how they are."""
+    """A process in the client that holds ``count`` connections and checks them on request."""
     command = [sys.executable, str(HOLDER), VIP[family], "80"]
     return net.client.popen([*command, str(count)], stdin=-1, stdout=-1)
 
 
 def asked(holder: Any) -> list[str]:
-    """A request over every held connection: who answered, or the error."""
+    """A request over every held connection: the names of the backends, or the errors."""
     holder.stdin.write(b"ask\n")
     holder.stdin.flush()
     answers: list[str] = json.loads(holder.stdout.readline())
     return answers
+
+
+def await_rounds(clients: Sequence[Client], running: LabBalancer, more: int = 2) -> None:
+    """Wait until every client has made ``more`` rounds more; with two, one began after now."""
+    wanted = [(client, len(client.lines()) + more) for client in clients]
+
+    def made() -> bool:
+        for client in clients:
+            assert client.process.poll() is None, client.output.read_text() + running.log()
+        return all(len(client.lines()) >= count for client, count in wanted)
+
+    wait_until(made, lambda: f"{[client.lines()[-1:] for client in clients]}\n{running.log()}")

@@ -1,10 +1,10 @@
-"""Runs a command for which the project's directory is one that only its owner and root may enter.
+"""Runs a command for which only the owner and root may enter the project's directory.
 
-Started as ``python closed_tree.py OWNER LATE COMMAND …`` by ``test_closed_tree``: in a mount
-namespace of its own the directory, and that of the interpreter's environment, are covered by an
-overlay of themselves with mode 700, owned by the user id OWNER. The command keeps the process id;
-it has NOTIFY_SOCKET as the first of its few variables, as systemd may order them, and notes late
-imports in the file LATE (``late/sitecustomize.py``).
+Started as ``python closed_tree.py OWNER LATE COMMAND …`` by ``test_closed_tree``: in a new mount
+namespace the directory, and that of the interpreter's environment, are covered by an overlay of
+themselves with mode 700, owned by the user id OWNER. The command keeps the process id;
+NOTIFY_SOCKET is the first of its few variables, as systemd may order them, and it writes late
+imports into the file LATE (``late/sitecustomize.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLONE_NEWNS = 0x20000
 
 
 def close(directory: Path, owner: int, room: Path) -> None:
-    """Cover ``directory``; what is written there goes to ``room``."""
+    """Cover ``directory``; writes go to ``room``."""
     upper, work = room / "upper", room / "work"
     for made in (room, upper, work):
         made.mkdir()

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: networks, real servers, and the balancer at work in between.
+"""Fixtures of the end-to-end tests: networks, real servers, and a running balancer.
 
 A test reads like this (everything is stopped, undone and removed afterwards)::
 
@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,13 +24,14 @@ from typing import Any
 
 import pytest
 import yaml
-from pyroute2 import netns
+from waiting import wait_until
 
+from paraglider.forward.registry import methods
+from paraglider.host import announce, carrier_check
 from paraglider.host.state import StateFile
-from paraglider.lab import namespace
 from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.scenario import neighbouring_cores, notes
+from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import (
     GATEWAY,
     PRIVATE_PREFIX,
@@ -70,22 +70,16 @@ http {{
         add_header X-Backend {name};
         location = / {{ return 200 "{name}\\n"; }}
         location = /from {{ return 200 "$remote_addr\\n"; }}
-        location / {{ root {directory}; }}
+        location = /big {{ alias {big}; }}
+        location / {{ return 404; }}
     }}
 }}
 """
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_leftovers() -> None:
-    """Namespaces of a run that was killed do not meet this one's."""
-    if os.geteuid() == 0:
-        namespace.stale(keep=[note["prefix"] for note in notes().values()])
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _forked_programs() -> Iterator[None]:
-    """Daemons, servers and clients are forked from a process that has imported what they need."""
+    """Daemons, servers and clients are forked from a process that has their imports."""
     from forkserver import ForkingNamespace
 
     forking = ForkingNamespace()
@@ -93,6 +87,30 @@ def _forked_programs() -> Iterator[None]:
         forking.patch(patch)
         yield
     forking.close()
+
+
+_passed: set[tuple[bytes, str]] = set()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_set_ups() -> Iterator[None]:
+    """Set-ups of this process announce addresses without pauses, since these networks lose nothing,
+    and make the self-check of a program that has passed it only once.
+
+    For each module, so that the tests of other folders have the real ones.
+    """
+    check = carrier_check._outcome
+
+    def outcome(image: bytes, program: str) -> tuple[int, str]:
+        found = (0, "") if (image, program) in _passed else check(image, program)
+        if found == (0, ""):
+            _passed.add((image, program))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(announce, "_BETWEEN", 0.0)
+        patch.setattr(carrier_check, "_outcome", outcome)
+        yield
 
 
 @pytest.fixture
@@ -109,8 +127,16 @@ def topology() -> Iterator[Callable[..., Topology]]:
         made.pop().close()
 
 
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that every nginx sends at ``/big``."""
+    path = tmp_path_factory.mktemp("nginx") / "big"
+    path.write_bytes(bytes(range(256)) * (BIG // 256))
+    return path
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., None]:
+def serve(tmp_path: Path, big_file: Path) -> Callable[..., None]:
     """A function that starts nginx and UDP echo in all backends of a network.
 
     nginx answers the backend's name (``backend1``, …) at ``/``, the client's address as the
@@ -122,7 +148,9 @@ def serve(tmp_path: Path) -> Callable[..., None]:
         servers = []
         for number, backend in enumerate(net.backends, 1):
             name = f"backend{number}"
-            servers.append((backend, start_nginx(backend, name, tmp_path / name, http)))
+            if http:
+                log = start_nginx(backend, name, tmp_path / name, http, big_file)
+                servers.append((backend, log))
             if udp:
                 start_backend(backend, name, http=(), udp=udp)
         for backend, log in servers:
@@ -132,16 +160,26 @@ def serve(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
-def service() -> Callable[..., dict[str, Any]]:
+def carrier(request: pytest.FixtureRequest) -> str:
+    """What carries the flows of methods with several carriers, by default what the configuration
+    does; the marks of ``carrying`` set it.
+    """
+    return getattr(request, "param", "")
+
+
+@pytest.fixture
+def service(carrier: str) -> Callable[..., dict[str, Any]]:
     """A function that makes a service: ``service(4, ports=80, strategy="wrr")``.
 
     It is called ``web4`` or ``web6``, has the VIP of the family and all three backends; a change
-    of ``weights`` gives those to the backends.
+    of ``weights`` gives those to the backends. It has the ``carrier`` if its method has several.
     """
 
     def make(
         family: int, *, weights: Sequence[int] = (), backends: int = 3, **changes: Any
     ) -> dict[str, Any]:
+        forward = changes.get("forward", "nat")
+        several = [method.name for method in methods() if "carrier" in method.options]
         servers: list[Any] = [backend_address(family, n + 1) for n in range(backends)]
         if weights:
             servers = [
@@ -153,6 +191,7 @@ def service() -> Callable[..., dict[str, Any]]:
             "vip": f"{VIP[family]}/{PUBLIC_PREFIX[family]}",
             "protocol": "tcp",
             "backends": servers,
+            **({"carrier": carrier} if carrier and forward in several else {}),
             **changes,
         }
 
@@ -161,7 +200,7 @@ def service() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def peer() -> Callable[..., dict[str, Any]]:
-    """A function that runs ``peer.py`` in a namespace and returns what it found."""
+    """A function that runs ``peer.py`` in a namespace and returns its result."""
 
     def run(namespace: Namespace, *arguments: object) -> dict[str, Any]:
         command = [sys.executable, str(PEER), *map(str, arguments)]
@@ -220,11 +259,11 @@ def balancer(
     topology: Callable[..., Topology],
     tmp_path: Path,
 ) -> Iterator[Callable[..., LabBalancer]]:
-    """A factory of balancers at work: set up, and (but with ``start=False``) ready.
+    """A factory of running balancers: set up, and ready unless ``start=False``.
 
-    Afterwards each is stopped and undone, and the test fails when the daemon did not end well or
-    its log tells of an error or a traceback; ``trouble=True`` says that such are what the test is
-    about. (``topology`` is asked for so that the networks outlive the balancers.)
+    Afterwards each is stopped and undone, and the test fails if the daemon's exit code is not 0 or
+    its log has an error or a traceback, unless ``trouble=True``. (``topology`` is requested so that
+    the networks outlive the balancers.)
     """
     from inside import InsideBalancer
 
@@ -245,8 +284,8 @@ def balancer(
     yield make
     faults: list[str] = []
     for made_one, trouble in made:
-        if made_one.stop() != 0:
-            faults.append("the daemon did not exit 0")
+        if code := made_one.stop():
+            faults.append(f"the daemon's exit code was {code}")
         made_one.undo()
         if not trouble:
             faults += made_one.trouble()
@@ -259,9 +298,8 @@ def balancer(
 def start(
     topology: Callable[..., Topology], tmp_path: Path
 ) -> Iterator[Callable[..., StaticBalancer]]:
-    """A function that starts a configuration in a network, which is stopped afterwards.
-
-    (``topology`` is asked for so that the networks outlive what was started.)
+    """A function that runs `start` for a configuration in a network, and stops it afterwards.
+    (``topology`` is requested so that the networks outlive it.)
     """
     from inside import InsideStaticBalancer
 
@@ -278,29 +316,41 @@ def start(
 
 
 @pytest.fixture
+def load(tmp_path: Path) -> Iterator[Callable[[Topology], list[Any]]]:
+    """A function that has the client open connections of each family until the test ends."""
+    from failing import Load
+
+    made: list[Any] = []
+
+    def start(net: Topology) -> list[Any]:
+        made.extend(Load(net, family, tmp_path / f"load{family}") for family in (4, 6))
+        return made
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
 def backend_setup(
     topology: Callable[..., Topology],
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """A function that runs ``paraglider backend-setup`` in a backend, with the balancer's file.
-
-    What it changed goes with the namespace; the state of it, which /run keeps, goes afterwards.
+    """A function that runs ``paraglider backend-setup`` in a backend, with the balancer's file. Its
+    changes end with the namespace; its state in /run is removed afterwards.
     """
-    used: set[str] = set()
+    used: set[Namespace] = set()
 
     def run(
         backend: Namespace, file: Path, *arguments: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        used.add(backend.name)
+        used.add(backend)
         command = [sys.executable, "-m", "paraglider", "backend-setup", "-c", str(file)]
         return backend.run([*command, *arguments], check=check)
 
     yield run
-    for name in used:
-        netns.pushns(name)
-        try:
+    for backend in used:
+        with backend.entered():
             StateFile(purpose="backend").store([])
-        finally:
-            netns.popns()
 
 
 @pytest.fixture
@@ -308,12 +358,12 @@ def ask() -> Callable[..., Counter[str]]:
     """A function that has the client open ``count`` flows (tcp, udp or ping), one after the other.
 
     It counts the answers by the backend's name; a failed try fails the test. A ping that is lost
-    is sent once more: the kernel's answers to pings share one small buffer a core, over all
+    is sent again: the kernel's answers to pings share one small buffer a core, over all
     network namespaces (net/ipv4/icmp.c), and other tests fill it.
     """
 
     def tried(net: Topology, *arguments: str) -> tuple[Counter[str], list[str]]:
-        command = [sys.executable, "-m", "paraglider.lab.client", *arguments]
+        command = [sys.executable, "-m", "paraglider.lab.client", *arguments, "20"]
         done = net.client.run(command, timeout=100)
         results = [json.loads(line) for line in done.stdout.splitlines()]
         errors = [result["error"] for result in results if "error" in result]
@@ -323,22 +373,24 @@ def ask() -> Callable[..., Counter[str]]:
         net: Topology, protocol: str, address: str, port: int, count: int = 30
     ) -> Counter[str]:
         answers, errors = tried(net, protocol, address, str(port), str(count))
-        if protocol == "ping" and answers and errors:
-            again, errors = tried(net, protocol, address, str(port), str(len(errors)))
-            answers += again
+        for _ in range(3 if protocol == "ping" and answers else 0):
+            if errors:
+                again, errors = tried(net, protocol, address, str(port), str(len(errors)))
+                answers += again
         assert not errors, errors
         return answers
 
     return count_answers
 
 
-def start_nginx(backend: Namespace, name: str, directory: Path, ports: Sequence[int]) -> Path:
-    """Start an nginx called ``name``; returns the path of its log."""
+def start_nginx(
+    backend: Namespace, name: str, directory: Path, ports: Sequence[int], big: Path
+) -> Path:
+    """Start an nginx called ``name``, which has the file ``big``; returns the path of its log."""
     directory.mkdir(mode=0o755)
     listen = " ".join(f"listen {port}; listen [::]:{port};" for port in ports)
     conf = directory / "nginx.conf"
-    conf.write_text(NGINX.format(directory=directory, listen=listen, name=name))
-    (directory / "big").write_bytes(bytes(range(256)) * (BIG // 256))
+    conf.write_text(NGINX.format(directory=directory, listen=listen, name=name, big=big))
     with (directory / "output").open("wb") as output:
         backend.popen(["nginx", "-c", str(conf)], stdout=output, stderr=subprocess.STDOUT)
     return directory / "output"
@@ -346,11 +398,15 @@ def start_nginx(backend: Namespace, name: str, directory: Path, ports: Sequence[
 
 def await_listening(backend: Namespace, ports: Sequence[int], log: Path) -> None:
     """Wait until ``backend`` listens on all ``ports`` in both families."""
-    deadline = time.monotonic() + 10
-    wanted = {f"{host}:{port}" for host in ("0.0.0.0", "[::]") for port in ports}
-    while True:
-        listing = backend.run(["ss", "-Hltn"]).stdout
-        if wanted <= {line.split()[3] for line in listing.splitlines()}:
-            return
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+    wait_until(
+        lambda: all(set(ports) <= listening(backend, six) for six in ("", "6")), log.read_text
+    )
+
+
+def listening(namespace: Namespace, six: str = "") -> set[int]:
+    """The ports on which a process listens for TCP on all addresses, of IPv6 with ``six`` "6"."""
+    with namespace.entered():
+        rows = Path(f"/proc/thread-self/net/tcp{six}").read_text().splitlines()[1:]
+    fields = (row.split() for row in rows)
+    places = (local.split(":") for _, local, _, state, *_ in fields if state == "0A")
+    return {int(port, 16) for address, port in places if not int(address, 16)}

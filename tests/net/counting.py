@@ -1,4 +1,4 @@
-"""What the kernel has counted, for tests that ask where packets went."""
+"""Counters of the kernel, for tests of the routes that packets take."""
 
 from __future__ import annotations
 

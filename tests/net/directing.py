@@ -1,4 +1,5 @@
-"""What the end-to-end tests of dsr share: backends that hold the VIP, and who was asked how often.
+"""Helpers of the end-to-end tests of dsr and tunnels: backends with the VIP, their request counts,
+and connections that go on.
 
 Importable by its name (``conftest`` puts this directory on ``sys.path``).
 """
@@ -6,26 +7,33 @@ Importable by its name (``conftest`` puts this directory on ``sys.path``).
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from paraglider.lab.topology import VIP, Topology, backend_address
+import yaml
+from inside import InsideBalancer
+from services import http_service
+from waiting import wait_until
+
+from paraglider.lab import direct
+from paraglider.lab.balancer import LabBalancer
+from paraglider.lab.scenario import neighbouring_cores
+from paraglider.lab.topology import VIP, Topology
 
 EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 FAMILIES = [4, 6]
+PEER = Path(__file__).parent / "peer.py"
 
 
-def service(family: int, **changes: Any) -> dict[str, Any]:
-    """HTTP on the VIP of ``family``, by dsr."""
-    prefix = 24 if family == 4 else 64
-    return {
-        "name": f"web{family}",
-        "vip": f"{VIP[family]}/{prefix}",
-        "protocol": "tcp",
-        "ports": 80,
-        "forward": "dsr",
-        "backends": [backend_address(family, number) for number in (1, 2, 3)],
-        **changes,
-    }
+def service(family: int, carrier: str = "", **changes: Any) -> dict[str, Any]:
+    """HTTP on the VIP of ``family``, by dsr; its flows have the ``carrier``, or the default."""
+    chosen = {"carrier": carrier} if carrier else {}
+    return http_service(family, **{"forward": "dsr", **chosen, **changes})
 
 
 def directed(topology: Any, **plan: Any) -> Topology:
@@ -38,10 +46,81 @@ def directed(topology: Any, **plan: Any) -> Topology:
     return net
 
 
+def configuration(directory: Path, services: Sequence[dict[str, Any]]) -> str:
+    """A file with ``services`` for two workers, whose sockets are in ``directory``."""
+    first, last = neighbouring_cores(2, frozenset(os.sched_getaffinity(0)))
+    document = {
+        "workers": {"first_core": first, "last_core": last},
+        "chroot": str(directory / "empty"),
+        "control": {"socket": str(directory / "control.sock")},
+        "network": {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}},
+        "services": list(services),
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+@contextmanager
+def working(
+    net: Topology, directory: Path, services: Sequence[dict[str, Any]]
+) -> Iterator[InsideBalancer]:
+    """A balancer for a whole module, with ``configuration``; the backends of ``net`` are set up by
+    the operator's command. It must end well.
+    """
+    for name in ("empty", "balancer"):
+        (directory / name).mkdir()
+    text = configuration(directory, services)
+    running = InsideBalancer(net.balancer, directory / "balancer", text)
+    running.set_up()
+    try:
+        direct.set_up(net.backends, running.config, [service["name"] for service in services])
+        running.start()
+        yield running
+        code = running.stop()
+        assert code == 0, f"exit code {code}\n{running.log()}"
+        assert not running.trouble(), running.log()
+    finally:
+        for backend in net.backends:
+            direct.undo(backend, running.config)
+        running.undo()
+        running.close()
+
+
 def answers_by(net: Topology) -> int:
     """Bytes that the balancer has sent to the clients' network so far."""
     text = net.balancer.run(["cat", "/sys/class/net/eth0/statistics/tx_bytes"]).stdout
     return int(text)
+
+
+def assert_shares(net: Topology, ask: Any, workers: int) -> None:
+    """Of 30 flows over TCP, and over UDP, each backend has ten, or some with several workers."""
+    for family in FAMILIES:
+        for protocol, port in (("tcp", 80), ("udp", 5353)):
+            answers = ask(net, protocol, VIP[family], port, 30)
+            if workers == 1:
+                assert answers == EVEN
+            else:
+                assert set(answers) == set(EVEN)
+
+
+def behind_a_narrow_link(topology: Any, serve_peer: Any) -> Topology:
+    """A network whose router to the clients has an MTU of 1400, and reports it without a limit."""
+    net = directed(topology, router=True)
+    assert net.router is not None
+    net.router.ip("link set eth1 mtu 1400")
+    serve_peer(net, 80)
+    for namespace in net.namespaces:
+        namespace.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    return net
+
+
+def assert_one_backend_learns(net: Topology, peer: Any) -> None:
+    """The router's error about a download reaches the backend that sends it, and no other."""
+    for family in FAMILIES:
+        result = peer(net.client, "down", VIP[family], 80, 1_000_000)
+        assert result["arrived"] == result["sent"]
+        to = net.client_address(family)
+        learnt = ["mtu 1400" in b.run(["ip", "route", "get", to]).stdout for b in net.backends]
+        assert learnt.count(True) == 1
 
 
 def leases(net: Topology, family: int) -> int:
@@ -50,3 +129,36 @@ def leases(net: Topology, family: int) -> int:
     done = net.balancer.run(["nft", "-j", "list", "table", name, "paraglider-dsr"])
     items = json.loads(done.stdout)["nftables"]
     return sum(len(item.get("set", {}).get("elem", ())) for item in items)
+
+
+class Rounds:
+    """A connection of the client that moves bytes up and down until it is ended."""
+
+    def __init__(self, net: Topology, family: int, output: Path) -> None:
+        self._output = output
+        command = [sys.executable, str(PEER), "rounds", VIP[family], "80", "100000"]
+        with output.open("wb") as file:
+            self._process = net.client.popen(
+                command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+            )
+
+    def await_more(self, running: LabBalancer) -> None:
+        """Wait until two more rounds are done: one of them began after now."""
+        before = self._done()
+        wait_until(
+            lambda: self._process.poll() is not None or self._done() >= before + 2, running.log
+        )
+        assert self._process.poll() is None, self._output.read_text()
+
+    def await_end(self, seconds: float) -> Any:
+        """Its result, within ``seconds``."""
+        self._process.wait(seconds)
+        return json.loads(self._output.read_text().splitlines()[-1])
+
+    def end(self) -> None:
+        """End it; all rounds were complete."""
+        self._process.communicate(b"\n", timeout=30)
+        assert "rounds" in json.loads(self._output.read_text().splitlines()[-1])
+
+    def _done(self) -> int:
+        return self._output.read_text().count("\n")

@@ -1,7 +1,7 @@
-"""Kernel DNAT in namespaces of its own, one packet at a time: in by one wire, out by another.
+"""Kernel DNAT in namespaces, one packet at a time: in by one wire, out by the other.
 
-Lives here: ``KernelDnat`` and the addresses of its world. Of two namespaces ``router`` translates,
-and ``ends`` has the other ends of its wires and no address, so that nobody answers but the test.
+Lives here: ``KernelDnat`` and its addresses. Of two namespaces ``router`` translates, and ``ends``
+has the other ends of its wires without an address, so that only the test answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from pyroute2 import netns
+from waiting import TIMEOUT
 
 from paraglider.lab.namespace import Namespace
 
@@ -24,7 +24,6 @@ ETHERNET: Final = {4: 0x0800, 6: 0x86DD}
 ROUTER_MAC, END_MAC = bytes.fromhex("02000000aa01"), bytes.fromhex("02000000bb01")
 #: the router's addresses on the clients' side
 OWN: Final = {4: bytes((192, 168, 0, 1)), 6: ipaddress.ip_address("2001:db8::1").packed}
-PATIENCE: Final = 10.0  # seconds for a packet that must come; the machine may be busy
 MAPPED: Final = {("tcp", 80): 8080, ("udp", 53): 5353}
 
 
@@ -57,7 +56,7 @@ table {family} nat {{
 
 
 class KernelDnat:
-    """A router that translates as the services of ``MAPPED`` and ``any`` ask."""
+    """A router that translates for the services of ``MAPPED`` and ``any``."""
 
     def __init__(self) -> None:
         self.router = Namespace(f"dnat-{os.getpid()}-router")
@@ -122,20 +121,16 @@ class KernelDnat:
             mapped = f"[{world.backend}]" if world.family == 6 else world.backend
             rules = _RULES.format(family=name, vip=world.vip, backend=world.backend, mapped=mapped)
             self.router.run(["nft", "-f", "-"], text=rules)
-        netns.pushns(self.ends.name)
-        try:
+        with self.ends.entered():
             for side in ("client", "backend"):
                 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
                 wire.bind((f"end-{side[0]}", 0))
                 wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
                 self._wires[side] = wire
-        finally:
-            netns.popns()
 
     def forward(self, packets: list[bytes], side: str) -> list[bytes]:
-        """What comes out at the other wire when ``packets`` come in from ``side``.
-
-        A datagram that only passes follows them, which tells that all of them are through.
+        """The packets at the other wire after ``packets`` came in from ``side``. A marker that is
+        not translated follows them, so that its arrival shows that all are through.
         """
         family = packets[0][0] >> 4
         wire = self._wires[side]
@@ -143,7 +138,7 @@ class KernelDnat:
         for packet in [*packets, self._marker(family, side)]:
             wire.send(ROUTER_MAC + END_MAC + ETHERNET[family].to_bytes(2, "big") + packet)
         found: list[bytes] = []
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             if not select.select([other], [], [], deadline - time.monotonic())[0]:
                 continue
@@ -169,13 +164,13 @@ class KernelDnat:
 
     @staticmethod
     def _own(packet: bytes) -> bool:
-        """Whether the router says it itself: of neighbours, of hosts that are not there."""
+        """Whether the router sent it: about neighbours and unreachable hosts."""
         if packet[0] >> 4 == 4:
             return packet[12:16] == OWN[4]
         return packet[8:24] == OWN[6] or packet[24] == 0xFF or packet[8] == 0xFE
 
     def _marker(self, family: int, side: str) -> bytes:
-        """A packet of SCTP's number, which nothing translates, with a number of its own."""
+        """A numbered packet with SCTP's protocol number, which is not translated."""
         self.probes += 1
         world = WORLDS[family]
         ends = [world.client, world.backend]

@@ -1,8 +1,7 @@
-"""What the tests of failing backends share: clients that go on and on, and what ``show`` has.
+"""Helpers of the tests of failing backends: clients in a loop, and the output of ``show``.
 
-A ``Load`` opens connections one after the other and keeps what became of each; ``Peer`` is a
-``peer.py`` at work. Times are generous: ``PATIENCE`` seconds until something counts as not
-happening.
+A ``Load`` opens connections one after the other and stores their results; ``Peer`` is a running
+``peer.py``. Timeouts are generous: ``TIMEOUT`` seconds.
 """
 
 from __future__ import annotations
@@ -11,31 +10,33 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import TIMEOUT, wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
 
-PATIENCE = 30.0
 PEER = Path(__file__).parent / "peer.py"
+TRY = [sys.executable, "-m", "paraglider.lab.client", "tcp"]
+PATIENCE = 10.0  # seconds that a try may take
+PAUSE = 0.0  # seconds between two tries of a load: others need the CPU too
 
 
 class Load:
-    """Short connections of the client, one after the other for as long as it is wanted."""
+    """Short connections of the client, one after the other, until it is stopped."""
 
     def __init__(self, net: Topology, family: int, output: Path) -> None:
         self._output = output
-        command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80"]
+        limits = ["1000000", str(PATIENCE), str(PAUSE)]
         with output.open("wb") as file:
-            self._process = net.client.popen([*command, "1000000"], stdout=file)
+            self._process = net.client.popen([*TRY, VIP[family], "80", *limits], stdout=file)
 
     def answers(self, since: int = 0) -> list[str]:
-        """Who answered each try, or the error, from the try number ``since`` on."""
+        """The backend or the error of each try, from number ``since`` on."""
         found = []
         for line in self._output.read_text().split("\n")[:-1][since:]:
             result = json.loads(line)
@@ -54,16 +55,8 @@ class Load:
         self._process.wait()
 
 
-def wait_until(condition: Callable[[], object], told: Callable[[], str]) -> None:
-    """Wait for ``condition``; fail with what ``told`` says when it does not come true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
-
-
 class Peer:
-    """``peer.py`` at work in ``client``, and what it has printed so far."""
+    """A running ``peer.py`` in ``client``, and its output so far."""
 
     def __init__(self, client: Namespace, output: Path, *arguments: object) -> None:
         self._output = output
@@ -81,12 +74,12 @@ class Peer:
         return "error" not in str(self.lines())
 
     def lines(self) -> list[Any]:
-        """What it has printed."""
+        """The lines of its output."""
         return [json.loads(line) for line in self._output.read_text().split("\n")[:-1]]
 
     def end(self) -> Any:
         """Give it its line of input; its last word."""
-        self._process.communicate(b"\n", timeout=PATIENCE)
+        self._process.communicate(b"\n", timeout=TIMEOUT)
         return self.lines()[-1]
 
 
@@ -104,8 +97,8 @@ def rows(running: LabBalancer, family: int, name: str = "web") -> dict[str, dict
 def await_state(
     running: LabBalancer, state: str, *numbers: int, names: tuple[str, ...] = ("web",)
 ) -> None:
-    """Wait until the backends ``numbers`` are in ``state`` in both families, and all who carry
-    flows know it.
+    """Wait until the backends ``numbers`` are in ``state`` in both families, and all processes with
+    flows have applied it.
     """
 
     def reached() -> bool:
@@ -122,7 +115,9 @@ def await_state(
 
 
 def await_gone(running: LabBalancer, number: int) -> None:
-    """Wait until a backend takes no new flows in either family, having left, and all know it."""
+    """Wait until a removed backend takes no new flows in both families, and all processes have
+    applied it.
+    """
 
     def gone() -> bool:
         found = [rows(running, f).get(backend_address(f, number)) for f in (4, 6)]
@@ -135,7 +130,7 @@ def await_gone(running: LabBalancer, number: int) -> None:
 
 
 def settle(running: LabBalancer) -> None:
-    """Wait until all who carry flows know what ``show`` has."""
+    """Wait until all processes with flows have applied the state of ``show``."""
     # A change is answered when it has been taken over, one to what is already so too.
     first = backend_address(4, 1)
     weight = rows(running, 4)[first]["weight"]
@@ -148,19 +143,18 @@ def freeze(net: Topology, number: int, up: bool) -> None:
 
 
 def kill(net: Topology, number: int) -> None:
-    """Have a backend's servers die; the host lives on."""
+    """Kill a backend's servers; the host stays up."""
     for pid in net.backends[number - 1].pids():
         net.backends[number - 1].run(["kill", "-KILL", str(pid)], check=False)
 
 
 def revive(net: Topology, number: int) -> None:
-    """Have a backend that was killed serve again."""
+    """Restart the servers of a killed backend."""
     start_backend(net.backends[number - 1], f"backend{number}", http=(80,), udp=(5353,))
 
 
 def tries(net: Topology, family: int, count: int) -> list[str]:
-    """What so many connections came to."""
-    command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80", str(count)]
-    done = net.client.run(command, timeout=60)
+    """The results of ``count`` connections."""
+    done = net.client.run([*TRY, VIP[family], "80", str(count), str(PATIENCE)], timeout=60)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return [result.get("answer") or f"error: {result['error']}" for result in results]

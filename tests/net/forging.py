@@ -1,14 +1,14 @@
-"""Segments as a stranger would send them, and a connection that tells its sequence numbers.
+"""Forged segments, and a connection that prints its sequence numbers.
 
 ::
 
     forging.py hold ADDRESS PORT            connects to ``peer.py serve``, uses the connection, and
                                             prints its port and sequence numbers; after a line of
                                             input uses it again, and prints what came of it
-    forging.py half ADDRESS PORT            connects, says that this was all while the server is
-                                            still sending, prints its port
+    forging.py half ADDRESS PORT            connects, shuts down its side while the server is still
+                                            sending, prints its port
     forging.py send INTERFACE MAC SOURCE PORT DESTINATION PORT SEQ ACK FLAGS...
-                                            a segment a word of FLAGS (scapy's letters)
+                                            one segment per word of FLAGS (scapy's letters)
     forging.py ask INTERFACE MAC SOURCE PORT DESTINATION PORT FLAGS...
                                             a segment of no connection, again and again until it is
                                             answered; prints by what, and after how many; the next
@@ -39,7 +39,7 @@ TRIES = 100
 
 
 def numbers(sock: socket.socket) -> dict[str, int]:
-    """The connection's port, what it sends next and what it waits for."""
+    """The connection's port, its next sequence number and the expected one."""
     found = {"port": sock.getsockname()[1]}
     sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     for name, queue in (("seq", SENT), ("ack", RECEIVED)):
@@ -51,7 +51,7 @@ def numbers(sock: socket.socket) -> dict[str, int]:
 
 
 def use(sock: socket.socket) -> int:
-    """Ask for three bytes; how many come."""
+    """Request three bytes; returns how many arrive."""
     sock.sendall(b"down 3\n")
     data = b""
     while len(data) < 3 and (more := sock.recv(3)):
@@ -60,7 +60,7 @@ def use(sock: socket.socket) -> int:
 
 
 def say(result: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     sys.stdout.write(f"{json.dumps(result)}\n")
     sys.stdout.flush()
 
@@ -78,7 +78,7 @@ def hold(address: str, port: str) -> None:
 
 
 def half(address: str, port: str) -> None:
-    """Say that this was all, and wait."""
+    """Shut down writing, and wait."""
     with socket.create_connection((address, int(port)), TIMEOUT) as sock:
         sock.sendall(b"down 50000000\n")
         sock.shutdown(socket.SHUT_WR)

@@ -1,7 +1,7 @@
-"""Holds HTTP connections open, for tests of what becomes of flows: holder.py ADDRESS PORT COUNT.
+"""Holds HTTP connections open, for tests of flows: holder.py ADDRESS PORT COUNT.
 
-At every line on standard input it asks once over each connection and prints what came as a JSON
-list: the answer's body, or the name of the error. A connection that failed stays failed.
+For every line on standard input it sends one request over each connection and prints the results as
+a JSON list: the answer's body, or the name of the error. A failed connection stays failed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 
 def ask(connection: socket.socket) -> str:
-    """One request: the body of the answer, or what went wrong."""
+    """One request: the body of the answer, or the error."""
     try:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = connection.recv(4096)
@@ -27,9 +27,9 @@ def ask(connection: socket.socket) -> str:
 def main() -> None:
     """Connect, then answer until the input ends."""
     address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    held = [socket.create_connection((address, port), 10) for _ in range(count)]
+    held = [socket.create_connection((address, port), 60) for _ in range(count)]
     for one in held:
-        one.settimeout(5)
+        one.settimeout(60)
     for _ in sys.stdin:
         sys.stdout.write(json.dumps([ask(one) for one in held]) + "\n")
         sys.stdout.flush()

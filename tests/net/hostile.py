@@ -11,9 +11,9 @@ ICMP errors about flows that do not exist and about themselves, and noise.
 from __future__ import annotations
 
 import random
+import select
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +30,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
+LEAST = 2000  # packets
 NOISE = random.Random(4)
 
 
@@ -132,21 +133,19 @@ def frames(vip4: str, vip6: str, port: int) -> list[tuple[int, bytes]]:
 
 
 def main() -> None:
-    """Send round after round until the time is over."""
-    interface, mac, vip4, vip6, port, seconds = sys.argv[1:]
+    """Send round after round, ``LEAST`` packets and until there is a line of input."""
+    interface, mac, vip4, vip6, port = sys.argv[1:]
     destination = bytes.fromhex(mac.replace(":", ""))
     count = 0
-    end = time.monotonic() + float(seconds)
     packets = frames(vip4, vip6, int(port))
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((interface, 0))
         source = wire.getsockname()[4]
-        while count == 0 or time.monotonic() < end:
+        while count < LEAST or not select.select([sys.stdin], [], [], 0.02)[0]:
             for kind, packet in packets:
                 if len(packet) <= 1500:
                     wire.send(destination + source + kind.to_bytes(2, "big") + packet)
                     count += 1
-            time.sleep(0.02)
     sys.stdout.write(f"{count}\n")
 
 

@@ -1,8 +1,8 @@
-"""The set-up and what undoes it, run by the test's own process in the balancer's namespace.
+"""The set-up and its undo, run by the test's own process in the balancer's namespace.
 
-It is the same command with the same arguments, and gives what a program gives: lines, complaints,
-an exit code. A process of its own would import for half a second what is here already, twice a
-test; that the programs start is held by ``tests/cli``, ``tests/lab`` and ``test_lab``.
+It is the same command with the same arguments and results: lines, errors, an exit code. A new
+process would spend half a second on imports, twice per test; ``tests/cli``, ``tests/lab`` and
+``test_lab`` test that the programs start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 
 import click
-from pyroute2 import netns
 
 from paraglider.cli.errors import exit_code
 from paraglider.cli.main import main
@@ -25,16 +24,17 @@ from paraglider.lab.namespace import Namespace
 
 
 class InsideBalancer(LabBalancer):
-    """One that is set up and undone by this process."""
+    """A balancer that is set up and undone by this process."""
 
     def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """See ``LabBalancer``."""
+        """See ``LabBalancer``; the mount of a program would end with it."""
+        self.hold_pins()
         arguments = ["-c", str(self.config), *options]
         return run_inside(self.namespace, setup_host, PROG, arguments, check=check)
 
 
 class InsideStaticBalancer(StaticBalancer):
-    """One that this process starts and stops."""
+    """A balancer that this process starts and stops."""
 
     def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """See ``StaticBalancer``."""
@@ -72,9 +72,8 @@ def run_inside(
 def _in(namespace: Namespace) -> Iterator[None]:
     """Be in ``namespace`` meanwhile, whose commands may take SIGTERM for themselves."""
     before = signal.getsignal(signal.SIGTERM)
-    netns.pushns(namespace.name)
     try:
-        yield
+        with namespace.entered():
+            yield
     finally:
-        netns.popns()
         signal.signal(signal.SIGTERM, before)

@@ -5,6 +5,8 @@
     links.py big SIZE          lets every Ethernet link make and take segments of SIZE bytes
                                (BIG TCP), in both families
     links.py sums              switches off that links finish checksums (ethtool -K … tx off)
+    links.py xdp [tags]        has links as XDP needs them: checksums finished, VLAN tags in
+                               the frame (unless "tags"), GRO on
     links.py longest DEVICE    prints "watching"; at the end of its input the length of the longest
                                packet that DEVICE took in meanwhile
 
@@ -24,7 +26,8 @@ import sys
 GSO_MAX_SIZE, GRO_MAX_SIZE, GSO_IPV4_MAX_SIZE, GRO_IPV4_MAX_SIZE = 41, 58, 63, 64
 RTM_NEWLINK, NLM_F_REQUEST_ACK, NLMSG_ERROR = 16, 5, 2
 # linux/sockios.h, linux/ethtool.h
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+SIOCETHTOOL, ETHTOOL_STXCSUM, ETHTOOL_SGRO = 0x8946, 0x17, 0x2C
+ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, TAGS_BY_DEVICE = 0x25, 0x26, 0x180  # ETH_FLAG_TXVLAN, RXVLAN
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
 
@@ -53,12 +56,28 @@ def big(size: int) -> None:
 
 
 def sums() -> None:
-    """Have the stack finish the checksums of what every link sends."""
+    """Have the stack compute the checksums of all sent packets."""
+    for _, name in ethernet():
+        ethtool(name, ETHTOOL_STXCSUM, 0)
+
+
+def xdp(*, tags: bool) -> None:
+    """See the head of the file."""
+    sums()
+    for _, name in ethernet():
+        ethtool(name, ETHTOOL_SGRO, 1)
+        flags = ethtool(name, ETHTOOL_GFLAGS, 0)
+        changed = flags | TAGS_BY_DEVICE if tags else flags & ~TAGS_BY_DEVICE
+        ethtool(name, ETHTOOL_SFLAGS, changed)
+
+
+def ethtool(name: str, command: int, number: int) -> int:
+    """A request with one number (struct ethtool_value); returns that of the answer."""
+    value = array.array("I", [command, number])
+    request = struct.pack("16sP", name.encode(), value.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in ethernet():
-            value = array.array("I", [ETHTOOL_STXCSUM, 0])
-            request = struct.pack("16sP", name.encode(), value.buffer_info()[0])
-            fcntl.ioctl(any_socket, SIOCETHTOOL, request + bytes(16))
+        fcntl.ioctl(any_socket, SIOCETHTOOL, request + bytes(16))
+    return value[1]
 
 
 def longest(device: str) -> None:
@@ -85,5 +104,7 @@ if __name__ == "__main__":
         big(int(arguments[0]))
     elif what == "sums":
         sums()
+    elif what == "xdp":
+        xdp(tags=arguments == ["tags"])
     else:
         longest(arguments[0])

@@ -1,8 +1,8 @@
-"""A throw-away machine: this host's files under an overlay, and a systemd of its own as process 1.
+"""A disposable machine: this host's files under an overlay, with its own systemd as process 1.
 
-It lives in a network namespace of a topology, so its services meet real packets. What it changes
-of files is in memory and gone with it; it has processes, mounts, a host name, a /run and control
-groups of its own, and no units but those that are installed in it.
+It is in a network namespace of a topology, so its services meet real packets. Changes of files are
+in memory and discarded; it has its own processes, mounts, host name, /run and control groups, and
+no units except those that are installed in it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from paraglider.lab.namespace import Namespace
+from waiting import wait_until
 
-PATIENCE = 60.0  # seconds until something that must happen counts as not happening
+from paraglider.lab.namespace import Namespace
 
 #: what units of a usual machine refer to
 STUBS = (
@@ -69,7 +69,7 @@ exec chroot . env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 
 
 class Machine:
-    """One that runs in ``namespace``; ``directory`` is for its files, and for what it says."""
+    """A machine in ``namespace``; ``directory`` has its files and its log."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.said = directory / "systemd.log"
@@ -89,7 +89,7 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             )
-        self.wait_until(lambda: self._pid() and self.systemctl("is-system-running") == "running")
+        self.until(lambda: self._pid() and self.systemctl("is-system-running") == "running")
 
     def run(
         self, *argv: str, check: bool = True, timeout: float = 120.0
@@ -108,7 +108,7 @@ class Machine:
         return done
 
     def systemctl(self, *arguments: str) -> str:
-        """What `systemctl` prints, whatever its exit code."""
+        """The output of `systemctl`, with any exit code."""
         return self.run("systemctl", "--no-pager", *arguments, check=False).stdout.strip()
 
     def write(self, path: str, text: str) -> None:
@@ -118,22 +118,23 @@ class Machine:
         place.write_text(text)
 
     def path(self, path: str) -> Path:
-        """Where this process sees a file of its."""
+        """The path of one of its files in this process."""
         return Path(f"/proc/{self._pid()}/root") / path.lstrip("/")
 
     def log(self) -> str:
-        """What its services and its systemd have said."""
+        """The log of its services and its systemd."""
         services = self.path("/tmp/said")
         said = services.read_text(errors="replace") if services.exists() else ""
         return self.said.read_text(errors="replace") + said
 
-    def wait_until(self, condition: object) -> None:
+    def until(self, condition: Callable[[], object]) -> None:
         """Wait until ``condition()``; fail with the log when it does not come true."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():  # type: ignore[operator]
+
+        def running() -> bool:
             assert self._shell.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
+            return bool(condition())
+
+        wait_until(running, self.log)
 
     def close(self) -> None:
         """End everything in it, and leave nothing."""
@@ -142,14 +143,16 @@ class Machine:
         self._shell.wait()
         for kill in self._cgroup.glob("cgroup.kill"):
             kill.write_text("1")
-        deadline = time.monotonic() + PATIENCE
-        while self._cgroup.exists() and time.monotonic() < deadline:
+
+        def removed() -> bool:
             for place in sorted(self._cgroup.rglob("*/"), reverse=True):
                 with contextlib.suppress(OSError):
                     place.rmdir()
             with contextlib.suppress(OSError):
                 self._cgroup.rmdir()
-            time.sleep(0.02)
+            return not self._cgroup.exists()
+
+        wait_until(removed)
 
     def _pid(self) -> int:
         """The process id of its systemd, as we see it; 0 while there is none."""
@@ -161,7 +164,7 @@ class Machine:
 
 
 def _hierarchy() -> Path:
-    """Where the host has its version 2 control groups."""
+    """The host's version 2 control group hierarchy."""
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2":

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from failing import wait_until
+from waiting import wait_until
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import backend_address
@@ -24,7 +24,7 @@ class NameServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def serve(self, *numbers: int) -> None:
-        """Answer with these of the topology's backends; nobody meets a server that is not there."""
+        """Answer with these of the topology's backends; all of them have servers."""
         lines = [f"{backend_address(f, n)} web.example\n" for f in FAMILIES for n in numbers]
         self._hosts.write_text("".join(lines))
         if self._process is not None:
@@ -36,7 +36,7 @@ class NameServer:
         command += [f"--addn-hosts={self._hosts}", f"--srv-host={NAME},web.example,80,10,1"]
         self._process = self._where.popen(command)
         listening = ["ss", "-Hlun", f"sport = {PORT}"]
-        wait_until(lambda: self._where.run(listening).stdout, lambda: "no name server")
+        wait_until(lambda: self._where.run(listening).stdout)
 
     def kill(self) -> None:
         """Answer no more."""

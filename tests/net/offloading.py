@@ -1,15 +1,17 @@
-"""What the end-to-end tests of ``forward: offload`` share: its services, its daemon, a client."""
+"""Helpers of the end-to-end tests of ``forward: offload``: services, daemon, client."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-import time
 from typing import Any
 
+from services import http_service
+from waiting import TIMEOUT, wait_until
+
 from paraglider.lab.balancer import LabBalancer
-from paraglider.lab.topology import VIP, Topology, backend_address
+from paraglider.lab.topology import Topology
 
 EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 FAMILIES = [4, 6]
@@ -17,22 +19,7 @@ FAMILIES = [4, 6]
 
 def service(family: int, **changes: Any) -> dict[str, Any]:
     """HTTP on the VIP of ``family``, offloaded."""
-    prefix = 24 if family == 4 else 64
-    return {
-        "name": f"web{family}",
-        "vip": f"{VIP[family]}/{prefix}",
-        "protocol": "tcp",
-        "ports": 80,
-        "forward": "offload",
-        "backends": [backend_address(family, number) for number in (1, 2, 3)],
-        **changes,
-    }
-
-
-def url(family: int, path: str = "/", port: int = 80) -> str:
-    """A URL on the VIP."""
-    host = VIP[family] if family == 4 else f"[{VIP[family]}]"
-    return f"http://{host}:{port}{path}"
+    return http_service(family, **{"forward": "offload", **changes})
 
 
 def seen_by_python(net: Topology) -> int:
@@ -43,18 +30,15 @@ def seen_by_python(net: Topology) -> int:
 
 def await_log(balancer: LabBalancer, words: str, count: int = 1) -> None:
     """Wait until the log has ``words`` ``count`` times."""
-    deadline = time.monotonic() + 20
-    while len(re.findall(words, balancer.log())) < count:
-        assert time.monotonic() < deadline, balancer.log()
-        time.sleep(0.05)
+    wait_until(lambda: len(re.findall(words, balancer.log())) >= count, balancer.log)
 
 
 class Held:
-    """A connection of the client that stays open and asks again and again."""
+    """An open connection of the client, for repeated requests."""
 
     SCRIPT = """
 import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=10)
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=60)
 for _ in sys.stdin:
     try:
         connection.request("GET", "/")
@@ -72,7 +56,7 @@ for _ in sys.stdin:
         )
 
     def ask(self) -> str:
-        """The answer to one more request, or what went wrong; then the next opens anew."""
+        """The answer to one more request, or the error; then the next opens a new connection."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(b"\n")
@@ -81,4 +65,4 @@ for _ in sys.stdin:
 
     def end(self) -> None:
         """Close the connection."""
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=TIMEOUT)

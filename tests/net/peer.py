@@ -1,8 +1,8 @@
-"""What tests do at both ends that curl and dig do not; run as a program in a namespace.
+"""Clients and servers for what curl and dig cannot do; run as a program in a namespace.
 
 ::
 
-    peer.py serve PORT                     TCP: takes and gives bytes, and tells their digest
+    peer.py serve PORT                     TCP: receives and sends bytes, and prints their digest
     peer.py up ADDRESS PORT BYTES          sends BYTES; prints what was sent and what arrived
     peer.py down ADDRESS PORT BYTES        asks for BYTES; the same
     peer.py halves ADDRESS PORT BYTES      asks for BYTES, takes half of them, prints "half", and
@@ -12,7 +12,7 @@
     peer.py rounds ADDRESS PORT BYTES      sends and receives BYTES over one connection, again and
                                            again; prints a number after each round, and after a
                                            line of input what came of it
-    peer.py connect ADDRESS PORT           connects; prints what came of it
+    peer.py connect ADDRESS PORT [SECONDS] connects; prints what came of it
     peer.py finish ADDRESS PORT BYTES      sends BYTES and the end, and only then is answered;
                                            prints what was sent and what arrived
     peer.py hear ADDRESS PORT              connects and waits to hear something; prints what
@@ -45,7 +45,9 @@ from typing import Any
 
 TIMEOUT = 90.0  # seconds without a byte that end a transfer
 ENDLESS = 1 << 62  # bytes
-SHORT = 1.5  # seconds that a connection or an answer may take
+LONG = 30.0  # seconds that a connection or an answer may take
+SHORT = 1.5  # of what may not be answered
+AGAIN = 6.0  # until a datagram is sent again
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 UDP_SEGMENT = 103  # linux/udp.h
 
@@ -56,12 +58,12 @@ def pattern(size: int) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """What is compared."""
+    """The digest for comparison."""
     return hashlib.sha256(data).hexdigest()
 
 
 def say(result: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     sys.stdout.write(f"{json.dumps(result)}\n")
     sys.stdout.flush()
 
@@ -78,7 +80,7 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def line(sock: socket.socket) -> str:
-    """Bytes up to a line feed, one at a time: what follows is not ours."""
+    """Read up to a line feed, byte by byte, because later bytes are not part of the line."""
     text = b""
     while not text.endswith(b"\n"):
         byte = sock.recv(1)
@@ -150,8 +152,8 @@ def pause(address: str, port: int) -> Any:
 
 
 def rounds(address: str, port: int, size: int) -> Any:
-    """Transfers both ways over one connection, until a line of input; a hundred a second at most,
-    so that several of these leave the cores to what is tested.
+    """Transfers in both directions over one connection until a line of input; at most a hundred per
+    second, so that several processes leave CPU to the tested ones.
     """
     data, count = pattern(size), 0
     with socket.create_connection((address, port), TIMEOUT) as sock:
@@ -167,14 +169,14 @@ def rounds(address: str, port: int, size: int) -> Any:
     return {"rounds": count}
 
 
-def connect(address: str, port: int) -> Any:
-    """Whether somebody takes a connection."""
-    socket.create_connection((address, port), SHORT).close()
+def connect(address: str, port: int, seconds: int = int(LONG)) -> Any:
+    """Whether a connection is accepted, within ``seconds``."""
+    socket.create_connection((address, port), seconds).close()
     return {"connected": True}
 
 
 def finish(address: str, port: int, size: int) -> Any:
-    """Send, say that this was all, and hear an answer that was made after that."""
+    """Send, shut down, and read an answer that was created after that."""
     data = pattern(size)
     with socket.create_connection((address, port), TIMEOUT) as sock:
         sock.sendall(b"all\n" + data)
@@ -183,17 +185,21 @@ def finish(address: str, port: int, size: int) -> Any:
 
 
 def hear(address: str, port: int) -> Any:
-    """Whatever comes first."""
+    """The first bytes received."""
     with socket.create_connection((address, port), TIMEOUT) as sock:
         return {"heard": sock.recv(100).decode()}
 
 
 def udp(address: str, port: int, size: int, ttl: int = 64) -> Any:
-    """A datagram, and the answer of the lab's echo server: its name, a space, the datagram."""
+    """A datagram, and the answer of the lab's echo server: its name, a space, the datagram.
+
+    It is sent again when nothing comes. The kernel may omit an ICMP error: those of a core share a
+    small socket buffer over all network namespaces (net/ipv4/icmp.c, net/ipv6/icmp.c).
+    """
     data = pattern(size)
     six = ":" in address
     with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SHORT)
+        sock.settimeout(AGAIN)
         if six:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
@@ -201,9 +207,12 @@ def udp(address: str, port: int, size: int, ttl: int = 64) -> Any:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         sock.connect((address, port))
-        sock.send(data)
-        name, _, echo = sock.recv(1 << 16).partition(b" ")
-        return {"answer": name.decode(), "whole": echo == data}
+        for _ in range(int(LONG / AGAIN)):
+            sock.send(data)
+            with contextlib.suppress(TimeoutError):
+                name, _, echo = sock.recv(1 << 16).partition(b" ")
+                return {"answer": name.decode(), "whole": echo == data}
+        raise TimeoutError
 
 
 def ports(address: str, port: int, count: int) -> Any:
@@ -213,7 +222,7 @@ def ports(address: str, port: int, count: int) -> Any:
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            sock.settimeout(SHORT)
+            sock.settimeout(LONG)
             sock.connect((address, port))
             sock.send(b"who")
             names[sock.recv(100).partition(b" ")[0].decode()] += 1
@@ -260,7 +269,7 @@ def segments(address: str, port: int, count: int, size: int) -> Any:
     sent = {data[at : at + size] for at in range(0, len(data), size)}
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SHORT)
+        sock.settimeout(LONG)
         sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
         sock.connect((address, port))
         sock.send(data)
@@ -272,7 +281,7 @@ def segments(address: str, port: int, count: int, size: int) -> Any:
 
 
 def main() -> None:
-    """Do what the arguments say; what the network answers is a result, not a failure."""
+    """Run the command; errors of the network are a result, not a failure."""
     verb, *arguments = sys.argv[1:]
     if verb == "serve":
         serve(int(arguments[0]))

@@ -15,7 +15,7 @@ CLIENTS = 6
 
 
 def answers_to(net: Topology, family: int, number: int, port: int, count: int) -> set[str]:
-    """Which backends answer ``count`` connections from the client's address ``number``."""
+    """The backends of ``count`` connections from the client's address ``number``."""
     host = VIP[family] if family == 4 else f"[{VIP[family]}]"
     source = net.client_address(family, number)
     command = ["curl", "-sS", "--fail", "--interface", source]
@@ -24,7 +24,9 @@ def answers_to(net: Topology, family: int, number: int, port: int, count: int) -
     return set(net.client.run(command).stdout.split())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "carrier"), [(1, "worker"), (2, "worker"), (2, "bpf")], indirect=["carrier"]
+)
 def test_a_client_keeps_its_backend(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, workers: int
 ) -> None:
@@ -44,7 +46,7 @@ def test_a_client_keeps_its_backend(
 def test_one_worker_spreads_clients_evenly(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> None:
-    """Under rr each new client gets the next backend, whatever the old ones do meanwhile."""
+    """Under rr each new client gets the next backend, whatever existing clients do."""
     net = topology(clients=CLIENTS)
     serve(net, udp=())
     balancer(net, config(service(4, ports=80, affinity="client")))
@@ -55,7 +57,7 @@ def test_one_worker_spreads_clients_evenly(
 def test_a_service_without_affinity_beside_it(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
 ) -> None:
-    """One service keeps its clients; another one on the same workers takes turns as ever."""
+    """Another service on the same workers takes turns."""
     net = topology()
     serve(net, http=(80, 81), udp=())
     services = [
@@ -69,7 +71,9 @@ def test_a_service_without_affinity_beside_it(
         assert ask(net, "tcp", VIP[family], 81, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "carrier"), [(1, "worker"), (2, "worker"), (2, "bpf")], indirect=["carrier"]
+)
 def test_all_that_a_client_sends_to_any(
     topology: Any,
     serve: Any,
@@ -80,7 +84,7 @@ def test_all_that_a_client_sends_to_any(
     peer: Any,
     workers: int,
 ) -> None:
-    """As loaded has it: TCP on any port, UDP and ping of one client meet one backend."""
+    """As in loaded: TCP on any port, UDP and ping of one client go to one backend."""
     net = topology(clients=3)
     serve(net, http=(80, 8080))
     services = [service(family, protocol="any", affinity="client") for family in (4, 6)]

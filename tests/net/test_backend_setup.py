@@ -1,4 +1,4 @@
-"""``paraglider backend-setup`` on backends: what it makes, that it says so, that it goes again."""
+"""``paraglider backend-setup`` on backends: its changes, its output, its undo."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import pinged
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, VIP, Topology, backend_address
@@ -26,7 +27,7 @@ LOOKED_AT = (
 
 
 def state_of(backend: Namespace) -> str:
-    """All that the command may change, as the host's own programs show it."""
+    """Everything that the command may change, as the host's own programs show it."""
     shown = (backend.run(command).stdout for command in LOOKED_AT)
     lines = (line for text in shown for line in text.splitlines())
     # How long addresses and routes still live counts down by itself; iptables-save has the time.
@@ -56,7 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_applied_twice_and_undone(topology: Any, backend_setup: Any, file: Any, way: str) -> None:
-    """The second run changes nothing, the undo leaves what was there, byte for byte."""
+    """The second run changes nothing, the undo restores the original, byte for byte."""
     net: Topology = topology(backends=1, direct=True)
     (backend,) = net.backends
     # A host with a life of its own: a firewall, and a default route that is not ours.
@@ -79,7 +80,7 @@ def test_applied_twice_and_undone(topology: Any, backend_setup: Any, file: Any, 
 
 @pytest.mark.parametrize("way", ["dsr", "direct", "via"])
 def test_the_script_does_the_same(topology: Any, backend_setup: Any, file: Any, way: str) -> None:
-    """What is printed, given to a shell, is what --apply does; printing changes nothing."""
+    """The printed script, run by a shell, does the same as --apply; printing changes nothing."""
     net: Topology = topology(backends=1, direct=True)
     (backend,) = net.backends
     path = file(**WAYS[way])
@@ -95,7 +96,7 @@ def test_the_script_does_the_same(topology: Any, backend_setup: Any, file: Any, 
 
 
 def test_the_vip_of_a_dsr_backend(topology: Any, backend_setup: Any, file: Any) -> None:
-    """The host takes packets for the VIP and neither tells its neighbours nor uses it itself."""
+    """The host accepts packets for the VIP; it neither announces it nor uses it as a source."""
     net: Topology = topology(backends=1)
     (backend,) = net.backends
     backend_setup(backend, file(forward="dsr"), "web4", "web6", "--apply")
@@ -106,12 +107,13 @@ def test_the_vip_of_a_dsr_backend(topology: Any, backend_setup: Any, file: Any) 
         # The balancer's own neighbour table: who says to have the VIP on the private link?
         route = f"route add {VIP[family]} dev eth1"
         net.balancer.ip(f"address add {GATEWAY[family]}/{8 if family == 4 else 64} dev eth1", route)
-        assert ping(net.balancer, backend_address(family, 1))
-        assert not ping(net.balancer, VIP[family])
+        pinged(net.balancer, backend_address(family, 1))
+        ping = ["ping", "-c", "1", "-W", "1", VIP[family]]
+        assert net.balancer.run(ping, check=False).returncode != 0
         # By its hardware address a packet for the VIP is taken, and answered from the VIP.
         hardware = backend.run(["cat", "/sys/class/net/eth0/address"]).stdout.strip()
         net.balancer.ip(f"neighbour replace {VIP[family]} lladdr {hardware} dev eth1")
-        assert ping(net.balancer, VIP[family])
+        pinged(net.balancer, VIP[family])
         way = backend.run(["ip", "route", "get", GATEWAY[family]]).stdout
         assert f"src {backend_address(family, 1)}" in way
 
@@ -125,7 +127,7 @@ def test_dsr_end_to_end(
     balancer: Any,
     ask: Any,
 ) -> None:
-    """What the command makes is all that the backends of a dsr service need."""
+    """The command does everything that the backends of a dsr service need."""
     net = topology(direct=True)
     serve(net)
     for backend in net.backends:
@@ -136,12 +138,6 @@ def test_dsr_end_to_end(
     for family in (4, 6):
         answers = ask(net, "tcp", VIP[family], 80, 6)
         assert answers == {"backend1": 2, "backend2": 2, "backend3": 2}
-
-
-def ping(namespace: Namespace, address: str) -> bool:
-    """Whether ``address`` answers."""
-    done = namespace.run(["ping", "-c", "1", "-W", "1", address], check=False)
-    return done.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,7 @@ def test_nothing_is_needed(
     keys: dict[str, Any],
     why: str,
 ) -> None:
-    """It says so, and why, and changes nothing."""
+    """The output has the reason, and nothing is changed."""
     net: Topology = topology(backends=1)
     (backend,) = net.backends
     path = tmp_path / "c"
@@ -173,7 +169,7 @@ def test_nothing_is_needed(
 
 
 def test_refusals_change_nothing(topology: Any, backend_setup: Any, file: Any) -> None:
-    """On a host that is no backend, for a service that is not there, and where a VIP is told of."""
+    """On a host that is no backend, for an unknown service, and if the VIP would be announced."""
     net: Topology = topology(backends=1)
     (backend,) = net.backends
     path = file(forward="dsr")

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from browsing import PORT as PAGE
 from browsing import ask_page
-from failing import wait_until
 from naming import NAME, NameServer
 from naming import PORT as DNS_PORT
 from processes import children
+from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import ParagliderError
@@ -34,11 +34,13 @@ OWNER = 12345
 
 
 class ClosedBalancer(LabBalancer):
-    """One whose daemon runs from the closed directory and notes late imports in ``late``."""
+    """A balancer whose daemon runs from the closed directory and writes late
+    imports into ``late``.
+    """
 
     @property
     def late(self) -> Path:
-        """The file with the modules that were looked for after rights were given up."""
+        """The file with the modules that were imported after privileges were dropped."""
         return self.log_file.with_name("late")
 
     @property
@@ -50,7 +52,7 @@ class ClosedBalancer(LabBalancer):
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that all may look into; pytest's own is not."""
+    """A directory that all users may enter; pytest's own is not."""
     with tempfile.TemporaryDirectory(prefix="paraglider-closed-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -70,7 +72,7 @@ def test_every_process_works_and_imports_nothing_late(
     names.serve(1)
     listed = open_directory / "web"
     listed.write_text("10.0.0.1\n")
-    every = {"interval": 1, "rise": 1, "fall": 1}
+    every = {"interval": 1, "timeout": 20, "rise": 1, "fall": 1}
     first, *others = (
         {**service(4, ports=80), "check": {"type": "tcp", **every}},
         {**service(6, ports=80), "check": {"type": "icmp", **every}},
@@ -167,7 +169,7 @@ def _all_serve(asked: ControlClient, before: dict[str, int]) -> bool:
 
 
 def _await_checks(asked: ControlClient, running: LabBalancer) -> None:
-    """Every kind of check has said what it should of all its backends."""
+    """Wait until every kind of check has reported the expected result of all its backends."""
     wanted = {"web4": True, "web6": True, "offload": True, "proxy": False, "exec": True}
 
     def said() -> bool:

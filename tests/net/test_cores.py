@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def told(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command that was refused says."""
+    """The error of a refused command."""
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stderr
 
@@ -36,7 +36,7 @@ def test_other_cores_are_refused(
     ask: Callable[..., Counter[str]],
     tmp_path: Path,
 ) -> None:
-    """By the file, by what the process may run on; a set-up for others beside a daemon as well."""
+    """By the file, and by the process's affinity; a set-up for other cores beside a daemon too."""
     net = topology()
     serve(net, udp=())
     text = config(service(4, ports=80), workers=2)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from carrying import forwards
 from directing import directed
-from failing import control, wait_until
+from failing import control
+from waiting import wait_until
 
 from paraglider.lab.topology import VIP, Topology, backend_address
 
@@ -28,7 +30,7 @@ class Asker:
         self._process = net.client.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self) -> str | None:
-        """Who answers."""
+        """The backend that answers."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(b"\n")
@@ -37,12 +39,12 @@ class Asker:
         return name
 
 
-@pytest.mark.parametrize("forward", ["nat", "offload", "dsr", "static"])
+@forwards("nat", "offload", "dsr", "static")
 def test_they_leave(
     topology: Any, serve: Any, config: Any, service: Any, request: Any, forward: str
 ) -> None:
-    """One in maintenance at once; one that is no longer in the file after `drain_timeout`, or at
-    once where nobody is there to wait.
+    """In maintenance at once; removed from the file after `drain_timeout`, or at once without a
+    daemon.
     """
     static = forward == "static"
     net = directed(topology) if forward == "dsr" else topology()
@@ -65,8 +67,8 @@ def test_they_leave(
 
     running = request.getfixturevalue("start" if static else "balancer")(net, file(1, 2))
     askers = {family: Asker(net, family) for family in FAMILIES}
-    first = {family: one.ask() for family, one in askers.items()}
-    assert {name for name in first.values() if name is not None} <= {"backend1", "backend2"}
+    first = {family: wait_until(one.ask) for family, one in askers.items()}
+    assert set(first.values()) <= {"backend1", "backend2"}
 
     def moved(left: str | None, family: int) -> bool:
         return askers[family].ask() not in (left, None)
@@ -77,7 +79,7 @@ def test_they_leave(
             control(running).set_backend(f"web{family}", backend, state="maint")
             wait_until(lambda f=family, n=name: moved(n, f), running.log)
             control(running).set_backend(f"web{family}", backend, state="ready")
-    left = askers[4].ask()
+    left = wait_until(askers[4].ask)
     stays = 3 - int(str(left)[-1])
     running.config.write_text(file(stays))
     if static:

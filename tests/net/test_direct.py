@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from carrying import both
 from counting import received
 
 from paraglider.lab.balancer import start_backend
@@ -28,9 +29,9 @@ table inet theirs {
 
 
 def curl(namespace: Namespace, address: str, port: int = 80, *options: str) -> str:
-    """What an HTTP server answers."""
+    """The response of an HTTP server."""
     host = f"[{address}]" if ":" in address else address
-    command = ["curl", "-sS", "--fail", "--max-time", "10", *options, f"http://{host}:{port}/"]
+    command = ["curl", "-sS", "--fail", "--max-time", "60", *options, f"http://{host}:{port}/"]
     return namespace.run(command).stdout.strip()
 
 
@@ -60,8 +61,8 @@ def answering(config: Any, service: Any, balancer: Any, backend_setup: Any) -> A
 def test_answers_get_past_the_balancer(
     topology: Any, serve: Any, answering: Any, ask: Any, peer: Any, tracking: bool
 ) -> None:
-    """TCP and UDP of both families, on backends with and without a stateful firewall of their own:
-    the client gets its answers from the VIP, and none of them through the balancer.
+    """TCP and UDP of both families, on backends with and without a stateful firewall: the client
+    gets its answers from the VIP, and none of them through the balancer.
     """
     net = topology(direct=True)
     serve(net)
@@ -74,7 +75,7 @@ def test_answers_get_past_the_balancer(
         assert peer(net.client, "ports", VIP[family], 5353, 12).keys() == EVEN.keys()
         # In pieces both ways.
         assert peer(net.client, "udp", VIP[family], 5353, 8000)["whole"]
-    # 24 connections of at least four answers each; what comes there is who has which address.
+    # 24 connections had at least four answers each; eth1 receives only ARP and ND.
     assert received(net.balancer, "eth1") - before < 48
     dropped = "counter packets 0" if tracking else ""
     for backend in net.backends:
@@ -83,6 +84,7 @@ def test_answers_get_past_the_balancer(
         assert dropped in rules
 
 
+@both
 def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: Any) -> None:
     """Megabytes arrive whole, up and down, with the segments as long as the kernel makes them."""
     net = topology(direct=True)
@@ -96,6 +98,7 @@ def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: An
     assert received(net.balancer, "eth1") - before < 100
 
 
+@both
 def test_mapped_ports(
     topology: Any,
     serve: Any,
@@ -106,7 +109,9 @@ def test_mapped_ports(
     peer: Any,
     backend_setup: Any,
 ) -> None:
-    """The client sees the VIP's port whatever the backend's is, also of two ports of one host."""
+    """The client sees the VIP's port for any port of the backend, also for
+    two ports of one host.
+    """
     net = topology(direct=True)
     serve(net, http=(8080, 8081), udp=(9999,))
     services = []
@@ -126,7 +131,9 @@ def test_mapped_ports(
         assert peer(net.client, "ports", VIP[family], 53, 12) == EVEN
 
 
-def test_who_calls_the_backend_itself(topology: Any, serve: Any, answering: Any, ask: Any) -> None:
+def test_connections_to_the_backend_itself(
+    topology: Any, serve: Any, answering: Any, ask: Any
+) -> None:
     """The balancer's checks, the backends among themselves and clients of the backend's other
     address are answered by the address that they called, beside the service.
     """
@@ -140,18 +147,19 @@ def test_who_calls_the_backend_itself(topology: Any, serve: Any, answering: Any,
         assert set(ask(net, "tcp", VIP[family], 80, 12)) == set(EVEN)
 
 
-def test_a_port_where_nobody_listens(topology: Any, serve: Any, answering: Any, peer: Any) -> None:
-    """The backend's refusal comes from the VIP, so the client knows at once."""
+def test_a_port_without_a_listener(topology: Any, serve: Any, answering: Any, peer: Any) -> None:
+    """The backend's refusal comes from the VIP, so the client gets it at once."""
     net = topology(direct=True)
     answering(net, ("web", {"ports": 80}))
     for family in (4, 6):
         assert peer(net.client, "connect", VIP[family], 80) == {"error": "ECONNREFUSED"}
 
 
+@both
 def test_any_beside_the_hosts_own_connections(
     topology: Any, serve: Any, answering: Any, ask: Any, peer: Any
 ) -> None:
-    """All ports and ping are the VIP's; connections that the backend begins stay its own."""
+    """All ports and ping belong to the VIP; connections that the backend opens keep its address."""
     net = topology(direct=True)
     serve(net, http=(80, 50000))
     answering(net, ("all", {"protocol": "any"}))

@@ -1,4 +1,4 @@
-"""`paraglider explain` beside a daemon at work: it knows the flows and states of now."""
+"""`paraglider explain` beside a running daemon: it uses the present flows and states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.root
 
 
 def explained(*arguments: object) -> Any:
-    """What `paraglider explain --json` prints."""
+    """The output of `paraglider explain --json`."""
     command = [sys.executable, "-m", "paraglider", "explain", "--json", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
-"""The same packets through the packet path of ``nat`` and through kernel DNAT: the same bytes.
+"""The same packets through the packet path of ``nat`` and through kernel DNAT give the same bytes.
 
-What may differ is listed in ``DIFFERENCES``, with the reason and a test of its own; all else that
-differs is a fault of ours. The kernel is in namespaces of the test's own (``dnat``); packets are
-conversations that hypothesis draws, a fixed number of them, each with a port of its own.
+Permitted differences are in ``DIFFERENCES``, with the reason and a test; any other is a fault. The
+kernel is in namespaces of the test (``dnat``); packets are conversations drawn by hypothesis, a
+fixed number, each with its own port.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ DIFFERENCES: Final = {
     "out of window": "conntrack follows sequence numbers and leaves such a segment untranslated;"
     " the core follows states alone, and the ends judge the window",
     "no flow": "conntrack may take up a TCP flow in the middle, and translates its first segment;"
-    " the core adopts no flow, and the local stack answers RST",
+    " no flow is opened, and the local stack answers RST",
 }
 
 PORTS = itertools.count(20000)
@@ -71,7 +71,7 @@ families = pytest.mark.parametrize("world", WORLDS.values(), ids=["IPv4", "IPv6"
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[KernelDnat]:
-    """One router for all tests of this file; every flow has ports of its own."""
+    """One router for all tests of this file; every flow has its own ports."""
     with KernelDnat() as made:
         yield made
 
@@ -104,7 +104,7 @@ class Pair:
     path: NatDatapath
 
     def core(self, packet: bytes) -> bytes | None:
-        """What the core makes of ``packet``, once routed; None where it is dropped."""
+        """The core's output for ``packet``, routed; None if it is dropped."""
         buf = bytearray(packet)
         verdict = self.path.handle(buf, 0, len(buf), COMPLETE, 0.0)
         if verdict == DROP:
@@ -113,7 +113,7 @@ class Pair:
         return routed(bytes(buf))
 
     def same(self, packet: Packet | bytes, side: str) -> bytes:
-        """Both must make the same of it; the packet as it goes on."""
+        """Both outputs must be equal; returns the output."""
         text = bytes(packet)
         expected = self.core(text)
         assert self.kernel.forward([text], side) == ([] if expected is None else [expected])
@@ -272,7 +272,7 @@ def test_udp(
 def test_echo(
     kernel: KernelDnat, world: World, data: st.DataObject, content: bytes, number: int
 ) -> None:
-    """A request and its reply, whatever their sequence number and data."""
+    """A request and its reply, with any sequence number and data."""
     pair = Pair(world, kernel, nat(world))
     identifier = next(PORTS)
     for reply in (False, True):
@@ -313,8 +313,8 @@ def test_errors(
     port: int,
     from_router: bool,
 ) -> None:
-    """An error of the backend, or of a router on the way, about the client's packet; of the client
-    about the backend's: both are for the other's ears, with what is inside translated back.
+    """Errors of the backend or a router about the client's packet, and of the client about the
+    backend's: both are translated for the other side, with the inner packet.
     """
     pair = Pair(world, kernel, nat(world))
     own = next(PORTS)
@@ -352,7 +352,7 @@ def transport(world: World, kind: str, mapped: int, own: int, side: str) -> Pack
 @families
 @pytest.mark.parametrize("size", [1600, 4000])
 def test_fragments(kernel: KernelDnat, world: World, size: int) -> None:
-    """Put together again, the kernel's fragments are what the core makes of the whole."""
+    """The kernel's reassembled fragments equal the core's output for the whole packet."""
     pair = Pair(world, kernel, nat(world))
     own = next(PORTS)
     udp = UDP(sport=own, dport=53) / Raw(bytes(i % 251 for i in range(size)))
@@ -380,7 +380,7 @@ def test_fragments(kernel: KernelDnat, world: World, size: int) -> None:
 
 
 def joined(pieces: list[bytes]) -> bytes:
-    """What the fragments carry, put together."""
+    """The reassembled content of the fragments."""
     parts = {}
     for piece in pieces:
         if piece[0] >> 4 == 4:
@@ -392,7 +392,7 @@ def joined(pieces: list[bytes]) -> bytes:
 
 @families
 def test_bad_checksum(kernel: KernelDnat, world: World) -> None:
-    """The kernel does not translate it; ours goes on as wrong as it came."""
+    """The kernel does not translate it; we do, and the checksum stays wrong."""
     pair = Pair(world, kernel, nat(world))
     own = next(PORTS)
     udp = UDP(sport=own, dport=53, chksum=0x1234)
@@ -409,10 +409,12 @@ def test_bad_checksum(kernel: KernelDnat, world: World) -> None:
 
 @families
 @pytest.mark.parametrize("way", ["out of window", "no flow"])
-def test_what_conntrack_judges_by_sequence_numbers(
+def test_what_conntrack_checks_by_sequence_numbers(
     kernel: KernelDnat, world: World, way: str
 ) -> None:
-    """The core has no sequence numbers: a live flow's segment passes, a stranger's does not."""
+    """The core does not check them: a segment of a live flow passes, one of an unknown flow does
+    not.
+    """
     pair = Pair(world, kernel, nat(world))
     own = next(PORTS)
     tcp = {"sport": own, "dport": 80}
@@ -439,6 +441,6 @@ def test_what_conntrack_judges_by_sequence_numbers(
 
 
 def test_every_difference_has_its_test() -> None:
-    """The list names what the tests above show, and nothing else."""
+    """The list has exactly the differences that the tests show."""
     shown = {"ttl", "fragments", "bad checksum", "out of window", "no flow"}
     assert set(DIFFERENCES) == shown

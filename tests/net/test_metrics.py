@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from browsing import HOST, PATIENCE, ask_page
+from browsing import HOST, ask_page
+from carrying import by_workers
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.daemon.http.exposition import CONTENT_TYPE
@@ -31,13 +32,16 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def scraped(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> tuple[Topology, LabBalancer]:
-    """A balancer with a stats page, services of nat, which is checked, of proxy and of offload."""
+    """A balancer with a stats page, services of nat, which is checked, of proxy and of offload, and
+    one of nat that BPF may carry.
+    """
     net = topology()
     serve(net, udp=())
-    checked = service(4, ports=80, check={"type": "tcp", "interval": 0.5})
+    checked = service(4, ports=80, check={"type": "tcp", "interval": 0.5, "timeout": 20})
     carried = service(6, ports=80, forward="proxy")
     marked = service(4, ports=81, forward="offload", name="bulk")
-    return net, balancer(net, config(checked, carried, marked, stats={"bind": HOST}))
+    fast = service(4, ports=82, name="fast", carrier="bpf")
+    return net, balancer(net, config(checked, carried, marked, fast, stats={"bind": HOST}))
 
 
 def scrape(namespace: Namespace) -> str:
@@ -49,7 +53,7 @@ def scrape(namespace: Namespace) -> str:
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """The sum of the samples of ``name`` with ``labels``, -1 where there is none."""
+    """The sum of the samples of ``name`` with ``labels``, -1 if there is none."""
     found = [
         sample.value
         for family in text_string_to_metric_families(text)
@@ -61,10 +65,14 @@ def value(text: str, name: str, **labels: str) -> float:
 
 def until(namespace: Namespace, condition: Callable[[str], object]) -> str:
     """Scrape until ``condition`` is true of the text."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition(text := scrape(namespace)):
-        assert time.monotonic() < deadline, text
-        time.sleep(0.05)
+    text = ""
+
+    def true() -> object:
+        nonlocal text
+        text = scrape(namespace)
+        return condition(text)
+
+    wait_until(true, lambda: text)
     return text
 
 
@@ -73,10 +81,11 @@ def names(text: str) -> set[str]:
     return set(re.findall(r"^(\w+)", text, re.MULTILINE))
 
 
+@by_workers
 def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
-    """promtool finds nothing to mend; every metric of the table is there, that of conditions while
-    something is wrong, and so all that dashboard and alerts ask for; numbers are those of the flows
-    that there were, and the control socket says the same.
+    """promtool finds no mistake; every metric of the table is present, that of conditions during a
+    condition, and so everything that dashboard and alerts use; numbers equal the generated flows
+    and the control socket's.
     """
     net, running = scraped
     here = net.balancer
@@ -89,7 +98,7 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
             for name in ("web4", "web6")
         ]
         checked = value(text, "paraglider_backend_check_success", service="web4")
-        looked = "paraglider_conntrack_limit" in text
+        looked = "paraglider_conntrack_limit" in text and "paraglider_carrier_packets_total" in text
         return looked and (*flows, checked) == (9, 3, 3)
 
     text = until(here, complete)
@@ -129,8 +138,8 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
 
 
 def test_another_file(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
-    """One that cannot be taken over is told of, and taken back; a backend that leaves has no
-    series, while what it had stays its service's.
+    """An invalid file is reported, and the old one restored; a removed backend has no series, while
+    its counts stay in its service.
     """
     net, running = scraped
     here = net.balancer

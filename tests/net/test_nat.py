@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import asked, hold
+from carrying import both, by_workers
+from clients import asked, hold, pinged
 from counting import echo_requests
+from services import await_connections, connections_begun
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
@@ -53,7 +56,7 @@ def test_round_robin_is_even(
 def test_the_backend_sees_the_client(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> None:
-    """The client's address is what the backend's log has; the client talks to the VIP alone."""
+    """The backend's log has the client's address; the client only sees the VIP."""
     net = topology()
     serve(net)
     balancer(net, config(service(4, ports=80), service(6, ports=80)))
@@ -62,17 +65,21 @@ def test_the_backend_sees_the_client(
         assert seen == CLIENT[family]
 
 
+@both
 def test_two_workers_share_the_work(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
 ) -> None:
-    """With two workers every answer comes back, every backend answers, and both carry flows."""
+    """With two workers every request is answered, every backend answers, and both workers have
+    flows.
+    """
     net = topology()
     serve(net)
     services = [service(family, ports=80) for family in (4, 6)]
     services += [
         service(family, name=f"echo{family}", protocol="udp", ports=5353) for family in (4, 6)
     ]
-    running = balancer(net, config(*services, workers=2))
+    lasting = {"closed": 3600, "udp": 3600}  # no flow ends before the test does
+    running = balancer(net, config(*services, workers=2, timeouts=lasting))
     for family in (4, 6):
         tcp = ask(net, "tcp", VIP[family], 80, 60)
         udp = peer(net.client, "ports", VIP[family], 5353, 60)
@@ -85,21 +92,30 @@ def test_two_workers_share_the_work(
     assert min(flows.values()) > 60
 
 
+@both
 def test_load(topology: Any, serve: Any, config: Any, service: Any, balancer: Any) -> None:
-    """Thousands of requests over many connections at once: none fails, whatever the worker."""
+    """Concurrent requests over many connections, lasting and new ones, as fast as they go: none
+    fails.
+    """
     net = topology()
     serve(net)
     services = [service(family, ports=80) for family in (4, 6)]
     balancer(net, config(*services, workers=2))
-    for family in (4, 6):
-        for header in ("Connection: keep-alive", "Connection: close"):
-            command = ["wrk", "-t2", "-c32", "-d1s", "-H", header, url(family)]
-            report = net.client.run(command).stdout
-            assert "Socket errors" not in report, report
-            assert "Non-2xx" not in report, report
-            requests = re.search(r"(\d+) requests in", report)
-            assert requests is not None, report
-            assert int(requests[1]) > 500
+    begun = connections_begun(net)
+    wrk = ["wrk", "-t1", "-c32", "-d100s", "--timeout", "60s"]
+    headers = ["Connection: keep-alive", "Connection: close"]
+    loads = [
+        net.client.popen([*wrk, "-H", header, url(family)], stdout=subprocess.PIPE)
+        for family in (4, 6)
+        for header in headers
+    ]
+    await_connections(net, len(loads) * 32 + 200, since=begun)
+    for load in loads:
+        load.send_signal(signal.SIGINT)  # wrk ends, and says what it has counted
+        report = load.communicate(timeout=TIMEOUT)[0].decode()
+        assert "Socket errors" not in report, report
+        assert "Non-2xx" not in report, report
+        assert re.search(r"\b[1-9]\d* requests in", report), report
 
 
 def test_udp(
@@ -117,28 +133,36 @@ def test_udp(
 def test_name_servers_behind_one_service(
     topology: Any, config: Any, service: Any, balancer: Any
 ) -> None:
-    """dig asks three dnsmasq through `any`: over UDP and TCP each answers in its turn."""
+    """dig queries three dnsmasq through `any`: over UDP and TCP each answers in turn."""
     net = topology()
     for number, backend in enumerate(net.backends, 1):
         start_dnsmasq(backend, f"backend{number}")
     balancer(net, config(*(service(family, protocol="any") for family in (4, 6))))
     for family in (4, 6):
         for option in ("+notcp", "+tcp"):
-            command = ["dig", f"@{VIP[family]}", "who.test", "TXT", "+short", "+tries=1", option]
+            command = [
+                "dig",
+                f"@{VIP[family]}",
+                "who.test",
+                "TXT",
+                "+short",
+                "+tries=1",
+                "+time=30",
+                option,
+            ]
             answers = Counter(net.client.run(command).stdout.strip() for _ in range(6))
             assert answers == {'"backend1"': 2, '"backend2"': 2, '"backend3"': 2}
 
 
 def start_dnsmasq(namespace: Namespace, name: str) -> None:
-    """A name server that answers a TXT query for who.test by its own name."""
+    """A name server that answers a TXT query for who.test with its own name."""
     record = f"--txt-record=who.test,{name}"
     namespace.popen(["dnsmasq", "-k", "-R", "-h", "-u", "root", "-x", "", "-p", "53", record])
-    deadline = time.monotonic() + 10
-    while len(re.findall(r":53\s", namespace.run(["ss", "-Hltn"]).stdout)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    listing = ["ss", "-Hltn"]
+    wait_until(lambda: len(re.findall(r":53\s", namespace.run(listing).stdout)) >= 2)
 
 
+@both
 def test_any_takes_all_ports_and_echo(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
 ) -> None:
@@ -153,32 +177,30 @@ def test_any_takes_all_ports_and_echo(
             assert set(peer(net.client, "ports", VIP[family], port, 3)) == NAMES
         before = echo_requests(net, family)
         assert ask(net, "ping", VIP[family], 0, 30) == {"": 30}
-        assert [now - b for now, b in zip(echo_requests(net, family), before, strict=True)] == [
-            10,
-            10,
-            10,
-        ]
-        done = net.client.run(["ping", "-c", "3", "-i", "0.01", "-s", "1400", VIP[family]])
-        assert " 0% packet loss" in done.stdout
+        each = [now - b for now, b in zip(echo_requests(net, family), before, strict=True)]
+        assert sum(each) >= 30  # and those that were sent again
+        assert max(each) - min(each) <= 1
+        pinged(net.client, VIP[family], "-c", "3", "-i", "0.01", "-s", "1400")
 
 
 def test_echo_of_other_services_is_the_hosts(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> None:
-    """Where no service is `any`, the balancer itself answers a ping of the VIP."""
+    """Without an `any` service, the balancer itself answers a ping of the VIP."""
     net = topology()
     serve(net)
     balancer(net, config(*(service(family, ports=80) for family in (4, 6))))
     for family in (4, 6):
         before = echo_requests(net, family)
-        assert " 0% packet loss" in net.client.run(["ping", "-c", "1", VIP[family]]).stdout
+        pinged(net.client, VIP[family])
         assert echo_requests(net, family) == before
 
 
+@both
 def test_ports_are_mapped(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
 ) -> None:
-    """A backend with a port of its own is reached there, one without on the service's port."""
+    """A backend with a port is reached there, one without on the service's port."""
     net = topology()
     serve(net, http=(80, 8080), udp=(5353, 9999))
     services = []
@@ -215,6 +237,7 @@ def test_port_lists_and_ranges(
             assert peer(net.client, "connect", VIP[family], port) == {"error": "ECONNREFUSED"}
 
 
+@both
 def test_services_beside_each_other(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
 ) -> None:
@@ -253,7 +276,7 @@ def test_weights(
 def test_weighted_shares_flows_that_end(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
 ) -> None:
-    """Each connection ends about when the next one comes: who has none is not always the same."""
+    """Each connection ends about when the next begins: ties are not always resolved alike."""
     net = topology()
     serve(net, udp=())
     balancer(net, config(service(4, ports=80, strategy="weighted", weights=(1, 1, 1))))
@@ -292,7 +315,7 @@ def test_exempt_endpoints_are_left_alone(
 def test_the_host_may_call_its_own_vip(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
 ) -> None:
-    """What the balancer's host sends to the VIP stays with it; the client is balanced."""
+    """Packets of the balancer's host to the VIP are local; the client is balanced."""
     net = topology()
     serve(net)
     balancer(net, config(*(service(family, ports=80) for family in (4, 6))))
@@ -305,7 +328,7 @@ def test_the_host_may_call_its_own_vip(
 def test_a_port_without_service(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """What no service has is refused at once by the host, as on any other machine."""
+    """A port without a service is refused at once by the host, as on any other host."""
     net = topology()
     serve(net)
     balancer(net, config(*(service(family, ports=80) for family in (4, 6))))
@@ -314,11 +337,12 @@ def test_a_port_without_service(
         assert peer(net.client, "udp", VIP[family], 81, 10) == {"error": "ECONNREFUSED"}
 
 
+@by_workers
 def test_unknown_flows_and_missing_workers(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """Without a worker nothing answers, not even RST; after a restart without the journals, an old
-    connection's next segment is answered by RST, so that the client connects anew at once.
+    """Without a worker there is no answer, not even RST; after a restart without the journals, the
+    next segment of an old connection is answered by RST, so that the client reconnects at once.
     """
     forget = (
         "from paraglider.host.journal_files import leftovers; [p.unlink() for p in leftovers()]"
@@ -329,7 +353,7 @@ def test_unknown_flows_and_missing_workers(
     waiting = {family: start_pause(net, family) for family in (4, 6)}
     assert running.stop() == 0
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda f: peer(net.client, "connect", VIP[f], 9000), waiting)
+        found = pool.map(lambda f: peer(net.client, "connect", VIP[f], 9000, 1), waiting)
         assert list(found) == [{"error": "timed out"}] * 2
     net.balancer.run([sys.executable, "-c", forget])
     running.start()
@@ -340,7 +364,7 @@ def test_unknown_flows_and_missing_workers(
 
 
 def start_pause(net: Topology, family: int) -> subprocess.Popen[bytes]:
-    """A connection that waits to be told to go on."""
+    """A connection that waits for its continuation."""
     started = net.client.popen(
         [sys.executable, str(PEER), "pause", VIP[family], "9000"],
         stdin=subprocess.PIPE,

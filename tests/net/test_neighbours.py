@@ -1,15 +1,15 @@
-"""What neighbours are to know: where the VIPs are, at once, and no way past the balancer."""
+"""Neighbours learn at once where the VIPs are, and no route that bypasses the balancer."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from directing import directed
+from waiting import wait_until
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import BALANCER, PUBLIC_PREFIX, VIP, Topology
@@ -30,25 +30,26 @@ def hardware(namespace: Namespace, interface: str) -> str:
 
 
 def mislead(net: Topology) -> None:
-    """Have the client believe that another host has the VIPs."""
+    """Give the client a neighbour entry with another host for the VIPs."""
     for vip in VIP.values():
         net.client.ip(f"neigh replace {vip} lladdr {WRONG} dev eth0 nud stale")
 
 
 def believed(net: Topology, family: int) -> str:
-    """Where the client would send what is for the VIP."""
+    """The hardware address that the client has for the VIP."""
     shown = net.client.run(["ip", "-j", OPTION[family], "neigh", "show", "to", VIP[family]]).stdout
     (entry,) = json.loads(shown)
     return str(entry["lladdr"])
 
 
 def await_told(net: Topology) -> None:
-    """Wait until the client knows better; it sends nothing by which it could find out itself."""
+    """Wait until the client has the right entry; it sends nothing that would correct it."""
     mine = hardware(net.balancer, "eth0")
-    deadline = time.monotonic() + 20
-    while {believed(net, family) for family in VIP} != {mine}:
-        assert time.monotonic() < deadline, [believed(net, family) for family in VIP]
-        time.sleep(0.02)
+
+    def found() -> set[str]:
+        return {believed(net, family) for family in VIP}
+
+    wait_until(lambda: found() == {mine}, found)
 
 
 def source(net: Topology, family: int) -> str:
@@ -66,12 +67,12 @@ def redirects(net: Topology, family: int) -> int:
 
 
 def send_round(net: Topology, family: int) -> None:
-    """Have the first backend send packets that go on by the link on which they came.
+    """Have the first backend send packets that leave by the link on which they came.
 
-    Of the first packet of a connection conntrack's NAT lets no redirect pass (Linux,
-    net/netfilter/nf_nat_proto.c: nf_nat_icmp_reply_translation). After nine redirects that it
-    ignored, a host is told of none until it was silent for 20 s (net/ipv4/route.c:
-    ip_rt_send_redirect): in IPv4, each round comes from another address.
+    conntrack's NAT drops the redirect for the first packet of a connection (Linux,
+    net/netfilter/nf_nat_proto.c: nf_nat_icmp_reply_translation). After nine ignored redirects, a
+    host gets none until it was silent for 20 s (net/ipv4/route.c: ip_rt_send_redirect): in IPv4,
+    each round has another source address.
     """
     ping = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "0.1"]
     if family == 4:
@@ -83,7 +84,7 @@ def send_round(net: Topology, family: int) -> None:
 
 
 def redirected(net: Topology, family: int) -> bool:
-    """Whether the backend is told of the shorter way, by a few packets."""
+    """Whether a few packets give the backend a redirect."""
     before = redirects(net, family)
     for _ in range(3):
         send_round(net, family)
@@ -91,11 +92,14 @@ def redirected(net: Topology, family: int) -> bool:
 
 
 def await_redirect(net: Topology, family: int) -> None:
-    """Send until the backend is told of it: the kernel sends redirects ever more rarely."""
-    before, deadline = redirects(net, family), time.monotonic() + 60
-    while redirects(net, family) == before:
-        assert time.monotonic() < deadline
+    """Send until the backend gets a redirect: the kernel sends them ever more rarely."""
+    before = redirects(net, family)
+
+    def redirected() -> bool:
         send_round(net, family)
+        return redirects(net, family) > before
+
+    wait_until(redirected)
 
 
 def lead_back(net: Topology) -> None:
@@ -120,7 +124,9 @@ def test_neighbours_and_the_host_know_what_is_whose(
     balancer: Callable[..., Any],
     forward: str,
 ) -> None:
-    """The VIPs are announced, are no source of the host's own, and nobody is redirected."""
+    """The VIPs are announced, are not sources of the host's own packets, and
+    no redirects are sent.
+    """
     net = topology()
     mislead(net)
     text = config(*(service(family, ports=80, forward=forward) for family in VIP))
@@ -129,7 +135,7 @@ def test_neighbours_and_the_host_know_what_is_whose(
     assert {family: source(net, family) for family in VIP} == BALANCER
     lead_back(net)
     assert [redirected(net, family) for family in VIP] == [False, False]
-    # The very rule does it: without it the kernel tells the backend.
+    # Without this rule the kernel sends redirects to the backend.
     net.balancer.run(["ip6tables", "-D", "OUTPUT", "-j", "PARAGLIDER-REDIRECT"])
     await_redirect(net, 6)
     # Nor does the parameter of IPv4 have to be writable.
@@ -147,7 +153,7 @@ def test_the_vips_of_dsr_are_announced_too(
     service: Callable[..., dict[str, Any]],
     balancer: Callable[..., Any],
 ) -> None:
-    """By the host that answers for them."""
+    """By the host with their proxy entries."""
     net = directed(topology)
     mislead(net)
     text = config(*(service(family, ports=80, forward="dsr") for family in VIP))
@@ -161,7 +167,7 @@ def test_a_vip_that_is_put_back_is_announced(
     service: Callable[..., dict[str, Any]],
     balancer: Callable[..., Any],
 ) -> None:
-    """By the daemon, as all are when it starts: it came to this host."""
+    """By the daemon, as all VIPs at its start."""
     net = topology()
     text = config(*(service(family, ports=80) for family in VIP))
     one = balancer(net, text, start=False, trouble=True)

@@ -6,17 +6,18 @@ import json
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from itertools import product
 from typing import Any
 
 import pytest
-from failing import control, wait_until
-from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
+from failing import control, rows
+from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service
 from processes import children
+from services import url
+from waiting import wait_until
 
-from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
+from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, backend_address
 
 pytestmark = pytest.mark.root
 
@@ -54,11 +55,11 @@ def test_python_sees_first_packets_alone(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_the_kernel_carries_is_told(
+def test_what_the_kernel_carries_is_shown(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
 ) -> None:
-    """Packets and bytes each way of the backend that had them, at once; live flows soon, and no
-    closed ones; and the counts go on where the table is made anew.
+    """Packets and bytes in each direction per backend, at once; live flows soon, without closed
+    ones; counts continue when the table is recreated.
     """
     net = topology()
     serve(net)
@@ -95,7 +96,7 @@ def test_what_the_kernel_carries_is_told(
 
 
 def test_ports_are_mapped(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
-    """The backends answer on a port of their own, and the client hears from the VIP's."""
+    """The backends answer on their own port, and the client sees the VIP's."""
     net = topology()
     serve(net, http=(80, 8080))
 
@@ -132,7 +133,7 @@ def test_a_range_keeps_the_port(
 def test_backends_see_the_client_or_the_balancer(
     topology: Any, serve: Any, config: Any, balancer: Any
 ) -> None:
-    """Without ``snat`` the client's own address arrives, with it the one it names."""
+    """Without ``snat`` the client's address arrives, with it the configured one."""
     net = topology()
     serve(net)
     services = []
@@ -155,7 +156,16 @@ def test_hairpin(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
     two = [service(f, backends=[backend_address(f, n) for n in (1, 2)]) for f in FAMILIES]
     balancer(net, config(*two))
     for family, caller in product(FAMILIES, (net.backends[0], neighbour)):
-        command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80", "10"]
+        command = [
+            sys.executable,
+            "-m",
+            "paraglider.lab.client",
+            "tcp",
+            VIP[family],
+            "80",
+            "10",
+            "20",
+        ]
         lines = caller.run(command, timeout=60).stdout.splitlines()
         answers = Counter(json.loads(line).get("answer") for line in lines)
         assert answers == {"backend1": 5, "backend2": 5}
@@ -164,7 +174,7 @@ def test_hairpin(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
 def test_any_is_tcp_udp_and_ping(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
-    """``protocol: any`` has all three, and nobody but the backends answers the ping."""
+    """``protocol: any`` has all three, and only the backends answer pings."""
     net = topology()
     serve(net)
     everything = [service(family, protocol="any") for family in FAMILIES]
@@ -196,32 +206,33 @@ def test_weighted_counts_live_flows(
     for one in [one for one in held if one.ask() == "backend1"]:
         held.remove(one)
         one.end()
-    await_closed(net, 9)
+    await_live(running, family, 9)
     more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in more) == {"backend1": 3, "backend2": 1}
-    # A conntrack counter that dies is replaced and counts what there is.
+    # A conntrack counter that dies is replaced, and the next one counts the existing connections.
     os.kill(children(running)["paraglider/conn"], signal.SIGKILL)
     await_log(running, 'event="conntrack counter ready"', 2)
-    time.sleep(0.3)
+    await_live(running, family, 13)
     even_more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in even_more) == {"backend1": 1, "backend2": 3}
     assert "no worker alive" not in running.log()
 
 
-def await_closed(net: Topology, left: int) -> None:
-    """Wait until conntrack has ``left`` live connections of ours, and the workers know."""
-    deadline = time.monotonic() + 20
-    script = "from paraglider.netfilter.connections import dump; print(len(list(dump())))"
-    while int(net.balancer.run([sys.executable, "-c", script]).stdout) > left:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(0.3)
+def await_live(running: Any, family: int, flows: int) -> None:
+    """Wait until the conntrack counter has counted ``flows`` live connections, as workers read
+    them.
+    """
+
+    def live() -> int:
+        return sum(row["flows"] or 0 for row in rows(running, family).values())
+
+    wait_until(lambda: live() == flows, running.log)
 
 
 def test_beside_nat_on_one_vip(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
-    """One service is offloaded, the other rewritten, by the same worker, from other ports."""
+    """One service is offloaded, the other rewritten, by the same worker, on different ports."""
     net = topology()
     serve(net, http=(80, 8080))
     services = []
@@ -242,7 +253,9 @@ def test_beside_nat_on_one_vip(
 def test_through_a_firewall_that_drops(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
-    """A policy of DROP on FORWARD stays in force for all but what is balanced, both ways."""
+    """A policy of DROP on FORWARD applies to everything except balanced
+    packets of both directions.
+    """
     net = topology()
     serve(net)
     for program in ("iptables", "ip6tables"):
@@ -259,8 +272,8 @@ def test_through_a_firewall_that_drops(
 def test_a_client_keeps_its_backend(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
-    """With ``affinity: client`` over two workers all of a client's flows meet at one backend, also
-    while no daemon runs.
+    """With ``affinity: client`` over two workers all of a client's flows go to one backend, also
+    without a daemon.
     """
     net = topology()
     serve(net)
@@ -284,8 +297,8 @@ def test_path_mtu_is_found(
     family: int,
     beside: bool,
 ) -> None:
-    """A router on the client's way has a smaller MTU: its errors to the VIP reach the backend,
-    also where the VIP is a nat service's too, whose flows conntrack does not know.
+    """Errors of a router with a smaller MTU to the VIP reach the backend, also if the VIP has a nat
+    service, whose flows are not in conntrack.
     """
     net = topology(router=True)
     assert net.router is not None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from typing import Any
 
 import pytest
-from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
+from carrying import opened
+from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service
 from processes import workers
+from services import await_connections, url
+from waiting import TIMEOUT
 
 from paraglider.lab.topology import VIP, backend_address
 
@@ -24,33 +29,37 @@ pytestmark = pytest.mark.root
 def test_a_restart_under_load_breaks_no_connection(
     topology: Any, serve: Any, config: Any, balancer: Any, family: int
 ) -> None:
-    """wrk over lasting connections sees neither an error nor a gap while the daemon is replaced,
-    and one that connects anew for every request none either.
+    """wrk over lasting connections sees neither an error nor a gap while the daemon is replaced;
+    with a new connection per request none fails either.
     """
     net = topology()
     serve(net)
     running = balancer(net, config(service(family)))
-    wrk = ["wrk", "-t1", "-c16", "-d4s", "--timeout", "4s"]
+    wrk = ["wrk", "-t1", "-c16", "-d60s", "--timeout", "60s"]
     lasting = net.client.popen([*wrk, url(family)], stdout=subprocess.PIPE)
     closing = net.client.popen(
         [*wrk, "-H", "Connection: close", url(family)], stdout=subprocess.PIPE
     )
-    time.sleep(1)
+    await_connections(net, 200)
     assert running.stop() == 0
-    time.sleep(0.5)
+    await_connections(net, 200)
     running.start()
+    await_connections(net, 200)
     for process in (lasting, closing):
-        output = process.communicate(timeout=30)[0].decode()
+        process.send_signal(signal.SIGINT)  # wrk ends, and says what it has counted
+        output = process.communicate(timeout=TIMEOUT)[0].decode()
         assert "Socket errors" not in output, output
         assert "Non-2xx" not in output
-        assert int(re.search(r"(\d+) requests in", output)[1]) > 100
+        assert int(re.search(r"(\d+) requests in", output)[1]) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_a_worker_the_kernel_decides(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
 ) -> None:
-    """All workers killed: new flows reach all backends, old ones go on, and the log says so."""
+    """With all workers killed, new flows reach all backends, old ones continue, and the log says
+    so.
+    """
     net = topology()
     serve(net)
     echo = service(family, name="echo", protocol="udp", ports=5353)
@@ -89,7 +98,7 @@ def test_no_daemon_at_all(
     del everything["ports"]
     balancer(net, config(everything), start=False)
     answers = ask(net, "tcp", VIP[family], 80, 100)
-    assert 5 <= answers["backend1"] <= 40
+    assert 0 < answers["backend1"] < answers["backend2"]  # of weight 1 and 4
     assert answers["backend1"] + answers["backend2"] == 100
     assert ask(net, "udp", VIP[family], 5353, 10).total() == 10
     assert ask(net, "ping", VIP[family], 0, 3) == {"": 3}
@@ -129,8 +138,8 @@ def test_a_backend_leaves(
 def test_the_table_is_removed(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, what: str
 ) -> None:
-    """Somebody removes it, or all rules of the host, and again: each time it is put back and
-    logged, once.
+    """After the removal of the table, or of all rules of the host, repeatedly: each time it is
+    restored and logged, once.
     """
     net = topology()
     serve(net)
@@ -147,33 +156,13 @@ def test_the_table_is_removed(
         assert running.log().count(put_back) == time_of
 
 
-FILL = """
-import selectors, socket, sys
-family, address, count = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, *sys.argv[1:]
-waiting = selectors.DefaultSelector()
-for _ in range(int(count)):
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    sock.connect_ex((address, 80))
-    waiting.register(sock, selectors.EVENT_WRITE)
-print("sent", flush=True)
-done = 0
-while done < int(count):
-    for key, _ in waiting.select():
-        assert key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-        waiting.unregister(key.fileobj)
-        done += 1
-print("connected", flush=True)
-"""
-
-
 @pytest.mark.parametrize("io", ["netlink", "netfilterqueue"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_full_queue_fails_open(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, io: str
 ) -> None:
-    """A worker that does not read: what waits gets its answer later, what finds no room goes by
-    the kernel's hash, and nothing is dropped; also where a worker has flows of nat beside them.
+    """With a stopped worker, queued packets are answered later, packets beyond the queue use the
+    kernel's hash, and nothing is dropped; also if the worker has flows of nat.
     """
     net = topology()
     serve(net)
@@ -182,16 +171,20 @@ def test_a_full_queue_fails_open(
         services.append({**service(family), "name": "nat", "ports": 8080, "forward": "nat"})
     running = balancer(net, config(*services, queue={"length": 4, "openings": 4, "io": io}))
     (worker,) = workers(running)
+    # Of this process: no program starts while the worker is stopped, which is killed after 4 s.
+    filling = [opened(net.client, family, socket.SOCK_STREAM) for _ in range(4)]
     os.kill(worker, signal.SIGSTOP)
     try:
-        command = [sys.executable, "-c", FILL, VIP[family], "4"]
-        filling = net.client.popen(command, stdout=subprocess.PIPE)
-        assert filling.stdout is not None
-        assert filling.stdout.readline() == b"sent\n"
+        for sock in filling:
+            sock.setblocking(False)
+            assert sock.connect_ex((VIP[family], 80)) == errno.EINPROGRESS
         assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
     finally:
         os.kill(worker, signal.SIGCONT)
-    assert filling.stdout.readline() == b"connected\n"
+    for sock in filling:
+        assert select.select([], [sock], [], TIMEOUT)[1] == [sock]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.close()
     table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     assert [line.split()[5:7] for line in table.splitlines()] == [["0", "0"]] * 3
     await_log(running, "first packets without a worker's answer went by the kernel's hash")
@@ -201,7 +194,7 @@ def test_a_full_queue_fails_open(
 def test_datagrams_from_before_the_set_up_are_balanced_after_it(
     topology: Any, serve: Any, config: Any, balancer: Any, family: int
 ) -> None:
-    """A client that asked while the VIP was nobody's, and goes on from the same port."""
+    """A client that sent to the VIP before the set-up, and continues from the same port."""
     prefix = 24 if family == 4 else 64
     net = topology(vips=(f"{VIP[family]}/{prefix}",))
     serve(net)
@@ -212,8 +205,8 @@ def test_datagrams_from_before_the_set_up_are_balanced_after_it(
         "address = sys.argv[1]\n"
         "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
         "sock = socket.socket(family, socket.SOCK_DGRAM)\n"
-        "sock.settimeout(5)\n"
-        "for _ in sys.stdin:\n"
+        "for seconds in sys.stdin:\n"
+        "    sock.settimeout(float(seconds))\n"
         "    sock.sendto(b'who', (address, 5353))\n"
         "    try:\n"
         "        print(sock.recv(100).decode().split()[0], flush=True)\n"
@@ -226,12 +219,12 @@ def test_datagrams_from_before_the_set_up_are_balanced_after_it(
     assert client.stdin is not None
     assert client.stdout is not None
 
-    def ask_again() -> str:
-        client.stdin.write(b"\n")
+    def ask_again(seconds: float = TIMEOUT) -> str:
+        client.stdin.write(f"{seconds}\n".encode())
         client.stdin.flush()
         return str(client.stdout.readline().decode().strip())
 
     # An unconnected socket does not hear of the refusal.
-    assert ask_again() == "TimeoutError"
+    assert ask_again(0.2) == "TimeoutError"
     balancer(net, config(service(family, protocol="udp", ports=5353)))
     assert ask_again() == "backend1"

@@ -1,7 +1,7 @@
-"""What `scripts/package` builds: it installs, runs under systemd with real packets, and goes.
+"""The output of `scripts/package`: installed, run under systemd with real packets, removed.
 
-The Debian package is installed by dpkg in a throw-away machine (``machine``), whose files are
-this host's under an overlay and whose process 1 is a systemd of its own.
+dpkg installs the Debian package in a disposable machine (``machine``), whose files are this host's
+under an overlay and whose process 1 is its own systemd.
 """
 
 from __future__ import annotations
@@ -101,10 +101,12 @@ def test_the_wheel_is_compiled_and_installs(built: Path, tmp_path: Path) -> None
     )
     assert done.stdout.startswith(f"{tmp_path}/paraglider/forward/nat/datapath.")
     assert done.stdout.strip().endswith(".so")
+    carrier = Path("paraglider/bpf/carrier.bpf.o")
+    assert (tmp_path / carrier).read_bytes() == (ROOT / carrier).read_bytes()
 
 
 def test_the_sdist_is_whole_and_clean(built: Path) -> None:
-    """It has all that building and running needs, and nothing that was built."""
+    """It has all files for building and running, and no build products."""
     base = f"paraglider-{paraglider.__version__}"
     with tarfile.open(only(built, f"{base}.tar.gz")) as archive:
         names = {name.removeprefix(f"{base}/") for name in archive.getnames()}
@@ -116,20 +118,24 @@ def test_the_sdist_is_whole_and_clean(built: Path) -> None:
         "paraglider/py.typed",
     }
     wanted |= {
+        "paraglider/bpf/carrier.bpf.c",
+        "paraglider/bpf/layout.h",
         "paraglider/forward/nat/datapath.pxd",
         "scripts/bootstrap",
         "scripts/debian/postinst",
     }
     assert wanted <= names
-    assert not [name for name in names if name.endswith((".so", ".pyc", ".c"))]
+    built = {name for name in names if name.endswith((".so", ".o", ".pyc", ".c"))}
+    assert built == {"paraglider/bpf/carrier.bpf.c", "paraglider/bpf/decap.bpf.c"}
 
 
 def test_installed_run_removed(
     built: Path, machine: Any, serve: Any, serve_peer: Any, config: Any, service: Any, ask: Any,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    """Installed, nothing runs; started, it balances with the rights of its unit alone; restarted,
-    killed or hung, no connection is lost; stopped, the host is as it was; purged, nothing is left.
+    """After the installation nothing runs; started, it balances with the privileges of its unit;
+    after a restart, a kill or a hang no connection is lost; stopped, the host is as before; purged,
+    nothing is left.
     """
     net, host = machine
     serve(net, udp=())
@@ -163,7 +169,7 @@ def test_installed_run_removed(
 
     def goes_on() -> None:
         before = len(client.lines())
-        host.wait_until(lambda: len(client.lines()) >= before + 2 or ended())
+        host.until(lambda: len(client.lines()) >= before + 2 or ended())
         assert not ended(), client.output.read_text() + host.log()
 
     goes_on()
@@ -181,7 +187,7 @@ def test_installed_run_removed(
     for how in ("KILL", "STOP"):  # dies · hangs, which only the watchdog sees
         last = main(host)
         host.run("kill", f"-{how}", str(last))
-        host.wait_until(lambda last=last: main(host) not in (0, last) and active(host))
+        host.until(lambda last=last: main(host) not in (0, last) and active(host))
         goes_on()
     assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
     assert client.end().startswith('{"rounds": ')
@@ -193,7 +199,7 @@ def test_installed_run_removed(
     assert main(host) == last
 
     host.run("systemctl", "stop", UNIT)
-    host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
+    host.until(lambda: host.systemctl("is-active", HOST) == "inactive")
     assert host.run("ip", "-brief", "address").stdout == addresses
     assert host.run("nft", "list", "ruleset").stdout == ""
     assert list(host.path("/run/paraglider").iterdir()) == []
@@ -215,7 +221,7 @@ def test_installed_run_removed(
 
 
 def quiet(host: Machine) -> None:
-    """What holds once the package is installed: programs and pages are there, nothing runs."""
+    """After the installation programs and pages exist, and nothing runs."""
     for unit in (UNIT, HOST):
         assert host.systemctl("is-active", unit) == "inactive"
     assert host.systemctl("is-enabled", UNIT) == "disabled"
@@ -242,17 +248,24 @@ def quiet(host: Machine) -> None:
     told = host.run("/opt/paraglider/bin/python3", "-I", "-c", code).stdout
     assert told.startswith("/opt/paraglider /opt/paraglider/lib/")
     assert ".so" in told
+    code = "import paraglider.bpf as b, pathlib; print(pathlib.Path(b.__file__).parent)"
+    folder = host.run("/opt/paraglider/bin/python3", "-I", "-c", code).stdout.strip()
+    assert host.path(f"{folder}/carrier.bpf.o").exists()
 
 
 def confined(host: Machine) -> None:
-    """What the unit says holds of its main process, and the service manager is told."""
+    """Its main process has the unit's restrictions, with which BPF carries, and the service manager
+    gets its notifications.
+    """
     status = host.path(f"/proc/{main(host)}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    bounding = sum(1 << capability for capability in privileges.PARENT_CAPABILITIES)
+    needed = (*privileges.PARENT_CAPABILITIES, *privileges.CARRIER_CAPABILITIES)
+    bounding = sum(1 << capability for capability in needed)
     assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == bounding
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert 'event="carrier of flows" carrier=bpf' in host.log()
     told = ("show", "-P", "StatusText", UNIT)
-    host.wait_until(lambda: host.systemctl(*told) == "1 of 1 workers serve")
+    host.until(lambda: host.systemctl(*told) == "1 of 1 workers serve")
     mounts = host.path(f"/proc/{main(host)}/mounts").read_text().splitlines()
     assert [mount.split()[3].split(",")[0] for mount in mounts if mount.split()[1] == "/"] == ["ro"]
 
@@ -271,24 +284,24 @@ def reloaded(host: Machine) -> None:
 
 
 def refused(host: Machine) -> None:
-    """A restart with a mistake in the file ends the unit, which says what it is, and is not tried
-    again; with the file put right it starts.
+    """A restart with a mistake in the file fails with the mistake, and is not retried; with a
+    correct file it starts.
     """
     right = host.path(CONFIG).read_text()
     host.write(CONFIG, right + "blunder: 1\n")
     host.run("systemctl", "restart", UNIT, check=False)
-    host.wait_until(lambda: host.systemctl("is-active", UNIT) == "failed")
+    host.until(lambda: host.systemctl("is-active", UNIT) == "failed")
     assert "`blunder`" in host.log()
     assert host.systemctl("show", "-P", "ExecMainStatus", UNIT) == "1"
-    host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
+    host.until(lambda: host.systemctl("is-active", HOST) == "inactive")
     host.write(CONFIG, right)
     host.run("systemctl", "start", UNIT)
     assert active(host)
 
 
 def kernel_alone(host: Machine) -> None:
-    """`paraglider start --watch` with the rights of its unit: it puts back what is taken away, is
-    started again when it is killed, and takes another file over by a reload.
+    """`paraglider start --watch` with the privileges of its unit: it restores removed objects, is
+    restarted after a kill, and applies another file by a reload.
     """
     document = yaml.safe_load(host.path(CONFIG).read_text())
     plain = {key: document[key] for key in ("network", "services")}
@@ -303,7 +316,7 @@ def kernel_alone(host: Machine) -> None:
         if how == "kill":
             last = host.systemctl("show", "-P", "MainPID", STATIC)
             host.run("kill", "-KILL", last)
-            host.wait_until(
+            host.until(
                 lambda last=last: (
                     host.systemctl("show", "-P", "MainPID", STATIC) not in ("0", last)
                     and host.systemctl("is-active", STATIC) == "active"
@@ -311,14 +324,14 @@ def kernel_alone(host: Machine) -> None:
             )
             assert whole()
         host.run("nft", "flush", "ruleset")
-        host.wait_until(whole)
-    host.wait_until(lambda: host.systemctl("show", "-P", "StatusText", STATIC) == "healthy")
+        host.until(whole)
+    host.until(lambda: host.systemctl("show", "-P", "StatusText", STATIC) == "healthy")
     host.run("systemctl", "reload", STATIC)
 
 
 def kept(host: Machine) -> None:
-    """What others take away of rules, tables, addresses and sysctls is put back by the daemon, with
-    the rights of its unit; another service of a reload is set up by it too.
+    """Rules, tables, addresses and sysctls that others remove are restored by the daemon with the
+    privileges of its unit; it also sets up a service that a reload adds.
     """
 
     def there() -> list[bool]:
@@ -342,7 +355,7 @@ def kept(host: Machine) -> None:
     host.run("nft", "flush", "ruleset")
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     host.run("ip", "address", "del", f"{MORE}/24", "dev", "eth0")
-    host.wait_until(lambda: all(there()))
+    host.until(lambda: all(there()))
 
 
 def main(host: Machine) -> int:
@@ -351,5 +364,5 @@ def main(host: Machine) -> int:
 
 
 def active(host: Machine) -> bool:
-    """Whether the daemon has said that it serves."""
+    """Whether the daemon has notified that it is ready."""
     return host.systemctl("is-active", UNIT) == "active"

@@ -1,6 +1,6 @@
-"""ICMP errors and long packets end to end: path MTU, fragments, what cannot be delivered.
+"""ICMP errors and long packets end to end: path MTU, fragments, unreachable backends.
 
-Two workers carry all of it, so that an error must find the worker of the flow it speaks of.
+Two workers have all flows, so that an error must reach the worker of its flow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 import pytest
+from carrying import both
+from clients import pinged
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology
@@ -21,7 +23,7 @@ FAMILIES = (4, 6)
 
 
 def forget_paths(*namespaces: Namespace) -> None:
-    """Have every host forget the path MTUs it has learnt."""
+    """Delete the learned path MTUs of every host."""
     for namespace in namespaces:
         namespace.ip("route flush cache")
         namespace.run(["ip", "-6", "route", "flush", "cache"])
@@ -34,15 +36,16 @@ def learnt_mtu(namespace: Namespace, address: str) -> int | None:
 
 
 def errors_without_limit(net: Topology) -> None:
-    """Have no host keep ICMP errors back for their number."""
+    """Disable the rate limits of ICMP errors on every host."""
     for namespace in net.namespaces:
         namespace.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
 
 
+@both
 def test_an_upload_into_a_narrow_private_link(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """The balancer itself says Packet Too Big, in the name of the VIP; the client listens."""
+    """The balancer sends Packet Too Big from the VIP; the client reacts."""
     net = topology(private_mtu=SMALL)
     serve_peer(net, 9000)
     errors_without_limit(net)
@@ -55,11 +58,12 @@ def test_an_upload_into_a_narrow_private_link(
             assert learnt_mtu(net.client, VIP[family]) == SMALL
 
 
+@both
 def test_a_download_through_a_narrow_router(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """A router beyond the balancer says Packet Too Big to the VIP; the backend of that flow hears
-    it, and sends shorter packets.
+    """A router beyond the balancer sends Packet Too Big to the VIP; the flow's backend gets it, and
+    sends shorter packets.
     """
     net = topology(router=True)
     assert net.router is not None
@@ -80,7 +84,7 @@ def test_a_download_through_a_narrow_router(
 def test_a_download_into_a_narrow_public_link(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """Where the balancer's own public link is the narrow one, it tells the backend itself."""
+    """If the balancer's public link has the small MTU, it sends the error to the backend itself."""
     net = topology(router=True)
     net.balancer.ip(f"link set eth0 mtu {SMALL}")
     serve_peer(net, 9000)
@@ -95,6 +99,7 @@ def test_a_download_into_a_narrow_public_link(
             assert mtus.count(SMALL) == 1
 
 
+@both
 def test_a_fragmented_datagram(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
@@ -117,14 +122,13 @@ def test_a_long_ping(topology: Any, serve: Any, config: Any, service: Any, balan
     balancer(net, config(*(service(f, protocol="any") for f in FAMILIES), workers=2))
     for family in FAMILIES:
         for _ in range(3):
-            command = ["ping", "-c", "2", "-i", "0.01", "-W", "3", "-s", "8000", VIP[family]]
-            assert " 0% packet loss" in net.client.run(command).stdout
+            pinged(net.client, VIP[family], "-c", "2", "-i", "0.01", "-s", "8000")
 
 
 def test_an_unreachable_port(
     topology: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """A backend without a server says so, and the client's socket learns it: refused."""
+    """The error of a backend without a server reaches the client's socket: refused."""
     net = topology()
     errors_without_limit(net)
     services = [service(family, protocol="udp", ports=5353) for family in FAMILIES]
@@ -139,10 +143,11 @@ def test_an_unreachable_port(
             assert peer(net.client, "connect", VIP[family], 80) == refused
 
 
+@both
 def test_an_unreachable_mapped_port(
     topology: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """The error of a mapped port speaks to the client of the port it knows."""
+    """The error of a mapped port reaches the client with the VIP's port."""
     net = topology()
     errors_without_limit(net)
     services = []
@@ -157,6 +162,7 @@ def test_an_unreachable_mapped_port(
             assert result == {"error": "ECONNREFUSED"}
 
 
+@both
 def test_a_hop_too_many(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
@@ -178,7 +184,9 @@ def test_a_hop_too_many(
 def test_a_backend_that_is_gone(
     topology: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """The balancer cannot reach the backend and says so; the client's connection fails at once."""
+    """The balancer cannot reach the backend and sends an error; the client's connection fails at
+    once.
+    """
     net = topology()
     errors_without_limit(net)
     balancer(net, config(*(service(family, ports=80) for family in FAMILIES), workers=2))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import children
+from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
-from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
@@ -32,19 +30,11 @@ FAMILIES = (4, 6)
 EVENT = "policy does not return, suspended: rr is used until a reload"
 
 
-def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
-    """Wait for ``condition``; fail with the log when it does not come true."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, running.log()
-        time.sleep(0.05)
-
-
 def test_a_policy_that_never_returns(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Path
 ) -> None:
-    """Each worker that it stops is replaced by one that does without it, and so do those that it
-    has not stopped; `nat` and `proxy`, both families. It is in `health`, and a reload tries again.
+    """Each blocked worker is replaced by one without the policy, and so are the others; `nat` and
+    `proxy`, both families. It is a condition in `health`, and a reload tries it again.
     """
     directory = tmp_path / "policies"
     directory.mkdir(mode=0o755)
@@ -72,8 +62,8 @@ def test_a_policy_that_never_returns(
     for family in FAMILIES:
         vip = VIP[family] if family == 4 else f"[{VIP[family]}]"
         net.client.popen(["curl", "-sm", "60", "--local-port", f"666{family}", f"http://{vip}/"])
-    wait_until(lambda: running.log().count(EVENT) == len(FAMILIES), running)
-    wait_until(lambda: len(replaced()) == len(FAMILIES), running)
+    wait_until(lambda: running.log().count(EVENT) == len(FAMILIES), running.log)
+    wait_until(lambda: len(replaced()) == len(FAMILIES), running.log)
     assert {name.partition("/")[0] for name in replaced()} == {"paraglider", "paraproxy"}
     for family in FAMILIES:
         spread = ask(net, "tcp", VIP[family], 80, 12)

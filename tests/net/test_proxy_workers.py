@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxying import Client, events, service, wait_until, workers
+from proxying import Client, events, service, workers
+from waiting import wait_until
 
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
@@ -24,13 +25,13 @@ LONG = 64_000_000  # bytes: more than fits between the ends
 
 
 def listening(net: Topology) -> list[str]:
-    """Where somebody listens on the balancer."""
+    """The listening sockets of the balancer."""
     return net.balancer.run(["ss", "-Hltn"]).stdout.splitlines()
 
 
 def test_privileges(topology: Any, config: Any, balancer: Any, tmp_path: Path) -> None:
-    """Each worker is nobody without groups and without a capability, locked in, on its core; it
-    has its own sockets and no other's.
+    """Each worker runs as nobody without groups and capabilities, in a chroot, on its core; it has
+    only its own sockets.
     """
     net: Topology = topology()
     running = balancer(net, config(service(4, ports=[80, 443]), service(6), workers=2))
@@ -58,7 +59,7 @@ def test_privileges(topology: Any, config: Any, balancer: Any, tmp_path: Path) -
 
 
 def test_a_port_that_is_taken(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
-    """The daemon says who has it and ends; of what it had opened by then nothing is left."""
+    """The daemon names the holder and exits; all sockets that it had opened are closed."""
     net: Topology = topology(vips=(f"{VIP[4]}/24",))
     text = config(service(4, ports=[80, 443]), service(6))
     running: LabBalancer = balancer(net, text, start=False)
@@ -72,7 +73,7 @@ def test_a_port_that_is_taken(topology: Any, serve: Any, config: Any, balancer: 
         " server { listen 443; } }"
     )
     other = net.balancer.popen(["nginx", "-c", str(conf)])
-    wait_until(lambda: listening(net), running)
+    wait_until(lambda: listening(net), running.log)
     before = listening(net)
     done = net.balancer.run(running.daemon_command, check=False)
     assert done.returncode == 1
@@ -85,7 +86,7 @@ def test_a_port_that_is_taken(topology: Any, serve: Any, config: Any, balancer: 
 
 
 def test_a_second_instance(topology: Any, config: Any, balancer: Any) -> None:
-    """It does not share the port with the first, though the workers of one do."""
+    """It does not share the port with the first, though workers of one daemon do."""
     net: Topology = topology()
     running = balancer(net, config(service(4), workers=2))
     second = net.balancer.run(running.daemon_command, check=False)
@@ -95,8 +96,8 @@ def test_a_second_instance(topology: Any, config: Any, balancer: Any) -> None:
 
 
 def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
-    """The daemon starts without the VIP and says so; once it is there, clients are served. It has
-    the service, set up or not: `paraglider start` refuses and changes nothing.
+    """The daemon starts without the VIP and warns; once it is added, clients are served.
+    `paraglider start` is refused, with or without a set-up, and changes nothing.
     """
     net: Topology = topology()
     serve(net, udp=())
@@ -119,8 +120,8 @@ def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any
 def test_a_worker_is_killed(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
-    """The other one serves on, what the dead one had to accept waits for the next, and that is as
-    unprivileged.
+    """The other one continues, the dead one's backlog waits for the next, which has the same
+    restrictions.
     """
     net: Topology = topology()
     serve(net, udp=())
@@ -129,7 +130,7 @@ def test_a_worker_is_killed(
     os.kill(before[0], signal.SIGKILL)
     for family in FAMILIES:
         assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
-    wait_until(lambda: len(events(running, "proxy worker ready")) == 3, running)
+    wait_until(lambda: len(events(running, "proxy worker ready")) == 3, running.log)
     after = workers(running)
     assert after[1] == before[1]
     assert after[0] != before[0]
@@ -141,14 +142,14 @@ def test_a_worker_is_killed(
 def test_a_stop_lets_connections_end(
     topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any
 ) -> None:
-    """After SIGTERM a download that has begun is finished, and nobody new is accepted."""
+    """After SIGTERM a running download is completed, and no new connection is accepted."""
     net: Topology = topology()
     serve_peer(net, TRANSFERS)
     running = balancer(net, config(service(4, ports=TRANSFERS)))
     client = Client(net.client, "halves", VIP[4], TRANSFERS, LONG)
     assert client.said() == '"half"'
     os.kill(running.pid, signal.SIGTERM)
-    wait_until(lambda: not listening(net), running)
+    wait_until(lambda: not listening(net), running.log)
     assert peer(net.client, "connect", VIP[4], TRANSFERS) == {"error": "ECONNREFUSED"}
     told = json.loads(client.go_on())
     assert told["sent"] == told["arrived"]
@@ -159,6 +160,7 @@ def test_a_stop_lets_connections_end(
 def test_a_stop_has_an_end(topology: Any, serve_peer: Any, config: Any, balancer: Any) -> None:
     """A connection that does not end is reset after `timeouts.drain`, and the daemon exits 0."""
     net: Topology = topology()
+    net.client.sysctl("net.ipv4.tcp_rmem=4096 131072 4000000")  # half of it fits there else
     serve_peer(net, TRANSFERS)
     text = config(service(4, ports=TRANSFERS), timeouts={"drain": 1})
     running = balancer(net, text)

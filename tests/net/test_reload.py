@@ -1,19 +1,23 @@
-"""Another file under load: backends, services and strategies change, and nobody notices."""
+"""Another file under load: backends, services and strategies change without an error."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from carrying import forwards
 from directing import directed
-from failing import Load, Peer, control, rows, tries, wait_until
+from failing import Peer, control, rows, tries
+from processes import workers
+from waiting import TIMEOUT, wait_until
 
 from paraglider.config.diagnostics import ConfigError
 from paraglider.lab.balancer import LabBalancer
@@ -33,16 +37,16 @@ class World:
         self._file = file
 
     def write(self, *backends: int, weights: tuple[int, ...] = (), **changes: Any) -> None:
-        """Another file: the numbers of the backends, and what else is other."""
+        """Write another file with these backends and changes."""
         self.running.config.write_text(self._file(backends, weights, **changes))
 
     def reload(self) -> dict[str, list[str]]:
-        """What the daemon says of it."""
+        """Reload; returns the daemon's answer."""
         answer: dict[str, list[str]] = control(self.running).post("reload", {})
         return answer
 
     def names(self, *numbers: int) -> set[str]:
-        """What these backends answer."""
+        """The names that these backends answer."""
         return {f"backend{number}" for number in numbers}
 
 
@@ -80,31 +84,17 @@ def world(
     return start
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Iterator[Callable[[Topology], list[Load]]]:
-    """A function that has the client open connections of each family until the test ends."""
-    made: list[Load] = []
-
-    def start(net: Topology) -> list[Load]:
-        made.extend(Load(net, family, tmp_path / f"load{family}") for family in FAMILIES)
-        return made
-
-    yield start
-    for one in made:
-        one.stop()
-
-
 def wrk(net: Topology) -> subprocess.Popen[bytes]:
     """Clients that send request after request over the same connections."""
-    command = ["wrk", "-t1", "-c16", "-d100s", "--timeout", "10s", f"http://{VIP[4]}/"]
+    command = ["wrk", "-t1", "-c16", "-d100s", "--timeout", "60s", f"http://{VIP[4]}/"]
     return net.client.popen(command, stdout=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("forward", ["nat", "offload"])
+@forwards("nat", "offload")
 def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward: str) -> None:
-    """A backend is added, another removed, strategy and weights change, a service comes and goes,
-    a bad file is refused: new connections go where the file says, those that there were go on, and
-    none is lost, nor any request.
+    """A backend is added, another removed, strategy and weights change, a service is added and
+    removed, an invalid file is refused: new connections follow the file, existing ones continue,
+    and none is lost, nor any request.
     """
     it: World = world(forward)
     net, running = it.net, it.running
@@ -146,7 +136,8 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     it.write(2, 3, more=[extra])
     assert "service extra added, 1 backend" in it.reload()["changed"]
     answered(2, 3)
-    found = net.client.run(["curl", "-s", "--max-time", "20", "http://192.168.0.12/"]).stdout
+    address = "http://192.168.0.12/"
+    found = net.client.run(["curl", "-s", "--max-time", "60", address], timeout=90).stdout
     assert found == "backend1\n"
 
     it.write(1, 2)
@@ -157,7 +148,7 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     wait_until(lambda: all(set(each.more(12)) == it.names(1, 2) for each in clients), running.log)
 
     crowd.send_signal(signal.SIGINT)
-    said = crowd.communicate(timeout=30)[0].decode()
+    said = crowd.communicate(timeout=TIMEOUT)[0].decode()
     assert int(re.findall(r"(\d+) requests in", said)[0]) > 0
     assert "errors" not in said
     assert "Non-2xx" not in said
@@ -185,9 +176,9 @@ def test_other_ways(world: Any, load: Any, tmp_path: Path, forward: str) -> None
 
 
 def test_many_at_once(world: Any, tmp_path: Path) -> None:
-    """No reload is lost, whether by signal, by command or as the file has changed: what is at work
-    is the last file; but for what takes a restart, which is said. Checks begin. What left is gone
-    from table and rules with its last flow, and not before.
+    """No reload is lost, by signal, by command or by a changed file: the last file is applied,
+    except for parts that need a restart, which are reported. Checks begin. Removed backends leave
+    the table and the rules with their last flow, not before.
     """
     it: World = world("nat", timeouts={"closed": 1})
     idle = [Peer(it.net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
@@ -201,7 +192,7 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
             assert all(answer["restart"] == [] for answer in answers)
             found = {one["strategy"] for one in control(it.running).get("services")}
             assert found == {strategy}
-    it.write(1, 2, 3, check={"type": "tcp", "port": 80, "interval": 0.5})
+    it.write(1, 2, 3, check={"type": "tcp", "port": 80, "interval": 0.5, "timeout": 20})
     assert it.reload()["restart"] == []
     wait_until(
         lambda: all(
@@ -232,7 +223,32 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
     assert first not in it.net.balancer.run(["iptables-save"]).stdout
 
 
-@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+@forwards("nat")
+def test_while_workers_are_replaced(world: Any, tmp_path: Path, forward: str) -> None:
+    """A reload is applied by workers that have just died, or are stopped and die later: the first
+    new connection after its answer follows the file, and existing ones continue.
+    """
+    it: World = world(forward)
+    long = [
+        Peer(it.net.client, tmp_path / f"long{n}", "rounds", VIP[4], 9000, 20_000) for n in range(4)
+    ]
+    assert all(one.begun() for one in long)
+    for before, number in ((signal.SIGKILL, 3), (signal.SIGSTOP, 1)):
+        wait_until(lambda: len(workers(it.running)) == 2, it.running.log)
+        pids = workers(it.running)
+        for pid in pids:
+            os.kill(pid, before)
+        it.write(2, number)
+        assert it.reload()["restart"] == []
+        if before is signal.SIGSTOP:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):  # the supervisor has ended it
+                    os.kill(pid, signal.SIGKILL)
+        assert set(tries(it.net, 4, 12)) == it.names(2, number)
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 4
+
+
+@forwards("nat", "offload", "dsr")
 def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forward: str) -> None:
     """A range of ports, all and back, then fewer and another name at once: no connection that lives
     is lost, also where a backend leaves meanwhile, and at the next restart.
@@ -275,8 +291,8 @@ def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forwar
 
 @pytest.mark.parametrize(("before", "after"), [("nat", "offload"), ("offload", "nat")])
 def test_another_way_of_forwarding(world: Any, tmp_path: Path, before: str, after: str) -> None:
-    """What would end live flows is not done, but said, with how many they are, until it is forced
-    or there are none; the rest of the file is taken over.
+    """A change that would end live flows is not applied, and reported with their number, until it
+    is forced or there are none; the rest of the file is applied.
     """
     it: World = world(before)
     idle = [

@@ -1,23 +1,25 @@
-"""Restart without loss under nat: whatever happens to our processes, flows keep their backends.
+"""Restarts without loss under nat: flows keep their backends after any failure of our processes.
 
-A backend answers a segment of a connection that it does not have by RST, so a connection that
-goes on goes to its own.
+A backend answers a segment of an unknown connection by RST, so a connection that continues reaches
+its own backend.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import Client
+from carrying import every_io
+from clients import Client, await_rounds
 from processes import workers
+from waiting import wait_until
 
+from paraglider.core.unread import AT_ONCE
 from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
@@ -25,28 +27,7 @@ from paraglider.netfilter.queue import QUEUES
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0  # seconds until something that must happen counts as not happening
 SIZE = 300_000
-
-
-def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
-    """Wait for ``condition``; fail with the log when it does not come true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, running.log()
-        time.sleep(0.02)
-
-
-def await_rounds(clients: list[Client], running: LabBalancer, more: int = 2) -> None:
-    """Wait until every client has made some rounds more, one of them wholly from now on."""
-    for client, before in [(client, len(client.lines())) for client in clients]:
-        wait_until(
-            lambda client=client, before=before: (
-                len(client.lines()) >= before + more or client.process.poll() is not None
-            ),
-            running,
-        )
-        assert client.process.poll() is None, client.output.read_text() + running.log()
 
 
 def journals(net: Topology) -> list[str]:
@@ -56,15 +37,15 @@ def journals(net: Topology) -> list[str]:
     return sorted(path.name for path in RUN_DIRECTORY.glob(f"flows-{cookie}-*"))
 
 
-@pytest.mark.parametrize("io", list(QUEUES))
+@every_io
 def test_flows_outlive_workers_and_daemons(
     topology: Any, serve: Any, serve_peer: Any, config: Any, service: Any, balancer: Any,
     tmp_path: Path, io: str,
 ) -> None:  # fmt: skip
-    """Transfers, idle connections and datagrams, IPv4 and IPv6, while each worker is killed, the
-    daemon is killed, stopped and started, and starts with other cores (with one queue I/O only,
-    which it does not depend on): all go on, at the same backends; conntrack knows none of them;
-    undoing removes what was written down.
+    """Transfers, idle connections and datagrams, IPv4 and IPv6, while each worker is killed, and
+    the daemon is killed, stopped, started, and started with other cores (with one queue I/O only,
+    on which this does not depend): all continue at the same backends, without conntrack; the undo
+    removes the journals.
     """
     everything = io == next(iter(QUEUES))
     net = topology()
@@ -88,29 +69,29 @@ def test_flows_outlive_workers_and_daemons(
     idle = [client("pause", VIP[family], 9000) for family in (4, 6) for _ in range(3)]
     datagrams = [client("still", VIP[family], 5353, 6) for family in (4, 6)]
     await_rounds(busy, running)
-    wait_until(lambda: all(each.lines() for each in (*idle, *datagrams)), running)
+    wait_until(lambda: all(each.lines() for each in (*idle, *datagrams)), running.log)
 
     for count, pid in enumerate(workers(running), 3):
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda count=count: said(running, "worker ready") == count, running)
+        wait_until(lambda count=count: said(running, "worker ready") == count, running.log)
         await_rounds(busy, running)
     assert said(running, "flows restored") == 2
 
-    if everything:  # the files are removed under the workers' hands: they are written anew
+    if everything:  # the files are removed while workers use them: they are rewritten
         names = journals(net)
         for name in names:
             (RUN_DIRECTORY / name).unlink()
-        wait_until(lambda: journals(net) == names, running)
-        wait_until(lambda: said(running, "flows restored") == 4, running)
+        wait_until(lambda: journals(net) == names, running.log)
+        wait_until(lambda: said(running, "flows restored") == 4, running.log)
         await_rounds(busy, running)
-        # They are cut under load: written anew, as the next worker finds.
+        # They are truncated under load, and rewritten: the next worker restores the flows.
         for number_of, name in enumerate(names, 1):
             os.truncate(RUN_DIRECTORY / name, 4096 * (number_of - 1))
-        wait_until(lambda: said(running, "journal damaged, rewritten") == 2, running)
+        wait_until(lambda: said(running, "journal damaged, rewritten") == 2, running.log)
         await_rounds(busy, running)
         for count, pid in enumerate(workers(running), 5):
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda count=count: said(running, "flows restored") == count, running)
+            wait_until(lambda count=count: said(running, "flows restored") == count, running.log)
         await_rounds(busy, running)
         assert said(running, "worker died") == 4
     taken = said(running, "flows restored")
@@ -118,7 +99,7 @@ def test_flows_outlive_workers_and_daemons(
     ends = (signal.SIGKILL, signal.SIGTERM) if everything else (signal.SIGTERM,)
     for number_of, how in enumerate(ends, 1):
         running.stop(how)
-        wait_until(lambda: not net_queues(net), running)
+        wait_until(lambda: not net_queues(net), running.log)
         running.start()
         await_rounds(busy, running)
         assert said(running, "flows restored") == taken + 2 * number_of
@@ -135,7 +116,7 @@ def test_flows_outlive_workers_and_daemons(
     assert [each.end() for each in idle] == ['{"arrived": 3}'] * 6
     for each in datagrams:
         each.go_on()
-        wait_until(lambda each=each: len(each.lines()) == 2, running)
+        wait_until(lambda each=each: len(each.lines()) == 2, running.log)
         before, after = each.lines()
         assert before == after
         each.end()
@@ -147,8 +128,59 @@ def test_flows_outlive_workers_and_daemons(
     assert journals(net) == []
 
 
+#: asks the service at the first two arguments from every port from the third to before the fourth
+ASK = """
+import json, socket, sys
+address, port, first, last = sys.argv[1], *map(int, sys.argv[2:])
+answers = []
+for own in range(first, last):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.bind(("", own))
+        asking.connect((address, port))
+        asking.settimeout(1.0)
+        for _ in range(30):
+            asking.send(b"who")
+            try:
+                answers.append(asking.recv(100).decode())
+                break
+            except TimeoutError:
+                pass
+print(json.dumps(answers))
+"""
+
+
+def test_many_flows_outlive_a_worker(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> None:
+    """More than are restored before the first packet: each datagram finds its backend, whether its
+    flow was restored yet or not, also after a worker that ended before it had restored all.
+    """
+    net = topology()
+    serve(net, http=())
+    lasting = service(4, name="udp", protocol="udp", ports=5353)
+    text = config(lasting, timeouts={"udp": 600})
+    running = balancer(net, text, trouble=True)
+    first = 20_000
+    last = first + AT_ONCE + 500
+
+    def answers() -> list[str]:
+        ask = [sys.executable, "-c", ASK, VIP[4], "5353", str(first), str(last)]
+        return list(json.loads(net.client.run(ask).stdout))
+
+    before = answers()
+    assert len(before) == last - first
+    assert len(set(before)) > 1
+    for count in (2, 3):
+        (pid,) = workers(running)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda count=count: said(running, "worker ready") == count, running.log)
+    assert answers() == before
+    wait_until(lambda: said(running, "flows restored") >= 1, running.log)
+    assert answers() == before
+
+
 def said(running: LabBalancer, event: str) -> int:
-    """How often the log tells of ``event``."""
+    """How many lines of the log have ``event``."""
     return running.log().count(f'event="{event}"')
 
 

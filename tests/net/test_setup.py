@@ -1,8 +1,7 @@
-"""What the rules of the set-up do with real packets, seen by a reader that stands in for workers.
+"""The effect of the set-up's rules on real packets, recorded by a reader in place of workers.
 
-The reader binds both queues of both workers and tells of every packet: the queue, the hook, the
-head. So no balancer is needed to see that a flow, its replies and the ICMP errors about it meet at
-one worker.
+The reader binds both queues of both workers and records every packet: the queue, the hook, the
+head. So no balancer is needed to see that a flow, its replies and its ICMP errors reach one worker.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import pinged
+from inside import InsideBalancer
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -26,6 +26,7 @@ from scapy.layers.inet6 import (
     IPv6,
 )
 from scapy.packet import Packet
+from waiting import wait_until
 
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
@@ -70,7 +71,7 @@ PORT = 53
 
 
 class Reader:
-    """The stand-in for the workers; what it saw so far is in a file."""
+    """The replacement of the workers; its records are in a file."""
 
     def __init__(self, namespace: Namespace, file: Path, verdict: str, cores: list[int]) -> None:
         self._file = file
@@ -82,12 +83,14 @@ class Reader:
 
     def lines(self, count: int) -> list[str]:
         """The first ``count`` lines, as soon as they are there."""
-        deadline = time.monotonic() + 20
-        while len(lines := self._file.read_text().splitlines()) < count:
-            assert self._process.poll() is None, lines
-            assert time.monotonic() < deadline, f"{len(lines)} of {count}"
-            time.sleep(0.02)
-        return lines
+
+        def found() -> list[str]:
+            lines = self._file.read_text().splitlines()
+            assert len(lines) >= count or self._process.poll() is None, lines
+            return lines
+
+        wait_until(lambda: len(found()) >= count, found)
+        return found()
 
     def packets(self, count: int) -> list[tuple[int, int, int, bytes]]:
         """(queue, hook, mark, head) of exactly ``count`` packets."""
@@ -112,7 +115,7 @@ def set_up(tmp_path: Path) -> Iterator[Callable[[Topology, str], LabBalancer]]:
     made: list[LabBalancer] = []
 
     def run(net: Topology, text: str) -> LabBalancer:
-        made.append(LabBalancer(net.balancer, tmp_path, text))
+        made.append(InsideBalancer(net.balancer, tmp_path, text))
         made[-1].set_up()
         return made[-1]
 
@@ -155,16 +158,15 @@ def parsed(head: bytes) -> Packet:
 
 
 def client_port(packet: Packet) -> int:
-    """The client's port, also where it is in the packet inside an ICMP error."""
+    """The client's port, also in the inner packet of an ICMP error."""
     layer = packet.getlayer(UDP, _subclass=True) or packet.getlayer(TCP, _subclass=True)
     (port,) = {layer.sport, layer.dport} - {PORT}
     return int(port)
 
 
 def send_everything(net: Topology, family: int, protocol: type[Packet]) -> int:
-    """For every port: request, reply, and an error from each of the places that may send one.
-
-    Returns how many packets a worker must see.
+    """For every port: a request, a reply, and an error from each possible sender. Returns the
+    number of packets that workers must get.
     """
     ip = IP if family == 4 else IPv6
     client, vip, backend = CLIENT[family], VIP[family], backend_address(family, 2)
@@ -181,11 +183,11 @@ def send_everything(net: Topology, family: int, protocol: type[Packet]) -> int:
 
 @pytest.mark.parametrize("protocol", [UDP, TCP])
 @pytest.mark.parametrize("family", [4, 6])
-def test_both_directions_and_their_errors_meet_at_one_worker(
+def test_both_directions_and_their_errors_reach_one_worker(
     topology: Any, config: Any, set_up: Any, read: Any, family: int, protocol: type[Packet]
 ) -> None:
-    """Request, reply, and ICMP errors from client, backend and balancer: one worker a flow. What
-    opens one waits in that worker's queue of openings, and nothing else does.
+    """Request, reply, and ICMP errors from client, backend and balancer reach one worker per flow.
+    Packets that open a flow wait in that worker's queue of openings, no others do.
     """
     net = topology()
     set_up(net, config(service(family), workers=2))
@@ -214,10 +216,10 @@ def test_both_directions_and_their_errors_meet_at_one_worker(
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_with_affinity_a_client_meets_one_worker(
+def test_with_affinity_a_client_reaches_one_worker(
     topology: Any, config: Any, set_up: Any, read: Any, family: int
 ) -> None:
-    """All flows of a client, whatever their ports, since its affinity is known to that one."""
+    """All flows of a client, with any ports, because only that worker has its affinity."""
     net = topology()
     set_up(net, config(service(family, affinity="client"), workers=2))
     reader = read(net)
@@ -226,7 +228,7 @@ def test_with_affinity_a_client_meets_one_worker(
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_echo_and_its_errors_meet_at_one_worker(
+def test_echo_and_its_errors_reach_one_worker(
     topology: Any, config: Any, set_up: Any, read: Any, family: int
 ) -> None:
     """Echo has no ports: request, reply and an error about the reply go by the client's address."""
@@ -288,7 +290,7 @@ def test_fragments_are_reassembled_before_they_reach_a_worker(
 def test_balanced_traffic_is_not_tracked(
     topology: Any, config: Any, set_up: Any, read: Any, family: int
 ) -> None:
-    """Also where the host's own rules use conntrack; what is not balanced is tracked there."""
+    """Also if the host's own rules use conntrack; other traffic is tracked there."""
     net = topology()
     set_up(net, config(service(family), workers=2))
     tables = "iptables" if family == 4 else "ip6tables"
@@ -299,7 +301,7 @@ def test_balanced_traffic_is_not_tracked(
     count = ["cat", "/proc/sys/net/netfilter/nf_conntrack_count"]
     reader.lines(5 * len(PORTS) + 1)
     assert net.balancer.run(count).stdout == "0\n"
-    net.client.run(["ping", "-c", "1", BALANCER[family]])
+    pinged(net.client, BALANCER[family])
     assert net.balancer.run(count).stdout != "0\n"
 
 
@@ -318,7 +320,7 @@ with socket.socket({"4": socket.AF_INET, "6": socket.AF_INET6}[family], socket.S
 def test_balanced_packets_pass_a_firewall_that_drops(
     topology: Any, config: Any, set_up: Any, read: Any, family: int
 ) -> None:
-    """A policy of DROP on FORWARD stays in force for all but what a worker lets through."""
+    """A policy of DROP on FORWARD applies to everything except packets that a worker accepted."""
     net = topology()
     net.balancer.run(["iptables" if family == 4 else "ip6tables", "-P", "FORWARD", "DROP"])
     set_up(net, config(service(family), workers=2))
@@ -353,31 +355,32 @@ def test_errors_that_are_none_of_ours_pass_without_a_worker(
     ip = IP if family == 4 else IPv6
     inner = ip(src=CLIENT[family], dst=backend) / UDP(sport=40000, dport=9999)
     send(net.backends[0], unreachable(family, backend, CLIENT[family], inner))
-    deadline = time.monotonic() + 10
-    while True:
+
+    def counted() -> str:
         saved = net.client.run([f"{tables}-save", "-c"]).stdout
         (rule,) = (line for line in saved.splitlines() if line.endswith("-j ACCEPT"))
-        if rule.startswith("[1:"):
-            break
-        assert time.monotonic() < deadline, saved
-        time.sleep(0.02)
+        return rule
+
+    wait_until(lambda: counted().startswith("[1:"), counted)
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_host_may_call_its_own_vip(
     topology: Any, config: Any, set_up: Any, family: int
 ) -> None:
-    """What it sends to itself is not queued; without a worker a queued ping would be lost."""
+    """Packets of the host to itself are not queued; otherwise a ping would be lost without a
+    worker.
+    """
     net = topology()
     set_up(net, config(service(family), workers=2))
-    net.balancer.run(["ping", "-c", "1", "-W", "5", VIP[family]])
+    pinged(net.balancer, VIP[family])
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_exempt_endpoints_are_not_queued(
     topology: Any, config: Any, set_up: Any, read: Any, family: int
 ) -> None:
-    """Neither what comes from one nor what goes to one, while its neighbour's traffic is."""
+    """Packets from and to an exempt endpoint are not queued, while those of its neighbour are."""
     net = topology(clients=2)
     exempt = net.client_address(family, 1)
     text = config(service(family), workers=2)

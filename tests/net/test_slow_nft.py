@@ -1,5 +1,5 @@
-"""An nft that waits until the test lets it go on: the daemon goes on meanwhile, and what was wanted
-of the kernel is applied after that.
+"""An nft that hangs until the test releases it: the daemon continues meanwhile, and applies the
+changes afterwards.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ import shutil
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from offloading import EVEN, await_log, service
 from processes import workers
+from waiting import wait_until
 
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, backend_address
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 20.0  # seconds until something that must happen counts as not happening
 
 #: as long as the file `closed` is there nft waits, and says so by the file `waits`
 NFT = """\
@@ -55,11 +54,11 @@ class SlowNft:
         return self._waits.exists()
 
     def close(self) -> None:
-        """From now on it waits."""
+        """From now on nft hangs."""
         self._closed.touch()
 
     def open(self) -> None:
-        """It waits no longer."""
+        """nft no longer hangs."""
         self._closed.unlink(missing_ok=True)
 
     def hashed(self, running: LabBalancer) -> int:
@@ -70,7 +69,7 @@ class SlowNft:
 
 
 class Manager:
-    """What systemd is for a service: the socket of its notifications, and a watchdog."""
+    """A replacement of systemd: the socket of notifications, and a watchdog."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.heard: list[str] = []
@@ -81,7 +80,7 @@ class Manager:
         monkeypatch.setenv("WATCHDOG_USEC", "400000")
 
     def count(self, message: str) -> int:
-        """How often ``message`` was heard so far."""
+        """How many times ``message`` was received."""
         try:
             while True:
                 self.heard += self._socket.recv(4096).decode().split("\n")
@@ -89,13 +88,13 @@ class Manager:
             return self.heard.count(message)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop receiving."""
         self._socket.close()
 
 
 @pytest.fixture
 def slow_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowNft]:
-    """One that does not wait yet, and waits no more when the balancer is stopped."""
+    """An nft that does not hang yet, and is released when the balancer is stopped."""
     made = SlowNft(tmp_path / "programs", monkeypatch)
     yield made
     made.open()
@@ -109,16 +108,8 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
     made.close()
 
 
-def until(condition: Callable[[], Any], running: LabBalancer) -> None:
-    """Wait until ``condition`` holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, running.log()
-        time.sleep(0.02)
-
-
 def command(running: LabBalancer, *arguments: str) -> str:
-    """What `paraglider ARGUMENTS` prints; its exit code must be 0."""
+    """The output of `paraglider ARGUMENTS`; its exit code must be 0."""
     program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
     return str(running.namespace.run([*program, *arguments]).stdout)
 
@@ -139,12 +130,12 @@ def test_everything_goes_on_while_nft_hangs(
     serve(net, udp=())
     text = config(service(4))
     running = balancer(net, text, trouble=True)
-    until(lambda: slow_nft.hashed(running) == 3, running)
+    wait_until(lambda: slow_nft.hashed(running) == 3, running.log)
     slow_nft.close()
 
     one, two = (f"web4/{backend_address(4, number)}" for number in (1, 2))
     assert "state drain" in command(running, "set", "backend", one, "state", "drain")
-    until(lambda: slow_nft.waits, running)
+    wait_until(lambda: slow_nft.waits, running.log)
     fed = manager.count("WATCHDOG=1")
     assert ask(net, "tcp", VIP[4], 80, 20) == {"backend2": 10, "backend3": 10}
     assert "weight 3" in command(running, "set", "backend", two, "weight", "3")
@@ -158,18 +149,18 @@ def test_everything_goes_on_while_nft_hangs(
 
     running.config.write_text(text.replace(f"  - {backend_address(4, 3)}\n", ""))
     os.kill(running.pid, signal.SIGHUP)
-    until(lambda: manager.count("RELOADING=1"), running)
+    wait_until(lambda: manager.count("RELOADING=1"), running.log)
     ready = manager.count("READY=1")
-    until(lambda: manager.count("WATCHDOG=1") >= fed + 5, running)
+    wait_until(lambda: manager.count("WATCHDOG=1") >= fed + 5, running.log)
     assert "drain" in command(running, "show")
     assert "configuration changed" not in running.log()
     assert slow_nft.hashed(running) == 3
 
     slow_nft.open()
     await_log(running, 'event="configuration changed"')
-    until(lambda: manager.count("READY=1") == ready + 1, running)
-    until(lambda: slow_nft.hashed(running) == 1, running)
+    wait_until(lambda: manager.count("READY=1") == ready + 1, running.log)
+    wait_until(lambda: slow_nft.hashed(running) == 1, running.log)
     assert ask(net, "tcp", VIP[4], 80, 5) == {"backend2": 5}
     command(running, "set", "backend", one, "state", "ready")
-    until(lambda: slow_nft.hashed(running) == 2, running)
+    wait_until(lambda: slow_nft.hashed(running) == 2, running.log)
     assert EVEN.keys() > set(ask(net, "tcp", VIP[4], 80, 20))

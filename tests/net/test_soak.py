@@ -11,19 +11,22 @@ from paraglider.lab import namespace
 
 pytestmark = pytest.mark.root
 
-#: seconds of blows; a full run of ``scripts/soak 5`` is for people and for the night
+#: seconds of faults; a full run of ``scripts/soak 5`` is for people and for the night
 SECONDS = 6.0
 
 
-def test_no_established_flow_is_lost() -> None:
-    """Under `nat`, where the workers alone know the flows; nothing is left behind."""
-    with Soak("nat", 10, random.Random(4)) as running:
+@pytest.mark.parametrize("forward", ["nat", "nat-bpf"])
+def test_no_established_flow_is_lost(forward: str) -> None:
+    """Under `nat`, where only the workers have the flows, also where BPF carries them; nothing is
+    left.
+    """
+    with Soak(forward, 10, random.Random(4)) as running:
         assert running.opened > 10
         outcome = running.run(SECONDS)
-        said = "\n".join((*table({"nat": outcome}), running.log()))
+        said = "\n".join((*table({forward: outcome}), running.log()))
         made = {one.name for one in running.network.namespaces}
         assert made <= set(namespace.names())
     assert outcome.lost == 0, said
-    assert outcome.blows, said
+    assert outcome.faults, said
     assert not made & set(namespace.names())
     assert not running.directory.exists()

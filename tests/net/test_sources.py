@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import Load, Peer, control, wait_until
+from failing import Load, Peer, control
 from naming import FAMILIES, NAME, PORT, NameServer
+from waiting import wait_until
 
 from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.balancer import LabBalancer
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that nobody may look into, as /etc is; pytest's own is not."""
+    """A directory that all users may enter, as /etc is; pytest's own is not."""
     with tempfile.TemporaryDirectory(prefix="paraglider-sources-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -33,7 +34,9 @@ def listed(running: LabBalancer, family: int) -> set[str]:
 
 
 def await_backends(running: LabBalancer, *numbers: int) -> None:
-    """Wait until these are the backends of both services, and those who carry flows know it."""
+    """Wait until both services have these backends, and all processes with
+    flows have applied it.
+    """
 
     def there() -> bool:
         wanted = [{backend_address(family, n) for n in numbers} for family in FAMILIES]
@@ -56,8 +59,8 @@ def test_a_file_that_changes_under_load(
     tmp_path: Path,
     forward: str,
 ) -> None:
-    """Backends come and go with the lines of a file: no connection fails, and one to a backend
-    that left goes on. What is no list changes nothing.
+    """Backends are added and removed with the lines of a file: no connection fails, and one to a
+    removed backend continues. An invalid list changes nothing.
     """
     net = topology()
     serve(net, udp=())
@@ -128,7 +131,7 @@ def name_server(
 def from_dns(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, name_server: Any
 ) -> Callable[..., tuple[Topology, NameServer, LabBalancer]]:
-    """A function that balances what a name server has, at the beginning ``numbers``."""
+    """A function that balances over the backends of a name server, at first ``numbers``."""
 
     def start(*numbers: int) -> tuple[Topology, NameServer, LabBalancer]:
         net = topology()
@@ -149,8 +152,8 @@ def answered(ask: Any, net: Topology, *numbers: int) -> bool:
 
 
 def test_a_name_server_that_changes_and_dies(from_dns: Any, ask: Any) -> None:
-    """A service has what its SRV records say, from the beginning and when they change, and keeps
-    the last of it when nobody answers any more.
+    """A service has the backends of its SRV records, from the start and after changes, and keeps
+    the last ones when the server no longer answers.
     """
     net, server, running = from_dns(1, 2)
     assert answered(ask, net, 1, 2)
@@ -164,8 +167,8 @@ def test_a_name_server_that_changes_and_dies(from_dns: Any, ask: Any) -> None:
 
 
 def test_a_restart_without_an_answer(from_dns: Any, ask: Any) -> None:
-    """The next daemon begins with what was answered last, and follows what is answered later; an
-    undo leaves no trace of it.
+    """The next daemon starts with the last answers, and follows later ones;
+    an undo removes them.
     """
     net, server, running = from_dns(1)
     server.serve(1, 2)

@@ -1,4 +1,4 @@
-"""The stats page of a running balancer at the socket: what it shows, whom it refuses."""
+"""The stats page of a running balancer at the socket: its content and its refusals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import os
 import signal
 import socket
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from browsing import HOST, PATIENCE, PORT, answer, ask_page, get, inside, raw, request
+from browsing import HOST, PORT, answer, ask_page, get, raw, request
 from processes import children
+from waiting import wait_until
 
 from paraglider.errors import PlatformError
 from paraglider.lab.balancer import LabBalancer
@@ -44,23 +44,15 @@ def web(
     return start
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for ``condition``."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_numbers(web: Any, ask: Any) -> None:
-    """JSON, CSV, history and stream tell of the flows that there were, in a process that has no
-    rights, and that ends when it is told to, whoever listens.
+    """JSON, CSV, history and stream have the generated flows, from a process without privileges,
+    which exits on request with open streams.
     """
     net, running = web()
     here = net.balancer
     ask(net, "tcp", VIP[4], 80, 30)
 
-    # A sample of the moment when no worker had told its numbers yet has none.
+    # A sample from before the first report of the workers has no figures.
     wait_until(lambda: get(here, "/api/v1/services")[0]["conns"] == 30)
     rows = get(here, "/api/v1/backends?service=web4")
     assert [row["backend"] for row in rows] == [backend_address(4, n) for n in (1, 2, 3)]
@@ -107,8 +99,8 @@ def test_numbers(web: Any, ask: Any) -> None:
 
 
 def test_strangers(web: Any) -> None:
-    """Another name, another page's origin, a path to other files and what is no request are
-    refused; every answer carries the headers that browsers go by.
+    """Another host name, a cross-site origin, a path to other files and malformed requests are
+    refused; every answer has the security headers.
     """
     net, _ = web(names=["lb.example.org"])
     here = net.balancer
@@ -169,8 +161,8 @@ def test_strangers(web: Any) -> None:
 
 
 def test_readers_that_misbehave(web: Any, ask: Any) -> None:
-    """A hundred megabytes, half requests, and a thousand streams that nobody reads: bounded, and
-    the next reader is served as soon as some of them go; traffic goes on.
+    """A hundred megabytes, incomplete requests, and a thousand unread streams are bounded; the next
+    reader is served as soon as some are closed, and traffic continues.
     """
     net, running = web()
     here = net.balancer
@@ -203,7 +195,7 @@ def test_readers_that_misbehave(web: Any, ask: Any) -> None:
 
 
 def _refused(crowd: list[socket.socket]) -> int:
-    """How many of ``crowd`` have been told that they are too many, or let go."""
+    """How many of ``crowd`` were refused or disconnected."""
     count = 0
     for one in crowd:
         try:
@@ -217,8 +209,8 @@ def _refused(crowd: list[socket.socket]) -> int:
 
 
 def test_changes_need_the_token(web: Any) -> None:
-    """With `admin`, whoever knows the token drains and weighs, from the page itself alone; the
-    file with it is root's, and goes with the daemon.
+    """With `admin`, a client with the token can drain and set weights, only from the page itself;
+    the token's file is root's, and removed with the daemon.
     """
     net, running = web(admin=True)
     here = net.balancer
@@ -256,15 +248,14 @@ def test_changes_need_the_token(web: Any) -> None:
 
 
 def test_a_page_that_dies_and_one_that_cannot_be(web: Any, ask: Any) -> None:
-    """The socket outlives the process that serves the page, and so does the balancer. A port that
-    somebody has is a clear refusal at the start, with who has it; so is an address that this host
-    has not.
+    """The socket outlives the process of the page, and so does the balancer. A port in use is an
+    error at the start that names the holder; so is an address of another host.
     """
     net, running = web(trouble=True)
     get(net.balancer, "/api/v1/status")
     os.kill(children(running)["paraglider/http"], signal.SIGKILL)
     assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
-    assert get(net.balancer, "/api/v1/health")["problems"] == []
+    wait_until(lambda: get(net.balancer, "/api/v1/health")["problems"] == [], running.log)
     running.stop()
     for bind, words in (
         (HOST, f"`stats.bind`: {HOST} is in use by process {os.getpid()} ("),
@@ -274,7 +265,7 @@ def test_a_page_that_dies_and_one_that_cannot_be(web: Any, ask: Any) -> None:
         document["stats"]["bind"] = bind
         running.config.write_text(yaml.safe_dump(document, sort_keys=False))
         with (
-            inside(net.balancer),
+            net.balancer.entered(),
             socket.create_server(("127.0.0.1", PORT)),
             pytest.raises(PlatformError) as raised,
         ):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import HOST, PATIENCE, get, inside
+from browsing import HOST, get
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
@@ -25,13 +25,13 @@ DESK, PHONE = (1440, 1000), (375, 812)
 
 
 class Page:
-    """The page in a browser of its own, at the balancer."""
+    """The page in a browser at the balancer."""
 
     def __init__(self, browser: webdriver.Chrome) -> None:
         self.browser = browser
 
     def size(self, width: int, height: int) -> None:
-        """Give the page so many pixels."""
+        """Set the size of the page in pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
@@ -41,22 +41,19 @@ class Page:
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def text(self, backend: str, field: str) -> str:
-        """What the page says of ``backend`` in one cell: the words in bold."""
+        """The bold text of one cell of ``backend``."""
         return str(self.js(f"return {_cell(backend, field)}?.querySelector('b')?.textContent"))
 
     def js(self, script: str, *arguments: Any) -> Any:
-        """What ``script`` returns."""
+        """The result of ``script``."""
         return self.browser.execute_script(script, *arguments)
 
     def wait(self, condition: Callable[[], object]) -> None:
         """Wait for ``condition``."""
-        deadline = time.monotonic() + 2 * PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, self.js("return document.body.innerText")
-            time.sleep(0.1)
+        wait_until(condition, lambda: self.js("return document.body.innerText"))
 
     def errors(self) -> list[str]:
-        """What the console has that is worse than a note."""
+        """Messages of the console above the level of notes."""
         log = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
 
@@ -72,8 +69,9 @@ def page(
     """The page of a service that had 30 connections, whose page may change things."""
     net = topology()
     serve(net, udp=())
-    check = {"type": "tcp", "interval": 1}
+    check = {"type": "tcp", "interval": 1, "timeout": 20}
     web = service(4, ports=80, strategy="wrr", weights=(2, 1, 3), check=check)
+    web |= {"carrier": "worker", "decide": "auto"}
     running = balancer(
         net, config(web, stats={"bind": HOST, "admin": True}, flows={"max": 1_000_000})
     )
@@ -87,7 +85,7 @@ def page(
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with inside(net.balancer):
+    with net.balancer.entered():
         browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
         try:
             made = Page(browser)
@@ -100,14 +98,16 @@ def page(
 
 
 def test_page(page: tuple[Page, Topology, LabBalancer]) -> None:
-    """The numbers on the page are the API's; what is drained is shown so, by a word and a shape;
-    the charts are drawn, again after a reload; both colour schemes and the width of a phone have
-    room for all; the console has nothing to complain of. By keyboard alone a backend is found and
-    drained, once the token is right.
+    """The page's numbers equal the API's; drained backends are marked by a word and a shape; the
+    charts are drawn, again after a reload; both colour schemes and the width of a phone have room
+    for all; the console has no errors. By keyboard alone a backend is found and drained, with the
+    token.
     """
     shown, net, running = page
     shown.wait(lambda: agrees(shown, get(net.balancer, "/api/v1/backends")))
     assert "3 of 3 ready" in shown.js("return document.querySelector('.service').innerText")
+    title = shown.js("return document.querySelector('.service .where').title")
+    assert title == "a worker decides: the workers carry its flows"
     assert "of 33 %" in shown.js(f"return {_cell(FIRST, 'share')}.innerText")
     worker = shown.js("return document.querySelector('#workers tbody tr').innerText")
     assert "up" in worker
@@ -132,7 +132,7 @@ def test_page(page: tuple[Page, Topology, LabBalancer]) -> None:
 
 
 def agrees(shown: Page, rows: list[dict[str, Any]]) -> bool:
-    """Whether the page says of every backend what ``rows`` say."""
+    """Whether the page has the values of ``rows`` for every backend."""
 
     def agree(row: dict[str, Any]) -> bool:
         cells = {name: _cell(row["backend"], name) for name in ("flows", "in", "out")}
@@ -150,7 +150,7 @@ def agrees(shown: Page, rows: list[dict[str, Any]]) -> bool:
 
 
 def looks_drained(shown: Page) -> None:
-    """The first backend is drained, and no other; its service says so too."""
+    """Only the first backend is shown as drained, and its service too."""
     shown.wait(lambda: shown.text(FIRST, "state") == "drain")
     shape = shown.js(f"return {_cell(FIRST, 'state')}.querySelector('use').getAttribute('href')")
     assert shape == "#drain"
@@ -159,7 +159,7 @@ def looks_drained(shown: Page) -> None:
 
 
 def has_both_schemes(shown: Page) -> None:
-    """The page is as dark as the browser likes, and as the person at it says."""
+    """The page follows the browser's colour scheme, and the reader's choice."""
     colors = set()
     for scheme in ("light", "dark"):
         shown.scheme(scheme)
@@ -170,7 +170,9 @@ def has_both_schemes(shown: Page) -> None:
 
 
 def has_room(shown: Page) -> None:
-    """Nothing is cut or scrolls sideways, from a desk to a narrow phone, with many flows too."""
+    """Nothing is cut or scrolls sideways, from a wide screen to a narrow phone, also with many
+    flows.
+    """
     for width, height in (DESK, (1200, 900), (1000, 800), PHONE, (320, 600)):
         shown.size(width, height)
         wide = shown.js("return document.documentElement.scrollWidth")
@@ -187,7 +189,7 @@ def has_room(shown: Page) -> None:
 
 
 def drain_by_keyboard(shown: Page, token: str) -> None:
-    """Find the second backend and drain it; a wrong token is told so."""
+    """Find the second backend and drain it; a wrong token is reported."""
     shown.browser.find_element(By.TAG_NAME, "body").send_keys("/")
     shown.browser.switch_to.active_element.send_keys(SECOND)
     rows = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import wait_until
+from waiting import wait_until
 
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
@@ -26,7 +26,7 @@ SECONDS = {"syn": 200, "established": 3000, "udp": 150}
 
 
 class Talk:
-    """``forging.py`` at work in the client, with a connection."""
+    """A running ``forging.py`` in the client, with a connection."""
 
     def __init__(self, net: Topology, verb: str, family: int) -> None:
         command = [sys.executable, str(FORGING), verb, VIP[family], "9000"]
@@ -34,7 +34,7 @@ class Talk:
         self.numbers = self._line()
 
     def again(self) -> Any:
-        """What comes of using it once more."""
+        """The result of one more use of it."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
@@ -46,7 +46,7 @@ class Talk:
 
 
 class World:
-    """The lab with a balancer at work."""
+    """The lab with a running balancer."""
 
     def __init__(self, net: Topology, running: LabBalancer) -> None:
         self.net = net
@@ -57,7 +57,7 @@ class World:
         }
 
     def forge(self, verb: str, where: Namespace, *arguments: object) -> Any:
-        """What ``forging.py`` tells, towards the balancer's side there."""
+        """The output of ``forging.py``, towards the balancer."""
         side = "eth0" if where is self.net.client else "eth1"
         words = [verb, "eth0", self._macs[side], *map(str, arguments)]
         return json.loads(where.run([sys.executable, str(FORGING), *words], timeout=90).stdout)
@@ -95,9 +95,9 @@ def world(
 
 
 def test_what_conntrack_makes_of_it(world: World, peer: Any) -> None:
-    """Whatever either end is made to send outside the window reaches nobody, and the connection
-    lives on. What belongs to no connection is answered with RST. A half-closed connection lives as
-    an established one, a datagram's as long as the file says.
+    """Forged segments outside the window reach neither end, and the connection continues. Segments
+    of no connection are answered with RST. A half-closed connection has the timeout of an
+    established one, a datagram's that of the file.
     """
     for family in FAMILIES:
         invalid_segments(world, family)
@@ -125,7 +125,7 @@ def timeouts(world: World, peer: Any, family: int) -> None:
 
 
 def invalid_segments(world: World, family: int) -> None:
-    """Of the client and of the backend, of every kind."""
+    """From the client and from the backend, of every kind."""
     talks = [Talk(world.net, "hold", family) for _ in range(2)]
     before = world.dropped(family)
     flags = ("PA", "A", "FA", "R", "RA")

@@ -1,4 +1,4 @@
-"""What the kernel tells of connections: ours, others', and garbage; how full its table is."""
+"""The kernel's connection events: ours, others' and garbage; and the fill of its table."""
 
 from __future__ import annotations
 
@@ -52,16 +52,14 @@ def told(kind: int, mark: int, flags: int = CREATED, state: int = 0) -> bytes:
     ],
 )
 def test_a_connection_of_ours(kind: int, flags: int, state: int, turn: Turn | None) -> None:
-    """Its turns are told with identity and mark: a TCP connection is closed, and forgotten by the
-    kernel later.
-    """
+    """Events have identity and mark: a TCP connection is closed first, and destroyed later."""
     wanted = None if turn is None else ConntrackEvent(turn, 77, BASE | 5)
     assert event(told(kind, BASE | 5, flags, state)) == wanted
 
 
 @pytest.mark.parametrize("mark", [0, 1, 0x50470000])
 def test_a_connection_of_others(mark: int) -> None:
-    """Without one of our marks it is passed over; so is a message without any."""
+    """Connections without one of our marks are skipped; so are messages without a connection."""
     assert event(told(CT_NEW, mark)) is None
     assert event(message(CTNETLINK, CT_NEW, 2, b"", 0)) is None
 

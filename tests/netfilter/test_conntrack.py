@@ -1,15 +1,15 @@
-"""Connections of the kernel: counted, forgotten by mark, told of; in a namespace of its own."""
+"""Connections of the kernel: counted, deleted by mark, events; in a network namespace."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from paraglider.netfilter import nfnetlink
 from paraglider.netfilter.connections import (
@@ -59,13 +59,11 @@ def marks() -> list[int]:
 
 @pytest.mark.root
 def test_only_connections_with_the_mark_are_forgotten(tracked: Any) -> None:
-    """Of both families; what has another mark, or none, stays."""
+    """Of both families; connections with another mark or none stay."""
     for port, count in ((1, 4), (2, 2), (3, 1), (4, 1)):
         connect(port, count)
     # The kernel has one table for all namespaces: a list may miss an entry while others change it.
-    deadline = time.monotonic() + 20
-    while marks() != [FIRST] * 4 + [SECOND] * 2:
-        assert time.monotonic() < deadline, marks()
+    wait_until(lambda: marks() == [FIRST] * 4 + [SECOND] * 2, marks)
     Conntrack().forget([FIRST])
     assert marks() == [SECOND] * 2
     found = fill()
@@ -78,7 +76,7 @@ def test_only_connections_with_the_mark_are_forgotten(tracked: Any) -> None:
 
 @pytest.mark.root
 def test_connections_are_forgotten_by_a_part_of_the_mark(tracked: Any) -> None:
-    """All that have these bits under the mask, and no others."""
+    """Connections with these bits under the mask are deleted, no others."""
     connect(1, 2)
     connect(2, 2)
     Conntrack().forget([0x51000000], 0xFF800000)
@@ -86,8 +84,8 @@ def test_connections_are_forgotten_by_a_part_of_the_mark(tracked: Any) -> None:
 
 
 @pytest.mark.root
-def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
-    """With the same id, and of our marks alone."""
+def test_events_of_beginning_and_end(tracked: Any) -> None:
+    """Both events have the same id, and only connections with our marks have events."""
     events = ConntrackEvents()
     connect(1, 2)
     connect(3)
@@ -107,7 +105,9 @@ def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) -> None:
-    """Though the kernel keeps it: it is told of once, by the filtered events, and is in no list."""
+    """A closed connection, which the kernel keeps for a while, has one close event and is in no
+    list.
+    """
     tracked.run(["nft", f"add rule inet t out tcp dport 1 ct mark set {FIRST}"])
     events = ConntrackEvents()
     client, server, listener = established(address, 1)
@@ -132,8 +132,8 @@ def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) ->
 
 
 @pytest.mark.root
-def test_lost_events_are_told_of(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody read in time: what is left comes, and the loss with it, once."""
+def test_lost_events_are_reported(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the socket overflowed, the remaining events arrive, and the loss is reported once."""
     from paraglider.netfilter import connections
 
     monkeypatch.setattr(connections, "_RECEIVE_BUFFER", 4096)
@@ -160,7 +160,7 @@ def test_counters_of_a_table_that_is_not_there(inside: Any) -> None:
 
 
 def test_how_full(tmp_path: Path) -> None:
-    """Drops are hexadecimal, a row a core; without conntrack there is nothing to tell."""
+    """Drops are hexadecimal, one row per core; without conntrack the result is None."""
     assert fill(tmp_path) is None
     for name, text in {
         "sys/net/netfilter/nf_conntrack_count": "17\n",
@@ -173,7 +173,9 @@ def test_how_full(tmp_path: Path) -> None:
 
 
 def test_what_is_no_event_of_ours() -> None:
-    """Another subsystem, another mark, no mark, a stump: none of them is told of."""
+    """Messages of another subsystem, with another mark, without a mark, or
+    truncated give no event.
+    """
     mark = attribute(8, struct.pack("!I", FIRST)) + attribute(12, struct.pack("!I", 99))
     assert event(message(1, 0, 2, mark, 0x600)) == ConntrackEvent("began", 99, FIRST)
     assert event(message(1, 2, 2, mark, 0)) == ConntrackEvent("ended", 99, FIRST)
@@ -199,7 +201,7 @@ def test_garbled_messages_end_the_walk() -> None:
 def test_a_refusal_has_the_kernels_reason(inside: Any) -> None:
     """A request that makes no sense raises with its errno."""
     with pytest.raises(OSError, match="."):
-        list(nfnetlink.ask(message(99, 0, 0, b"", 0)))
+        list(nfnetlink.send_request(message(99, 0, 0, b"", 0)))
 
 
 @pytest.mark.root
@@ -260,9 +262,9 @@ def test_datagrams_and_closed_connections_alone_are_forgotten(tracked: Any, addr
 
 
 @pytest.mark.root
-def test_connections_are_marked_anew(tracked: Any) -> None:
-    """Many at once, of both families, by their ends; those that nobody has keep their mark, and
-    one that has ended meanwhile is no error.
+def test_marks_of_connections_are_changed(tracked: Any) -> None:
+    """Many at once, of both families, by their ends; others keep their mark, and one that has ended
+    meanwhile is no error.
     """
     connect(1, 100)
     connect(2, 2)

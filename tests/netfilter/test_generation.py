@@ -1,4 +1,4 @@
-"""What was read of nf_tables is as good as new until anything changes there."""
+"""The cache of nf_tables listings is valid until a change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paraglider.netfilter.generation import Memo, generation
 
 @pytest.mark.root
 def test_every_change_is_another_generation(inside: Any) -> None:
-    """By nft and by iptables; a look is none."""
+    """Changes by nft and by iptables count; listing does not."""
     first = generation()
     assert first is not None
     inside.run(["nft", "list ruleset"])
@@ -24,7 +24,9 @@ def test_every_change_is_another_generation(inside: Any) -> None:
 
 
 def test_it_is_read_once_a_generation() -> None:
-    """By its key; what changed while it was read is read again, and all where nobody can say."""
+    """One reading per key and generation; a reading during a change is repeated, and without a
+    generation every reading is.
+    """
     now: list[int | None] = [1]
     reads: list[str] = []
     memo = Memo(lambda: now[0])

@@ -1,4 +1,4 @@
-"""The real packet filter, in a namespace of its own; with iptables-nft and iptables-legacy."""
+"""The real packet filter in a network namespace, with iptables-nft and iptables-legacy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMIT
 def iptables(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Both implementations of iptables, as the one that PATH leads to."""
+    """Both implementations of iptables, selected by PATH."""
     for name in ("iptables", "ip6tables"):
         for tool in ("restore", "save"):
             target = Path(f"/usr/sbin/{name}-{request.param}-{tool}")
@@ -45,9 +45,21 @@ def iptables(
     return str(request.param)
 
 
+def test_a_changed_implementation_is_noticed(
+    inside: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one it is is asked once for a file, and again when another one has its place."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin")
+    link, netfilter = tmp_path / "iptables-restore", Iptables()
+    for name, tables in (("nft", {}), ("legacy", None), ("nft", {})):
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"/usr/sbin/iptables-{name}-restore")
+        assert netfilter.tables(4) == tables
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_rules_come_and_go(inside: Namespace, iptables: str, family: int) -> None:
-    """What is restored is saved as ours, and removed without a trace of ours."""
+    """Restored rules are saved as ours, and removed without a trace."""
     netfilter = Iptables()
     netfilter.require(family)
     before = netfilter.tables(family)
@@ -62,7 +74,7 @@ def test_rules_come_and_go(inside: Namespace, iptables: str, family: int) -> Non
 
 
 def test_restoring_again_changes_nothing(inside: Namespace, iptables: str) -> None:
-    """The chains are refilled, and the text of what is ours stays the same."""
+    """The chains are refilled, and our text stays the same."""
     netfilter = Iptables()
     netfilter.restore(4, TEXT)
     ours = netfilter.ours(4)
@@ -71,7 +83,9 @@ def test_restoring_again_changes_nothing(inside: Namespace, iptables: str) -> No
 
 
 def test_a_rehearsal_leaves_no_trace(inside: Namespace, iptables: str) -> None:
-    """Neither one that succeeds nor one that the kernel refuses, a chain that leads to itself."""
+    """Neither a trial that succeeds nor one that the kernel refuses (a loop of chains) changes
+    anything.
+    """
     netfilter = Iptables()
     before = netfilter.saved(4)
     netfilter.rehearse(4, TEXT)
@@ -80,7 +94,7 @@ def test_a_rehearsal_leaves_no_trace(inside: Namespace, iptables: str) -> None:
     assert netfilter.saved(4) == before
 
 
-def test_a_refusal_says_what_iptables_said(inside: Namespace, iptables: str) -> None:
+def test_a_refusal_has_the_message_of_iptables(inside: Namespace, iptables: str) -> None:
     """The complaint is passed on."""
     with pytest.raises(PlatformError, match="IPv6 rules: restore failed: .*line"):
         Iptables().restore(6, "*mangle\n-A PARAGLIDER-NONE -j NOSUCHTARGET\nCOMMIT\n")
@@ -98,7 +112,7 @@ CHAIN = "chain ip mangle FORWARD { type filter hook forward priority -150; polic
     ],
 )
 def test_tables_of_others_stay(inside: Namespace, theirs: str, left: str) -> None:
-    """An empty table, a set in it, an empty built-in chain: what was there before stays."""
+    """An empty table, a set in it and an empty built-in chain of others stay."""
     run(["nft", "-f", "-"], f"add table ip mangle\n{theirs}\n")
     before, text = Iptables().tables(4), run(["nft", "list", "ruleset"])
     Iptables().restore(4, TEXT)
@@ -131,7 +145,7 @@ def test_what_others_added_meanwhile_stays(inside: Namespace, theirs: str) -> No
 
 
 def test_what_will_be_unused_is_known_beforehand(inside: Namespace) -> None:
-    """The dry run of an undo tells the same nft commands that the undo runs."""
+    """The dry run of an undo prints the same nft commands that the undo runs."""
     netfilter = Iptables()
     before = netfilter.tables(4)
     netfilter.restore(4, TEXT)

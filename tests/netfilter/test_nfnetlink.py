@@ -33,7 +33,7 @@ def test_attributes_are_padded_to_four_bytes(size: int) -> None:
 
 
 def test_several_messages_in_one_datagram() -> None:
-    """Each message comes out whole, also where padding stands between two."""
+    """Each message is complete, also with padding between two."""
     first = nfnetlink.message(1, 0, 0, b"", 0)
     odd = struct.pack("=IHHII", 17, 3, 0, 0, 0) + b"x"
     assert list(nfnetlink.split(first + odd + bytes(3) + first)) == [first, odd, first]
@@ -46,36 +46,47 @@ def test_a_length_that_cannot_be(size: int) -> None:
 
 
 def test_attributes_lose_their_flags() -> None:
-    """NLA_F_NESTED and byte-order flags are no part of the type; the padding none of the value."""
+    """NLA_F_NESTED and byte-order flags are not part of the type, padding not of the value."""
     data = bytes(20) + attribute(8 | 0x8000, b"mark") + attribute(3, b"odd")
     assert list(nfnetlink.attributes(data)) == [(8, b"mark"), (3, b"odd")]
 
 
 @given(st.binary(max_size=200))
 def test_garbage_does_not_raise(data: bytes) -> None:
-    """No bytes raise, and what is found lies within them."""
+    """No bytes raise, and results lie within them."""
     assert sum(map(len, nfnetlink.split(data))) <= len(data)
     assert sum(len(value) for _, value in nfnetlink.attributes(data)) <= len(data)
 
 
 @pytest.mark.root
 def test_a_refusal_has_the_kernels_errno() -> None:
-    """What the kernel does not know raises OSError, with its number."""
+    """A refused request raises OSError with the kernel's errno."""
     with pytest.raises(OSError, match=r"\[Errno \d+\]"):
-        list(nfnetlink.ask(nfnetlink.message(10, 250, 2, b"", nfnetlink.NLM_F_ACK)))
+        list(nfnetlink.send_request(nfnetlink.message(10, 250, 2, b"", nfnetlink.NLM_F_ACK)))
 
 
 @pytest.mark.root
 def test_no_table_no_counters() -> None:
-    """Where our table is not, its counters are None and not zero."""
+    """Without our table the counters are None, not zero."""
     assert nfnetlink.table_counters(4) is None
+
+
+@pytest.mark.root
+def test_whether_there_is_a_table(inside: Namespace) -> None:
+    """By family and whole name; a table that is flushed away is gone."""
+    inside.run(["nft", "add table ip6 paraglider-long"])
+    assert nfnetlink.has_table(6, "paraglider-long")
+    assert not nfnetlink.has_table(4, "paraglider-long")
+    assert not nfnetlink.has_table(6, "paraglider")
+    inside.run(["nft", "flush ruleset"])
+    assert not nfnetlink.has_table(6, "paraglider-long")
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(("family", "number"), [("ip", 4), ("ip6", 6)])
 def test_what_backends_carried(inside: Namespace, family: str, number: int) -> None:
-    """By mark and way, of as many backends as there are; other counters are passed over, and where
-    there is no table there is nothing.
+    """By mark and direction, for any number of backends; other counters are skipped, and without a
+    table there are none.
     """
     assert nfnetlink.carried_counters(number) == {}
     place = f"{family} paraglider"

@@ -42,7 +42,9 @@ BACKENDS = {4: ("10.0.0.1", "10.0.0.2", "10.0.0.3"), 6: ("fd00::1", "fd00::2", "
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_loaded_held_and_removed(inside: Any, family: int) -> None:
-    """The kernel holds what was loaded, the same after it is loaded again, and nothing after."""
+    """The kernel's content equals the loaded table, also after loading it again; after the removal
+    it is empty.
+    """
     nft = Nft()
     assert nft.held(family) == ""
     nft.load(text(family, *BACKENDS[family]))
@@ -76,7 +78,9 @@ def test_elements_are_swapped(inside: Any, family: int) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_change_is_what_differs(inside: Any, family: int) -> None:
-    """From one table to another and back, it leads to what the whole text makes, counters go on."""
+    """The difference leads to the same table as the whole text, in both directions, and counters
+    continue.
+    """
     nft, one, two = Nft(), text(family, *BACKENDS[family][:2]), text(family, *BACKENDS[family][1:])
     gone = without_counters(family, table(family, BACKENDS[family][0]).marks, CARRIED)
     nft.load(two)
@@ -97,7 +101,7 @@ def test_a_change_is_what_differs(inside: Any, family: int) -> None:
 def test_what_has_not_changed_is_not_read_again(
     inside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever changes anything in nf_tables, by whichever program."""
+    """A change in nf_tables by any program invalidates the cache."""
     runs: list[Any] = []
     start = subprocess.run
 
@@ -119,7 +123,7 @@ def test_what_has_not_changed_is_not_read_again(
 
 @pytest.mark.root
 def test_a_refused_text_changes_nothing(inside: Any) -> None:
-    """One bad line, and the table stays as it was."""
+    """With one bad line the table stays as it was."""
     nft = Nft()
     nft.load(text(4, *BACKENDS[4]))
     held = nft.held(4)
@@ -130,7 +134,7 @@ def test_a_refused_text_changes_nothing(inside: Any) -> None:
 
 @pytest.mark.root
 def test_a_rehearsal_leaves_nothing(inside: Any) -> None:
-    """It says what the kernel would, and this namespace is as it was."""
+    """The result is the kernel's, and this namespace is unchanged."""
     nft = Nft()
     nft.require()
     nft.rehearse(text(4, *BACKENDS[4]))
@@ -141,7 +145,7 @@ def test_a_rehearsal_leaves_nothing(inside: Any) -> None:
 
 
 def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undoing nat on such a host asks for it in vain, and that is no error."""
+    """Undoing nat on such a host is no error."""
 
     def missing(name: str) -> str:
         raise OperatorError(f"the program {name} is missing")
@@ -157,7 +161,7 @@ def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("printed", ["{", '{"nftables"', '{"other": []}', "[]", ""])
 def test_what_nft_prints_that_is_no_listing(monkeypatch: pytest.MonkeyPatch, printed: str) -> None:
-    """It is the platform's fault, in words, wherever a listing is asked for."""
+    """The error is of the platform, with a message."""
 
     def prints(argv: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(argv, 0, printed, "")
@@ -169,7 +173,7 @@ def test_what_nft_prints_that_is_no_listing(monkeypatch: pytest.MonkeyPatch, pri
 
 
 def test_nft_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that is not there is none; whatever else nft complains of is told."""
+    """A missing table is empty; any other error of nft is raised."""
     said = "Error: No such file or directory\nlist table ip paraglider"
 
     def fails(argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -183,7 +187,7 @@ def test_nft_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_equal_compares_equal() -> None:
-    """Handles, the order of elements and counted packets make no difference, all else does."""
+    """Handles, the order of elements and counter values are ignored, everything else counts."""
     listing = [
         {"metainfo": {"version": "1"}},
         {"map": {"name": "m", "handle": 3, "elem": [[1, "a"], [2, "b"]]}},

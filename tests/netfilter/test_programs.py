@@ -8,7 +8,7 @@ from paraglider.errors import OperatorError, PlatformError
 from paraglider.netfilter.programs import attempt, find_program, run
 
 
-def test_the_sbin_directories_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sbin_directories_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary PATH lacks them, and iptables is there."""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert find_program("iptables-save").endswith("/sbin/iptables-save")
@@ -26,12 +26,12 @@ def test_the_output_is_returned() -> None:
     assert run(["cat"], "some text") == "some text"
 
 
-def test_a_failure_says_what_the_program_said() -> None:
+def test_a_failure_has_the_programs_message() -> None:
     """The complaint is on one line, with the command."""
     with pytest.raises(PlatformError, match=r"^cat /nonexistent failed: .*No such file"):
         run(["cat", "/nonexistent"])
 
 
-def test_an_attempt_leaves_the_judgement_to_the_caller() -> None:
+def test_an_attempt_does_not_raise() -> None:
     """A program that fails is no error by itself."""
     assert attempt(["false"]).returncode == 1

@@ -21,7 +21,7 @@ Mode = Literal["proxy", "passthrough", "dsr"]
 MODES: tuple[Mode, ...] = ("proxy", "passthrough", "dsr")
 LOOKS = re.compile(r"\s*\[\s*(frontends|backends)\s*[.\]]")
 
-# The parser takes time and memory by the square of a key's length: these bound what a file can ask.
+# The parser's time and memory grow with the square of a key's length: these bound the input.
 LONGEST_LINE = 1000
 _LARGEST = 1_000_000
 _LONG_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]++\s*+\.\s*+){8}")
@@ -48,11 +48,11 @@ def convert(text: str, mode: Mode | None = None) -> Draft:
 def _parsed(text: str, draft: Draft) -> dict[str, Any] | None:
     if len(text) > _LARGEST:
         what = f"this is larger than {_LARGEST // 1_000_000} MB; is it Convey's file?"
-        draft.wrong(("services",), Mark(1, 1), what)
+        draft.mistake(("services",), Mark(1, 1), what)
         return None
     if key := _LONG_KEY.search(text):
         mark = Mark(text.count("\n", 0, key.start()) + 1, 1)
-        draft.wrong(("services",), mark, "a key of more than 8 parts; is this Convey's file?")
+        draft.mistake(("services",), mark, "a key of more than 8 parts; is this Convey's file?")
         return None
     try:
         return tomllib.loads(text)
@@ -61,9 +61,11 @@ def _parsed(text: str, draft: Draft) -> dict[str, Any] | None:
         end = Mark(text.count("\n") + 1, 1) if "end of document" in str(error) else Mark(1, 1)
         mark = Mark(int(at[1]), int(at[2])) if at else end
         what = _AT.sub("", str(error)).strip()
-        draft.wrong(("services",), mark, f"the TOML does not parse ({what}); correct this line")
+        draft.mistake(("services",), mark, f"the TOML does not parse ({what}); correct this line")
     except RecursionError:
-        draft.wrong(("services",), Mark(1, 1), "values are nested too deep; is this Convey's file?")
+        draft.mistake(
+            ("services",), Mark(1, 1), "values are nested too deep; is this Convey's file?"
+        )
     return None
 
 
@@ -82,7 +84,7 @@ def _places(text: str) -> dict[Path, Mark]:
             section = steps
         mark = Mark(index + 1, match.start(1) + 1 - bool(header))
         for length in range(1, len(path) + 1):
-            places.setdefault(path[:length], mark)  # a table may be there by its inner ones alone
+            places.setdefault(path[:length], mark)  # a table may have only sub-tables
     return places
 
 
@@ -100,16 +102,16 @@ class _ConveyConversion:
 
     def run(self) -> None:
         """Convert every section of the file into the draft."""
-        self._strangers(self._data, (), ("frontends", "backends", "stats", "passthrough"))
+        self._note_unknown_keys(self._data, (), ("frontends", "backends", "stats", "passthrough"))
         frontends = self._section(("frontends",))
         if not frontends:
             what = "there is no frontend; add [frontends.NAME] with listen_addr and backend"
-            self._draft.wrong(("services",), self._mark(("frontends",)), what)
+            self._draft.mistake(("services",), self._mark(("frontends",)), what)
         for name, frontend in frontends.items():
             if isinstance(frontend, dict):
                 self._frontend(len(self._names), name)
             else:
-                self._section(("frontends", name))  # says what is wrong with it
+                self._section(("frontends", name))  # reports the mistake
         for name in self._section(("backends",)):
             if name not in self._used:
                 what = f"no frontend uses the backends {ticked(name)}; they are left out"
@@ -130,10 +132,10 @@ class _ConveyConversion:
         if isinstance(value, dict):
             return value
         what = f"{ticked(str(path[-1]))}: {shown(value)} is no table"
-        self._draft.wrong(("services",), self._mark(path), f"{what}; write [{path[-1]}]")
+        self._draft.mistake(("services",), self._mark(path), f"{what}; write [{path[-1]}]")
         return {}
 
-    def _strangers(self, section: dict[str, Any], path: Path, known: Iterable[str]) -> None:
+    def _note_unknown_keys(self, section: dict[str, Any], path: Path, known: Iterable[str]) -> None:
         known = list(known)
         for key in section:
             if key not in known:
@@ -145,21 +147,21 @@ class _ConveyConversion:
         ours: Path = ("services", index)
         mark = self._mark(path)
         frontend = self._section(path)
-        self._strangers(frontend, path, ("listen_addr", "backend"))
-        draft.put((*ours, "name"), self._name(name), mark)
-        draft.put((*ours, "protocol"), "tcp", mark)
-        draft.put((*ours, "ports"), 1, mark)  # until listen_addr says better
+        self._note_unknown_keys(frontend, path, ("listen_addr", "backend"))
+        draft.set((*ours, "name"), self._name(name), mark)
+        draft.set((*ours, "protocol"), "tcp", mark)
+        draft.set((*ours, "ports"), 1, mark)  # until listen_addr is read
         for key, value in _FORWARDS[self._mode].items():
-            draft.put((*ours, key), value, mark)
-        self._manner(ours, mark)
+            draft.set((*ours, key), value, mark)
+        self._set_method(ours, mark)
         place = self._mark((*path, "listen_addr"))
         try:
             address, port = parse_endpoint(frontend.get("listen_addr"))
         except ValueError as error:
-            draft.wrong((*ours, "vip"), place, f"`listen_addr`: {error}")
+            draft.mistake((*ours, "vip"), place, f"`listen_addr`: {error}")
         else:
-            draft.put((*ours, "vip"), str(address), place, "listen_addr")
-            draft.put((*ours, "ports"), port, place)
+            draft.set((*ours, "vip"), str(address), place, "listen_addr")
+            draft.set((*ours, "ports"), port, place)
         self._pool(frontend.get("backend"), self._mark((*path, "backend")), ours)
 
     def _name(self, name: str) -> str:
@@ -172,7 +174,7 @@ class _ConveyConversion:
         self._names.add(free)
         return free
 
-    def _manner(self, ours: Path, mark: Mark) -> None:
+    def _set_method(self, ours: Path, mark: Mark) -> None:
         """Note the differences from Convey in the packets' path."""
         if self._guessed:
             flag = {"proxy": "--mode passthrough or --mode dsr", "passthrough": "--mode dsr"}
@@ -189,22 +191,22 @@ class _ConveyConversion:
         if not isinstance(pool, str) or pool not in backends:
             said = ticked(pool) if isinstance(pool, str) else shown(pool)
             what = f"`backend`: there are no backends {said}; add [backends.NAME]"
-            draft.wrong((*ours, "backends"), mark, what)
+            draft.mistake((*ours, "backends"), mark, what)
             return
         path: Path = ("backends", pool)
         if pool not in self._used:
-            self._strangers(self._section(path), path, ("servers", "health_check_interval"))
+            self._note_unknown_keys(self._section(path), path, ("servers", "health_check_interval"))
         self._check(path, ours)
         servers = self._section((*path, "servers"))
         if not servers:
             what = f"the backends {ticked(pool)} have no servers"
             remedy = "add [backends.NAME.servers.NAME] with addr"
-            draft.wrong((*ours, "backends"), self._mark(path), f"{what}; {remedy}")
+            draft.mistake((*ours, "backends"), self._mark(path), f"{what}; {remedy}")
         weights = [
             self._server((*path, "servers", name), ours, i) for i, name in enumerate(servers)
         ]
         strategy = "wrr" if any(weight != 1 for weight in weights) else "rr"
-        draft.put((*ours, "strategy"), strategy, self._mark(path))
+        draft.set((*ours, "strategy"), strategy, self._mark(path))
         self._used.add(pool)
 
     def _server(self, path: Path, ours: Path, index: int) -> Any:
@@ -212,51 +214,51 @@ class _ConveyConversion:
         draft, server = self._draft, self._section(path)
         item: Path = (*ours, "backends", index)
         mark = self._mark((*path, "addr"))
-        self._strangers(server, path, ("addr", "weight"))
-        draft.put(item, {}, mark, str(path[-1])[:40] if str(path[-1]).isprintable() else "")
+        self._note_unknown_keys(server, path, ("addr", "weight"))
+        draft.set(item, {}, mark, str(path[-1])[:40] if str(path[-1]).isprintable() else "")
         try:
             address, port = parse_endpoint(server.get("addr"))
         except ValueError as error:
-            draft.wrong(item, mark, f"`addr`: {error}")
+            draft.mistake(item, mark, f"`addr`: {error}")
             return 1
-        draft.put((*item, "address"), str(address), mark)
-        draft.put((*item, "port"), port, mark)
+        draft.set((*item, "address"), str(address), mark)
+        draft.set((*item, "port"), port, mark)
         if "weight" in server:
-            draft.put((*item, "weight"), server["weight"], self._mark((*path, "weight")))
+            draft.set((*item, "weight"), server["weight"], self._mark((*path, "weight")))
         return server.get("weight", 1)
 
     def _check(self, path: Path, ours: Path) -> None:
         key = "health_check_interval"
         if key in self._section(path):
             mark = self._mark((*path, key))
-            self._draft.put((*ours, "check", "type"), "tcp", mark)
-            self._draft.put((*ours, "check", "interval"), self._section(path)[key], mark, key)
+            self._draft.set((*ours, "check", "type"), "tcp", mark)
+            self._draft.set((*ours, "check", "interval"), self._section(path)[key], mark, key)
 
     def _stats(self) -> None:
         stats = self._section(("stats",))
-        self._strangers(stats, ("stats",), ("port",))
+        self._note_unknown_keys(stats, ("stats",), ("port",))
         if "port" in stats:
             mark, port = self._mark(("stats", "port")), stats["port"]
             try:
                 port = parse_port(number(port) if isinstance(port, str) else port)
             except ValueError as error:
-                self._draft.wrong(("stats", "bind"), mark, f"`port`: {error}")
+                self._draft.mistake(("stats", "bind"), mark, f"`port`: {error}")
                 return
             comment = "as Convey, on every address; 127.0.0.1 keeps it to this host"
-            self._draft.put(("stats", "bind"), f"0.0.0.0:{port}", mark, comment)
+            self._draft.set(("stats", "bind"), f"0.0.0.0:{port}", mark, comment)
 
     def _passthrough(self) -> None:
         section = self._section(("passthrough",))
         path: Path = ("passthrough",)
-        self._strangers(section, path, ("connection_tracker_capacity", "workers"))
+        self._note_unknown_keys(section, path, ("connection_tracker_capacity", "workers"))
         if self._mode == "proxy":
             return
         if "connection_tracker_capacity" in section:
             key = "connection_tracker_capacity"
-            self._draft.put(("flows", "max"), section[key], self._mark((*path, key)), key)
+            self._draft.set(("flows", "max"), section[key], self._mark((*path, key)), key)
         workers = section.get("workers")
         if workers is not None:
             mark = self._mark((*path, "workers"))
             last = workers - 1 if type(workers) is int else str(workers)
-            self._draft.put(("workers", "first_core"), 0, mark)
-            self._draft.put(("workers", "last_core"), last, mark, f"workers = {shown(workers)}")
+            self._draft.set(("workers", "first_core"), 0, mark)
+            self._draft.set(("workers", "last_core"), last, mark, f"workers = {shown(workers)}")

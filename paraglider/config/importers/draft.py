@@ -1,7 +1,7 @@
 """The result of an importer for a file of another balancer.
 
-Lives here: ``Draft``: the data of a configuration of ours, and for every value the place in the
-other file that it comes from, so that whatever is found wrong with it later names that place.
+Lives here: ``Draft``: the data of a configuration of ours, and for every value its place in the
+other file, so that problems found later name that place.
 Rules: an importer never raises for the content of a file. A mistake is a problem of the draft (its
 path is in our configuration, its mark in the other file); a setting without a counterpart is a
 note. No I/O.
@@ -32,11 +32,11 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
 
     @property
-    def hopeless(self) -> bool:
+    def too_many_problems(self) -> bool:
         """Whether the limit of problems is reached, so that reading can stop."""
         return len(self.problems) >= MOST
 
-    def put(self, path: Path, value: Any, mark: Mark, comment: str = "") -> None:
+    def set(self, path: Path, value: Any, mark: Mark, comment: str = "") -> None:
         """Set the value at ``path``, whose place in the other file is ``mark``.
 
         Sections and lists on the path are created; an item is appended to its list.
@@ -53,7 +53,7 @@ class Draft:
         if comment:
             self.comments[path] = comment
 
-    def wrong(self, path: Path, mark: Mark, message: str) -> None:
+    def mistake(self, path: Path, mark: Mark, message: str) -> None:
         """Add a mistake at ``mark`` that leaves our key ``path`` without a value: "what;
         remedy".
         """

@@ -2,7 +2,7 @@
 
 Lives here: ``FORMATS``, ``draft_of``.
 Rules: the first line that only one format can have decides; comments are ignored. Raises only
-``ConfigError``, whatever the text is.
+``ConfigError`` for any text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _glider(text: str) -> Draft:
         return glider.convert(parsed)
     draft = Draft(marks=parsed.marks, problems=list(parsed.problems))
     if not draft.problems:
-        draft.wrong((), Mark(1, 1), f"there is no `{glider.ROOT}`; write its keys below it")
+        draft.mistake((), Mark(1, 1), f"there is no `{glider.ROOT}`; write its keys below it")
     return draft
 
 

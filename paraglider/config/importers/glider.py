@@ -37,7 +37,7 @@ class _GliderConversion:
         self._marks = document.marks
         self.draft = Draft(problems=[self._moved(problem) for problem in document.problems])
         self._misread = PathSet(problem.path for problem in self.draft.problems)
-        self._strangers(document.data, (), (ROOT,))
+        self._note_unknown_keys(document.data, (), (ROOT,))
         self._frontend(document.data[ROOT])
 
     def _moved(self, problem: Problem) -> Problem:
@@ -47,7 +47,9 @@ class _GliderConversion:
             path = (*_SERVICE, _OURS[str(path[1])], *path[2:])
         return replace(problem, path=path, mark=mark)
 
-    def _strangers(self, section: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
+    def _note_unknown_keys(
+        self, section: dict[str, Any], path: Path, known: tuple[str, ...]
+    ) -> None:
         for key in section:
             if key not in known:
                 remedy = f"the keys here are: {', '.join(known)}"
@@ -59,18 +61,18 @@ class _GliderConversion:
         if not isinstance(frontend, dict):
             remedy = f"write keys here: {', '.join(_OURS)}"
             what = f"`{ROOT}`: {shown(frontend)} is no section"
-            draft.wrong(("services",), place, f"{what}; {remedy}")
+            draft.mistake(("services",), place, f"{what}; {remedy}")
             return
-        self._strangers(frontend, (ROOT,), tuple(_OURS))
+        self._note_unknown_keys(frontend, (ROOT,), tuple(_OURS))
         fixed = {"name": ROOT, "protocol": "tcp", "forward": "offload", "strategy": "rr"}
         for key, value in fixed.items():
-            draft.put((*_SERVICE, key), value, place)
-        # Until `bind` says better: what backends' ports are judged by must not fail for want of it.
-        draft.put((*_SERVICE, "ports"), 1, place)
+            draft.set((*_SERVICE, key), value, place)
+        # A placeholder until `bind` is read, because the check of the backends' ports needs one.
+        draft.set((*_SERVICE, "ports"), 1, place)
         for key, ours in _OURS.items():
             if key not in frontend:
                 what = f"`{ROOT}` has no `{key}`; add `{key}: ...`"
-                draft.wrong((*_SERVICE, ours), place, what)
+                draft.mistake((*_SERVICE, ours), place, what)
         if "bind" in frontend:
             self._put(("bind",), frontend["bind"], (*_SERVICE, "vip"), self._bind)
         if "privateip" in frontend:
@@ -86,17 +88,17 @@ class _GliderConversion:
             put(value, ours)
         except ValueError as error:
             mark = self._marks.value((ROOT, *path))
-            self.draft.wrong(ours, mark, f"`{spelled(path)}`: {error}")
+            self.draft.mistake(ours, mark, f"`{spelled(path)}`: {error}")
 
     def _bind(self, value: Any, ours: Path) -> None:
         address, port = parse_endpoint(value)
         mark = self._marks.value((ROOT, "bind"))
-        self.draft.put(ours, str(address), mark, "bind")
-        self.draft.put((*_SERVICE, "ports"), port, mark)
+        self.draft.set(ours, str(address), mark, "bind")
+        self.draft.set((*_SERVICE, "ports"), port, mark)
 
     def _privateip(self, value: Any, ours: Path) -> None:
         mark = self._marks.value((ROOT, "privateip"))
-        self.draft.put(ours, str(parse_address(value)), mark, "privateip: what the backends see")
+        self.draft.set(ours, str(parse_address(value)), mark, "privateip: what the backends see")
 
     def _backends(self, backends: Any) -> None:
         ours: Path = (*_SERVICE, "backends")
@@ -105,15 +107,15 @@ class _GliderConversion:
             empty = backends is None or backends == []
             said = "the list is empty" if empty else f"{shown(backends)} is no list"
             remedy = "write an ADDRESS:PORT on a line of its own, after a dash"
-            self.draft.wrong(ours, mark, f"`backends`: {said}; {remedy}")
+            self.draft.mistake(ours, mark, f"`backends`: {said}; {remedy}")
             return
         for index, backend in enumerate(backends):
             path: Path = ("backends", index)
-            self.draft.put((*ours, index), {}, self._marks.value((ROOT, *path)))
+            self.draft.set((*ours, index), {}, self._marks.value((ROOT, *path)))
             self._put(path, backend, (*ours, index), self._backend)
 
     def _backend(self, value: Any, ours: Path) -> None:
         address, port = parse_endpoint(value)
         mark = self._marks.value((ROOT, "backends", ours[-1]))
-        self.draft.put((*ours, "address"), str(address), mark)
-        self.draft.put((*ours, "port"), port, mark)
+        self.draft.set((*ours, "address"), str(address), mark)
+        self.draft.set((*ours, "port"), port, mark)

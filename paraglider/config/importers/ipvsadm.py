@@ -1,9 +1,9 @@
-"""Imports a listing of ``ipvsadm-save -n``: LVS, the kernel's own balancer.
+"""Imports a listing of ``ipvsadm-save -n``: LVS, the kernel's balancer.
 
 Lives here: ``LOOKS``, ``convert``.
 Rules: a service here has one forward method, in LVS each server has one; that of the first server
-is used. What has no counterpart (firewall marks instead of a VIP, names, tunnels) is left out, or
-replaced by the nearest setting, and noted; a listing without any service is an error.
+is used. Settings without a counterpart (firewall marks instead of a VIP, names, tunnels) are left
+out, or replaced by the nearest setting, and noted; a listing without any service is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
-from paraglider.config.method import METHODS
+from paraglider.config.service import METHODS
 from paraglider.config.types import IPAddress, parse_address, shown
 from paraglider.core.strategies import KINDS, canonical
 
@@ -91,7 +91,7 @@ def convert(text: str) -> Draft:
     persistent = [listed.line for listed, _, _ in services if "-p" in listed.line.options]
     if not services and not draft.problems:
         what = "there is no service that could be taken over; save the rules with `ipvsadm-save -n`"
-        draft.wrong(("services",), Mark(1, 1), what)
+        draft.mistake(("services",), Mark(1, 1), what)
     _persistence(persistent, draft)
     return draft
 
@@ -107,16 +107,16 @@ def _listed(text: str, draft: Draft) -> list[_Listed]:
             continue
         if not flag or ("-A" in options) == ("-a" in options):
             what = "this is no line of ipvsadm-save; write `-A -t VIP:PORT -s rr` or `-a -t ...`"
-            draft.wrong(("services",), line.mark, what)
+            draft.mistake(("services",), line.mark, what)
         elif "-a" in options:
             if key in found:
                 found[key].servers.append(line)
             else:
                 what = f"the service {shown(key[1])} of this server is in no line above"
-                draft.wrong(("services",), line.mark, f"{what}; add it with -A")
+                draft.mistake(("services",), line.mark, f"{what}; add it with -A")
         elif key in found:
             what = f"the service {shown(key[1])} is added twice"
-            draft.wrong(("services",), line.mark, f"{what}; keep one of the two")
+            draft.mistake(("services",), line.mark, f"{what}; keep one of the two")
         else:
             found[key] = _Listed(line, _vip(flag, key[1], line.mark, draft))
     return list(found.values())
@@ -133,7 +133,7 @@ def _lines(text: str, draft: Draft) -> Iterator[_Line]:
         options = _options(words, mark, draft)
         if options is not None:
             yield _Line(mark, options)
-        if draft.hopeless:
+        if draft.too_many_problems:
             return
 
 
@@ -151,7 +151,7 @@ def _options(words: list[str], mark: Mark, draft: Draft) -> dict[str, str] | Non
         elif name in _VALUED or (name == "-p" and (equals or _is_number(following))):
             value = joined if equals else following
             if value is None:
-                draft.wrong(("services",), mark, f"{shown(word)} has no value; add one")
+                draft.mistake(("services",), mark, f"{shown(word)} has no value; add one")
                 return None
             options[name] = value
             following = following if equals else next(rest, None)
@@ -159,7 +159,7 @@ def _options(words: list[str], mark: Mark, draft: Draft) -> dict[str, str] | Non
             options[name] = str(_PERSISTENT)
         else:
             what = f"{shown(word)} is no option of ipvsadm-save"
-            draft.wrong(("services",), mark, f"{what}; leave it out")
+            draft.mistake(("services",), mark, f"{what}; leave it out")
             return None
     return options
 
@@ -201,7 +201,7 @@ def _usable(listed: _Listed, draft: Draft) -> list[tuple[_Line, IPAddress, int]]
     ways = [_way(server) for server in listed.servers]
     for server, way in zip(listed.servers, ways, strict=True):
         if "-r" not in server.options:
-            draft.wrong(("services",), server.mark, "this server has no address; add -r IP:PORT")
+            draft.mistake(("services",), server.mark, "this server has no address; add -r IP:PORT")
             continue
         text = server.options["-r"]
         address = _endpoint(text, server.mark, draft)
@@ -237,41 +237,41 @@ def _service(
     protocol = "tcp" if "-t" in options else "udp"
     address, port = vip
     tail = f"{address}-{port}".replace(":", "-") if port else f"{address}".replace(":", "-")
-    draft.put((*path, "name"), f"{protocol}-{tail}", mark)
-    draft.put((*path, "vip"), str(address), mark)
-    draft.put((*path, "protocol"), protocol, mark)
+    draft.set((*path, "name"), f"{protocol}-{tail}", mark)
+    draft.set((*path, "vip"), str(address), mark)
+    draft.set((*path, "protocol"), protocol, mark)
     if port:
-        draft.put((*path, "ports"), port, mark)
+        draft.set((*path, "ports"), port, mark)
     way = _way(servers[0][0])
     dsr = way == "-g" and not own_vip
-    draft.put((*path, "forward"), "dsr" if dsr else "nat", mark, _WAYS[way])
+    draft.set((*path, "forward"), "dsr" if dsr else "nat", mark, _WAYS[way])
     if way == "-g" and own_vip:
         what = "the VIP is also forwarded otherwise, which does not go with `forward: dsr`"
         remedy = "this forwards by nat; give the service another VIP for dsr"
         draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
     if way == "-i":
-        draft.put((*path, "return"), "direct", mark)
+        draft.set((*path, "return"), "direct", mark)
         what = "there are no tunnels: this forwards by nat, and the backends answer directly"
         remedy = "see `paraglider backend-setup` for what they need"
         draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
     theirs = options.get("-s", "wlc")
     ours = canonical(theirs)
     strategy, same = _SCHEDULERS.get(theirs, (ours, True) if ours in KINDS else (_NEAREST, False))
-    draft.put((*path, "strategy"), strategy, mark, theirs if theirs != strategy and same else "")
+    draft.set((*path, "strategy"), strategy, mark, theirs if theirs != strategy and same else "")
     if not same:
         what = f"the scheduler {shown(theirs)} has no counterpart; {strategy} is the nearest"
         draft.note(mark, what, (*path, "strategy"))
     if "-p" in options:
-        draft.put((*path, "affinity"), "client", mark, f"-p {options['-p']}")
+        draft.set((*path, "affinity"), "client", mark, f"-p {options['-p']}")
     _left_out(listed.line, path, draft)
     for index, (server, real, its_port) in enumerate(servers):
         item: Path = (*path, "backends", index)
-        draft.put((*item, "address"), str(real), server.mark)
+        draft.set((*item, "address"), str(real), server.mark)
         if way == "-m" and port and its_port not in (0, port):
-            draft.put((*item, "port"), its_port, server.mark)
+            draft.set((*item, "port"), its_port, server.mark)
         weight = number(server.options.get("-w", "1"))
         if weight != 1 and (theirs not in _UNWEIGHTED or weight == 0 or isinstance(weight, str)):
-            draft.put((*item, "weight"), weight, server.mark)
+            draft.set((*item, "weight"), weight, server.mark)
         _left_out(server, path, draft)
 
 
@@ -281,7 +281,7 @@ def _interfaces(draft: Draft) -> None:
         if METHODS[service["forward"]].neighbours:
             mark = draft.marks.value(("services", index))
             for side, name in (("public", "eth0"), ("private", "eth1")):
-                draft.put(("network", side, "interface"), name, mark)
+                draft.set(("network", side, "interface"), name, mark)
             what = "dsr needs the names of the interfaces, which are not told"
             remedy = "write the one towards the clients, and the one towards the backends"
             draft.note(mark, f"{what}; {remedy}", ("network",))
@@ -314,10 +314,10 @@ def _persistence(lines: list[_Line], draft: Draft) -> None:
     times = [(number(line.options["-p"]), line.mark) for line in lines]
     for seconds, mark in times:
         if not isinstance(seconds, int):
-            draft.wrong(("timeouts", "affinity"), mark, f"-p {shown(seconds)}; write seconds")
+            draft.mistake(("timeouts", "affinity"), mark, f"-p {shown(seconds)}; write seconds")
             return
     longest, mark = max(times)
-    draft.put(("timeouts", "affinity"), longest, mark, "-p")
+    draft.set(("timeouts", "affinity"), longest, mark, "-p")
     if any(seconds != longest for seconds, _ in times):
         what = (
             f"a client is kept for one time in all services; {longest} s is the longest of theirs"

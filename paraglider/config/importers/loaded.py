@@ -1,4 +1,5 @@
-"""loaded's ``loaded.config`` and ``loaded.config6``: a shell script that loaded reads as well.
+"""Imports loaded's ``loaded.config`` and ``loaded.config6``, a shell script that loaded also
+parses.
 
 Lives here: ``LOOKS``, ``convert``.
 Rules: assignments are parsed as loaded parses them: a value ends at a blank or `#`, and every
@@ -69,9 +70,9 @@ def convert(text: str) -> Draft:
     script = _scanned(text, draft)
     for key, (value, mark) in script.values.items():
         if key in _NUMBERS:
-            draft.put(_NUMBERS[key], number(value), mark, key)
+            draft.set(_NUMBERS[key], number(value), mark, key)
         elif key in _TEXTS:
-            draft.put(_TEXTS[key], value, mark, key)
+            draft.set(_TEXTS[key], value, mark, key)
     _special(script, draft)
     index = 0
     for family in "46":
@@ -83,7 +84,7 @@ def convert(text: str) -> Draft:
             draft.note(mark, f"server{family} without a VIP{family}; add VIP{family}=ADDRESS")
     if index == 0:
         mark = Mark(1, 1)
-        draft.wrong(("services",), mark, "there is no VIP4 and no VIP6; write VIP4=ADDRESS")
+        draft.mistake(("services",), mark, "there is no VIP4 and no VIP6; write VIP4=ADDRESS")
     return draft
 
 
@@ -101,7 +102,7 @@ def _scanned(text: str, draft: Draft) -> _Script:
             script.values["failover"] = ("true", mark)
         else:
             _command(line, mark, script, draft)
-        if draft.hopeless:
+        if draft.too_many_problems:
             break
     return script
 
@@ -113,10 +114,10 @@ def _assigned(match: re.Match[str], mark: Mark, script: _Script, draft: Draft) -
     if key not in _KNOWN:
         draft.note(mark, f"{ticked(key)} is none of loaded's keys; leave it out")
     elif before or after:
-        draft.wrong(("services",), mark, f"blanks around the `=` of `{key}`; write {key}=VALUE")
+        draft.mistake(("services",), mark, f"blanks around the `=` of `{key}`; write {key}=VALUE")
     elif "$" in value or "`" in value:
         what = f"`{key}`: {shown(value)} is for a shell to work out"
-        draft.wrong(("services",), at, f"{what}; write the value itself")
+        draft.mistake(("services",), at, f"{what}; write the value itself")
     elif key in _SERVERS:
         script.servers[key[-1]].append((value, at))
     else:
@@ -141,9 +142,9 @@ def _special(script: _Script, draft: Draft) -> None:
     if "NS" in script.values:
         value, mark = script.values["NS"]
         host = f"[{value}]" if ":" in value else value
-        draft.put(("network", "exempt", 0), f"{host}:53/udp", mark, "NS")
+        draft.set(("network", "exempt", 0), f"{host}:53/udp", mark, "NS")
     if "failover" in script.values:
-        draft.put(("failover", "enabled"), True, script.values["failover"][1], "failover")
+        draft.set(("failover", "enabled"), True, script.values["failover"][1], "failover")
     if "nfq_len" in script.values:
         value, mark = script.values["nfq_len"]
         length = number(value)
@@ -151,7 +152,7 @@ def _special(script: _Script, draft: Draft) -> None:
             length = _LONGEST
             what = f"`nfq_len` {shown(value)[1:-1]} is more than the kernel ever holds"
             draft.note(mark, f"{what}; {_LONGEST} is the most", ("queue", "length"))
-        draft.put(("queue", "length"), length, mark, "nfq_len")
+        draft.set(("queue", "length"), length, mark, "nfq_len")
     gateway = script.values.get("private_GW", ("", Mark(1, 1)))[0]
     for key in ("RIP4", "RIP6"):
         if key in script.values:
@@ -175,23 +176,23 @@ def _service(script: _Script, family: str, index: int, draft: Draft) -> None:
     path: Path = ("services", index)
     vip, mark = script.values[f"VIP{family}"]
     bits = script.values.get(f"VIP{family}net")
-    draft.put((*path, "name"), "loaded" if family == "4" else "loaded6", mark)
-    draft.put((*path, "vip"), f"{vip}/{bits[0]}" if bits else vip, mark, f"VIP{family}")
+    draft.set((*path, "name"), "loaded" if family == "4" else "loaded6", mark)
+    draft.set((*path, "vip"), f"{vip}/{bits[0]}" if bits else vip, mark, f"VIP{family}")
     queued = script.queued[family]
     protocol = next(iter(queued)) if len(queued) == 1 and queued < {"tcp", "udp"} else "any"
     rule = "as the rule for NFQUEUE has it" if protocol != "any" else "as loaded balances"
-    draft.put((*path, "protocol"), protocol, mark, rule)
-    draft.put((*path, "forward"), "nat", mark)
-    draft.put((*path, "affinity"), "client", mark, "as loaded: a client keeps its backend")
+    draft.set((*path, "protocol"), protocol, mark, rule)
+    draft.set((*path, "forward"), "nat", mark)
+    draft.set((*path, "affinity"), "client", mark, "as loaded: a client keeps its backend")
     strategy, place = script.values.get("strategy", ("rr", mark))
     if strategy not in ("rr", "weighted"):
         what = f"`strategy` {shown(strategy)} is none of loaded's"
         draft.note(place, f"{what}; it is rr here", (*path, "strategy"))
         strategy = "rr"
-    draft.put((*path, "strategy"), strategy, place)
+    draft.set((*path, "strategy"), strategy, place)
     servers = script.servers[family]
     if not servers:
         remedy = f"add server{family}=ADDRESS"
-        draft.wrong((*path, "backends"), mark, f"there is no server{family}; {remedy}")
+        draft.mistake((*path, "backends"), mark, f"there is no server{family}; {remedy}")
     for number_, (server, where) in enumerate(servers):
-        draft.put((*path, "backends", number_, "address"), server, where)
+        draft.set((*path, "backends", number_, "address"), server, where)

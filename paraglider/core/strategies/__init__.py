@@ -1,14 +1,13 @@
 """Strategies: which backend gets a new flow. One module per strategy, found in this folder.
 
-Lives here: ``KINDS`` (the class of each name), ``STRATEGIES`` (what makes an instance), ``create``,
-``canonical`` and ``kind``.
-Every module of this package is imported; a subclass of ``Strategy`` that is defined there is a
-strategy under its ``name``. A policy, an operator's own class, is wrapped in a guard
+Lives here: ``KINDS`` (the class of each name), ``STRATEGIES`` (their factories), ``create``,
+``canonical``. Every module of this package is imported; a subclass of ``Strategy`` that is defined
+there is a strategy under its ``name``. A policy, a class of the operator, is wrapped in a guard
 (``core.policy_guard``) and added to a registry of its own (``host.policies``).
 
-A strategy lives in one worker. Those that take turns or count start apart in each worker, so that
-a few flows over several workers still spread over the backends; those that hash keep no state, and
-every worker and every machine with the same seed picks alike.
+Each worker has its own instances. Strategies that take turns or count start at a different backend
+in each worker, so that few flows over several workers still spread over the backends. Strategies
+that hash have no state: every worker and every machine with the same seed picks the same backend.
 """
 
 from __future__ import annotations
@@ -68,9 +67,9 @@ def canonical(name: str) -> str:
 
 
 def create(name: str, context: Context = _ALONE, registry: Registry = STRATEGIES) -> Strategy:
-    """The strategy called ``name`` in ``registry``; KeyError where there is none.
+    """The strategy called ``name`` in ``registry``; raises KeyError for an unknown name.
 
-    ``registry`` has more than STRATEGIES where policies were loaded.
+    ``registry`` has more than STRATEGIES if policies were loaded.
     """
     return registry[name](context)
 

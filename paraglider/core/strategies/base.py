@@ -1,23 +1,23 @@
-"""What a strategy is: its name and parameters, and how it picks a backend for a new flow.
+"""The base class of strategies: name, parameters, and the choice of a backend for a new flow.
 
-Lives here: ``Strategy``, the base of every strategy; ``Context`` and ``NewFlow``.
-A strategy is one module of this package with one subclass of ``Strategy``. The configuration, the
-JSON schema, `check`, `explain`, `start`, the log and the benchmark read its class; its name is
-written nowhere else.
+Lives here: ``Strategy``, the base of every strategy; ``Context``, ``NewFlow``, ``LookupTable`` and
+``DecisionTable``. A strategy is one module of this package with one subclass of ``Strategy``. The
+configuration, the JSON schema, `check`, `explain`, `start`, the log and the benchmark read its
+class; its name is written nowhere else.
 Rules: ``prepare`` may be slow. ``pick`` is called for every new flow: its cost must not grow with
 the number of flows. ``pick`` is only called while at least one backend is ready.
 
-A policy, which is an operator's own class (docs/policies.md), is constructed and called in the same
-way; it needs ``prepare`` and ``pick`` alone.
+A policy, a class of the operator (docs/policies.md), is constructed and called in the same way; it
+needs only ``prepare`` and ``pick``.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.parameter import Parameter
@@ -29,9 +29,9 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 class NewFlow:
     """The first packet of a flow, parsed: addresses are packed bytes, ports are integers.
 
-    ``key`` is source address, destination address, source port, destination port as they stand
-    in the packet (12 bytes in IPv4, 36 in IPv6; for ICMP echo the identifier stands for both
-    ports). ``protocol`` is the IP protocol number, ``now`` monotonic seconds.
+    ``key`` is source address, destination address, source port, destination port as in the packet
+    (12 bytes in IPv4, 36 in IPv6; for ICMP echo the identifier is both ports). ``protocol`` is the
+    IP protocol number, ``now`` monotonic seconds.
     """
 
     __slots__ = ("key", "now", "protocol")
@@ -48,7 +48,7 @@ class NewFlow:
 
     @property
     def vip(self) -> bytes:
-        """Packed address the client called."""
+        """Packed destination address, the VIP."""
         return self.key[(len(self.key) - 4) // 2 : -4]
 
     @property
@@ -58,7 +58,7 @@ class NewFlow:
 
     @property
     def port(self) -> int:
-        """The port the client called, or the identifier of an ICMP echo."""
+        """The destination port, or the identifier of an ICMP echo."""
         return int.from_bytes(self.key[-2:], "big")
 
     @property
@@ -68,7 +68,7 @@ class NewFlow:
 
     @property
     def vip_address(self) -> IPAddress:
-        """The address the client called as an object of ``ipaddress``; slower than ``vip``."""
+        """The VIP as an object of ``ipaddress``; slower than ``vip``."""
         return ipaddress.ip_address(self.vip)
 
     @property
@@ -78,7 +78,7 @@ class NewFlow:
 
 
 class Picker(Protocol):
-    """The two methods that decide: all that a policy needs."""
+    """The two methods that a policy needs."""
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
         """See ``Strategy.prepare``."""
@@ -89,12 +89,31 @@ class Picker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LookupTable:
-    """A table of backends that a hash points into. Tables with equal ``key`` have the same slot for
-    the same flow, so that they can be compared slot by slot.
+    """A table of backends indexed by a hash. Tables with equal ``key`` have the same slot for the
+    same flow, so that they can be compared slot by slot.
     """
 
     key: tuple[object, ...]
     slots: Iterator[Backend]
+
+
+#: by what the kernel finds the entry of a new flow in a table: the next one in turn, or the hash of
+#: the client's address, or of the flow key
+KernelPick = Literal["turn", "client", "flow"]
+#: returns the number of live flows of a backend
+Load = Callable[[Backend], int]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTable:
+    """A table by which the kernel picks: entry n is the backend ``backends[entries[n]]``. Without
+    entries the kernel decides nothing. ``hash_key`` is the key of the hash, of two words of 64
+    bits, if it picks by one.
+    """
+
+    backends: tuple[Backend, ...]
+    entries: Sequence[int]
+    hash_key: tuple[int, int] = (0, 0)
 
 
 class Strategy(ABC):
@@ -105,21 +124,25 @@ class Strategy(ABC):
 
     #: its name in the configuration
     name: ClassVar[str]
-    #: further names that the configuration accepts; messages and `show` say ``name``
+    #: further names that the configuration accepts; messages and `show` use ``name``
     aliases: ClassVar[tuple[str, ...]] = ()
     #: which backend it picks, as the end of the sentence "picks …"
     summary: ClassVar[str]
     #: keys of `strategy_parameters`, and keywords of the constructor
     parameters: ClassVar[tuple[Parameter, ...]] = ()
-    #: the pick follows from the flow, the seed and the ready backends alone: every worker and every
-    #: balancer with the same seed picks alike, and ``pick`` may be called to explain
+    #: the pick depends only on the flow, the seed and the ready backends: every worker and every
+    #: balancer with the same seed picks the same backend, and ``explain`` may call ``pick``
     hashes: ClassVar[bool] = False
     #: it uses the seed of the service
     uses_seed: ClassVar[bool] = False
     #: the weights of the backends have an effect
     weighs: ClassVar[bool] = True
+    #: each worker keeps a turn of its own, and the kernel one for all workers
+    takes_turns: ClassVar[bool] = False
     #: it reads ``Backend.flows``: they are counted also where the kernel carries the flows
     counts_flows: ClassVar[bool] = False
+    #: how the kernel picks by ``kernel_table``, with ``carrier: bpf``; None if only a worker can
+    kernel_pick: ClassVar[KernelPick | None] = None
     #: the strategy that the kernel applies under `paraglider start`: itself, or the nearest one
     #: ("wrr", "rr", "source"); None where `start` refuses it
     in_kernel: ClassVar[str | None] = None
@@ -139,28 +162,48 @@ class Strategy(ABC):
 
     def shares(self, ready: tuple[Backend, ...]) -> dict[Backend, float | None]:
         """Return the share of all new flows that each of ``ready`` gets in the long run, from 0 to
-        1; None where that is not known. By default: by weight, or equal without weights.
+        1; None if unknown. By default in proportion to the weights, or equal without weights.
         """
         weights = [backend.weight if self.weighs else 1 for backend in ready]
         total = sum(weights)
         return {each: weight / total for each, weight in zip(ready, weights, strict=True)}
 
+    @classmethod
+    def turns(cls, *, by_kernel: bool = False) -> str:
+        """Return which turn is meant, to be put after ``summary``; empty if it does not
+        ``takes_turns``.
+        """
+        if not cls.takes_turns:
+            return ""
+        return "; one turn for all workers" if by_kernel else "; each worker keeps its own turn"
+
     def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
-        """Return in one line how it decides about ``flow``, for `explain`; changes nothing."""
+        """Return one line: why ``flow`` gets its backend, for `explain`, which adds ``turns``;
+        changes no state.
+        """
         return f"{self.name} picks {self.summary}"
 
+    def kernel_table(self, load: Load, turns: int) -> DecisionTable:
+        """Return the table by which the kernel picks for the backends last given to ``prepare``.
+
+        ``load`` returns the live flows of a backend over all workers, ``turns`` is how many entries
+        of the table before the kernel has used; both are for a strategy that ``counts_flows``,
+        whose first entry is the next pick. Raises ``TypeError`` without ``kernel_pick``.
+        """
+        raise TypeError(f"{self.name}: the kernel does not pick by this strategy")
+
     def table(self) -> LookupTable | None:
-        """Return the table that a hash points into; None where there is no such table."""
+        """Return the look-up table of the hash; None if there is none."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a strategy is constructed with.
+    """The arguments of a strategy's constructor.
 
-    ``service`` is the name of its service; ``worker`` (0, 1, …) lets the turns of the workers start
-    apart; ``seed`` makes hashes differ from those of an equal service elsewhere, or agree;
-    ``parameters`` are those of the configuration.
+    ``service`` is the name of its service; ``worker`` is the worker's number (0, 1, …), so that
+    turns start at different backends; ``seed`` is the seed of hashes, equal on balancers that must
+    pick the same backends; ``parameters`` are those of the configuration.
     """
 
     service: str = ""

@@ -1,8 +1,9 @@
-"""The hash of ``source`` and ``maglev``: keyed with the seed, the same on every machine.
+"""The hashes of ``source`` and ``maglev``: keyed with the seed, the same on every machine.
 
-BLAKE2b (RFC 7693) with the seed as its key: whoever does not know the seed cannot choose ports
-or addresses that meet on one backend. Python's own ``hash`` differs from process to process and
-CRCs are linear, so that backends would get shares that are far from even.
+Backends are hashed by BLAKE2b (RFC 7693) with the seed as its key, flows by SipHash
+(``core.siphash``), which the BPF program computes too: without the seed, a client cannot choose
+ports or addresses that hit one backend. Python's ``hash`` differs between processes, and CRCs are
+linear, which makes the shares of the backends uneven.
 Rules: nothing here depends on the process, the machine or the order of the configuration.
 """
 
@@ -21,6 +22,12 @@ def keyed(seed: int, size: int, purpose: bytes) -> blake2b:
     return blake2b(digest_size=size, key=seed.to_bytes(8, "big"), person=purpose)
 
 
+def flow_hash_key(seed: int, purpose: bytes) -> tuple[int, int]:
+    """The key of SipHash, two words of 64 bits, of which two purposes never have the same."""
+    digest = keyed(seed, 16, purpose).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
 def identity(backend: Backend) -> bytes:
-    """What a backend is hashed by: its address and mapped port, and not its place or its name."""
+    """The hash input of a backend: its address and mapped port, not its position or name."""
     return backend.address + backend.port.to_bytes(2, "big")

@@ -1,10 +1,12 @@
-"""``maglev``: consistent hash of the flow key, from a table that every machine builds alike.
+"""``maglev``: consistent hash of the flow key, from a table that is the same on every machine.
 
-Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
-§3.4: each backend walks the table in an order of its own and takes, turn by turn, the next entry
-that is still free. A backend that leaves gives up its entries; few others change hands.
-Rules: the table depends on the seed and on the backends' addresses, ports and weights alone, not
-on their order. Building it costs some 50 ms, whatever their number, and a pick never builds.
+Lives here: ``Maglev`` and ``build_table``.
+
+Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, §3.4:
+each backend has its own permutation of the table's entries, and in turn takes the next entry that
+is free. When a backend leaves, its entries get other backends; few other entries change.
+Rules: the table depends only on the seed and on the backends' addresses, ports and weights, not on
+their order. Building it takes some 50 ms for any number of backends; a pick never builds.
 """
 
 from __future__ import annotations
@@ -14,12 +16,21 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from math import isqrt
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from paraglider.core.parameter import Parameter
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import LookupTable, NewFlow, Strategy
-from paraglider.core.strategies.hashing import identity, keyed
+from paraglider.core.siphash import siphash13
+from paraglider.core.strategies.base import (
+    DecisionTable,
+    KernelPick,
+    Load,
+    LookupTable,
+    NewFlow,
+    Strategy,
+)
+from paraglider.core.strategies.hashing import flow_hash_key, identity, keyed
+from paraglider.core.strategies.turns import interleaved
 
 #: entries of the table: a prime, so that every step walks through all of it; a hundred times the
 #: number of backends keeps equal shares within 1 %
@@ -27,7 +38,7 @@ SIZE: Final = 65537
 
 
 def _no_prime(given: int | str) -> str:
-    """What is wrong with so many entries, and the next prime number; empty for a prime."""
+    """Why ``given`` is not a valid number of entries, with the next prime; empty for a prime."""
     size = int(given)
     if _is_prime(size):
         return ""
@@ -40,7 +51,7 @@ def _is_prime(number: int) -> bool:
 
 
 class Maglev(Strategy):
-    """Flows by weight; one hash and one look-up a flow. ``table_size`` is a prime."""
+    """Shares by weight; one hash and one look-up per flow. ``table_size`` is a prime."""
 
     name = "maglev"
     aliases = ("mh",)
@@ -57,39 +68,41 @@ class Maglev(Strategy):
         ),
     )
     hashes = uses_seed = True
+    kernel_pick: ClassVar[KernelPick | None] = "flow"
     kernel_note = "the kernel's hash is not consistent"
+
+    #: what of a flow is hashed, for `explain`
+    hashed: ClassVar[str] = "the flow key"
 
     def __init__(self, seed: int = 0, table_size: int = SIZE, **_context: Any) -> None:
         self._seed = seed
         self.size = table_size
-        self._hash = keyed(seed, 8, b"maglev flow")
+        self._key = flow_hash_key(seed, b"%s flow" % self.name.encode())
         self._backends: tuple[Backend, ...] = ()
         self._table = array("I")
         self._held: dict[Backend, int] | None = None
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Build the table, or find it again: a backend that comes back costs nothing."""
+        """Build the table, or take it from the cache when a backend returns."""
         self._backends = tuple(sorted(ready, key=identity))
         shares = tuple((identity(backend), backend.weight) for backend in self._backends)
         self._table = build_table(self._seed, shares, self.size)
         self._held = None
 
     def pick(self, flow: NewFlow) -> Backend:
-        """The backend that holds the entry of the flow key's hash."""
-        return self._backends[self._table[self.entry(flow.key)]]
+        """The backend that holds the entry of the flow's hash."""
+        return self._backends[self._table[self.entry(flow)]]
 
-    def entry(self, key: bytes) -> int:
-        """Which entry of the table a flow key falls on: the same for any backends."""
-        state = self._hash.copy()
-        state.update(key)
-        return int.from_bytes(state.digest(), "big") % self.size
+    def entry(self, flow: NewFlow) -> int:
+        """The index of a flow's entry; it does not depend on the backends."""
+        return siphash13(*self._key, flow.key) % self.size
 
     def holders(self) -> Iterator[Backend]:
-        """The backend of every entry of the table; nothing while no backend is ready."""
+        """The backend of every entry of the table; empty while no backend is ready."""
         return (self._backends[index] for index in self._table)
 
     def held(self) -> dict[Backend, int]:
-        """How many entries each backend holds; counted when it is first asked."""
+        """The number of entries of each backend; counted at the first call."""
         if self._held is None:
             counts = Counter(self._table)
             self._held = {each: counts[index] for index, each in enumerate(self._backends)}
@@ -104,9 +117,13 @@ class Maglev(Strategy):
         """Name the entry of the table, and the backend that holds it."""
         backend = self.pick(flow)
         return (
-            f"maglev: the hash of the flow key falls on entry {self.entry(flow.key)} of"
+            f"{self.name}: the hash of {self.hashed} falls on entry {self.entry(flow)} of"
             f" {self.size}, which {backend.name} holds, one of its {self.held()[backend]}"
         )
+
+    def kernel_table(self, load: Load, turns: int) -> DecisionTable:
+        """The table, and the key of the hash that finds an entry."""
+        return DecisionTable(self._backends, self._table, self._key)
 
     def table(self) -> LookupTable:
         """The backends by entry; equal seeds and sizes lead a flow to the same entry."""
@@ -129,7 +146,7 @@ def build_table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SI
         drawn = int.from_bytes(state.digest(), "big")
         places.append((drawn >> 64) % size)
         steps.append(drawn % (size - 1) + 1)
-    for index in _turns([weight for _, weight in shares], size):
+    for index in interleaved([weight for _, weight in shares], size):
         place, step = places[index], steps[index]
         while not free[place]:
             place += step
@@ -139,21 +156,3 @@ def build_table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SI
         entries[place] = index
         places[index] = place
     return entries
-
-
-def _turns(weights: list[int], size: int) -> list[int]:
-    """Whose turn it is, ``size`` times: turn n of a weight w comes at the time (n - ½) / w.
-
-    So equal weights take turns one by one, as in the paper; shares are exact but for rounding,
-    for any weights; and the times of one backend depend on no other's weight.
-    """
-    total = sum(weights)
-    # Rounding costs no backend more than half a turn: by (size + len / 2) / total all are taken.
-    ample = 2 * size + len(weights)
-    turns = [
-        ((2 * n + 1) / weight, index)
-        for index, weight in enumerate(weights)
-        for n in range(ample * weight // (2 * total) + 1)
-    ]
-    turns.sort()
-    return [index for _, index in turns[:size]]

@@ -1,22 +1,31 @@
 """``wrr``: smooth weighted round robin, as nginx's upstream module describes it.
 
-Each turn adds every backend's weight to its credit; the richest is picked and pays the total.
-Weights 5, 1, 1 give a a b a c a a: the shares are exact in every cycle and never come in bursts.
+Each pick adds every backend's weight to its credit, picks the highest credit, and subtracts the
+total from it. Weights 5, 1, 1 give a a b a c a a: exact shares in every cycle, without bursts.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from math import gcd
+from typing import Any, Final
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow, Strategy
+from paraglider.core.strategies.base import DecisionTable, Load, NewFlow, Strategy
+from paraglider.core.strategies.turns import interleaved
+
+#: the longest cycle of weights that the kernel's table has whole; of a longer one it has this many
+#: entries, or for many backends ``ENTRIES`` each: shares are then rounded
+CYCLE: Final = 4096
+ENTRIES: Final = 8
 
 
 class SmoothRoundRobin(Strategy):
     """Shares by weight, interleaved; costs one pass over the ready backends a flow."""
 
     name = "wrr"
-    summary = "the next backend in turn, by weight, interleaved; each worker keeps its own turn"
+    summary = "the next backend in turn, by weight, interleaved"
+    takes_turns = True
+    kernel_pick = "turn"
     in_kernel = "wrr"
 
     def __init__(self, worker: int = 0, **_context: Any) -> None:
@@ -25,10 +34,10 @@ class SmoothRoundRobin(Strategy):
         self._skip = worker
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Backends that stay keep their credit; so a change does not start the cycle anew.
+        """Backends that stay keep their credit, so that a change does not restart the cycle.
 
-        No more of it than a cycle is long: what was saved up beside a heavy backend that left
-        would else be paid out in one long burst.
+        The credit is limited to one cycle: credit from the time of a heavier backend that left
+        would otherwise cause a long burst.
         """
         kept = dict(zip(self._ready, self._credit, strict=True))
         total = sum(backend.weight for backend in ready)
@@ -41,6 +50,15 @@ class SmoothRoundRobin(Strategy):
     def pick(self, flow: NewFlow) -> Backend:
         """The backend with the most credit."""
         return self._ready[self._next()]
+
+    def kernel_table(self, load: Load, turns: int) -> DecisionTable:
+        """A cycle of the weights."""
+        if not self._ready:
+            return DecisionTable((), ())
+        weights = [backend.weight for backend in self._ready]
+        cycle = sum(weights) // gcd(*weights)
+        size = cycle if cycle <= CYCLE else max(CYCLE, ENTRIES * len(weights))
+        return DecisionTable(self._ready, interleaved(weights, size))
 
     def _next(self) -> int:
         credit = self._credit

@@ -3,6 +3,7 @@
 table        all conditions, logged when they begin and end      (``table``)
 assessor     processes, services, workers                        (``assessor``)
 journals     the workers' flow journals                          (``journals``)
+carrier      whether BPF carries flows, and its switch           (``carrier``)
 refusals     new flows that the kernel refuses                (``refusals``)
 unanswered   openings that no backend answers                    (``unanswered``)
 """

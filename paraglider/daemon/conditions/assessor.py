@@ -1,15 +1,16 @@
 """Assesses the processes and the services periodically, without memory of its findings.
 
     services    none of the backends takes new flows
+    deciding    the kernel has no room for a service's table
     processes   one is not running: dead, starting, waiting to be restarted, hanging
-    workers     what a worker counts: flows that are refused or near their bound, packets that were
-                dropped before a worker had them, flows that would not outlive the worker
+    workers     counters of workers: flows that were refused or near their bound, packets that were
+                dropped before a worker read them, flows that would not survive the worker
 
 A counter is a condition while it has grown within the last LATELY seconds. Gauges are used as they
 are.
 
 Lives here: ``Assessor``.
-Rules: pure; time is an argument. Reports to ``conditions.Conditions``.
+Rules: pure; time is an argument. Reports to ``conditions.table.Conditions``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from paraglider.config.deciding import NO_ROOM, kernel_decides
 from paraglider.config.model import Config
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.hangs import SILENT
@@ -29,7 +32,7 @@ from paraglider.daemon.store.backends import BackendTable
 INTERVAL: Final = 1.0
 #: seconds for which a counter that has grown is a condition
 LATELY: Final = 15.0
-#: shares of `flows.max`: where the condition begins, and where it ends
+#: shares of `flows.max` at which the condition begins and ends
 NEAR: Final = 0.8
 NO_LONGER_NEAR: Final = 0.75
 
@@ -47,6 +50,11 @@ _GROWING: Final = {
         "degraded",
         "openings are dropped, their queue is full: a flood of SYNs, or too few cores (`workers`); "
         "established flows are served first",
+    ),
+    "flooded": Condition(
+        "degraded",
+        "BPF decides about more new flows than `queue.openings_rate` without entries for them, or "
+        "leaves them to the workers: a flood, or more new clients than was thought",
     ),
     "overruns": Condition(
         "degraded",
@@ -87,6 +95,19 @@ class Assessor:
                 found[f"service {service.name}"] = Condition("unhealthy", text)
         self._conditions.report("services", found)
 
+    def deciding(self, config: Config, carrier: CarrierSwitch) -> None:
+        """Assess whether the kernel decides for the services of ``config`` as they want it."""
+        text = (
+            f"{NO_ROOM}, so a worker decides about its flows; give services with `maglev` or"
+            " `source` a smaller `table_size`, or write `decide: python` for some"
+        )
+        found = {
+            f"service {service.name}": Condition("degraded", text)
+            for service in config.services
+            if carrier.on and service.name in carrier.unplaced and kernel_decides(service)
+        }
+        self._conditions.report("deciding", found)
+
     def processes(self, children: Iterable[Child]) -> None:
         """Assess the processes."""
         found = {}
@@ -95,7 +116,7 @@ class Assessor:
                 text = f"hangs, no sign of life for {child.silence:.0f} s; it is being replaced"
             elif child.trouble:
                 text = f"cannot be started: {child.trouble}; it is tried again"
-            elif not child.serves:
+            elif not child.up:
                 what = "it starts" if child.pid else "it is started again in a moment"
                 text = f"does not serve; {what}"
             elif child.silence >= SILENT:
@@ -118,7 +139,7 @@ class Assessor:
                 if self._grows(index, count, sample.head[count], now):
                     found[f"{name}, {count}"] = condition
             flows, bound = sample.head["active"], sample.head["bound"]
-            if child.serves and self._is_near(index, flows, bound):
+            if child.up and self._is_near(index, flows, bound):
                 text = f"{flows} active flows of {bound}; raise `flows.max`"
                 found[f"{name}, flows"] = Condition("degraded", text)
         self._conditions.report("workers", found)

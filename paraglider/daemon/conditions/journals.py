@@ -43,7 +43,7 @@ class JournalMonitor:
         found, replaced = {}, []
         for child in children:
             spec = child.spec
-            if not isinstance(spec, WorkerSpec) or spec.journals is None or not child.serves:
+            if not isinstance(spec, WorkerSpec) or spec.journals is None or not child.up:
                 continue
             for table in _tables(spec):
                 fault = spec.journals.held.fault(table)

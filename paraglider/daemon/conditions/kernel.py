@@ -1,7 +1,7 @@
 """The kernel's counters and refusals: read by the host helper, monitored and shown.
 
 Lives here: ``KernelMonitor``, over the counters of offloaded flows, the offload tables, conntrack,
-refused flows and the memory of live flows.
+refused flows, the BPF carrier and the memory of live flows.
 Rules: does not read the kernel itself; uses the last reading (``stats.kernel_readings``).
 """
 
@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from paraglider.config.model import Config
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.messages import Reading
 from paraglider.daemon.processes.child import Child
+from paraglider.daemon.stats.carried import CarriedCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.live_counts import LiveCounts
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
@@ -35,6 +37,8 @@ class KernelMonitor:
     refusals: Refusals | None = None
     readings: KernelReadings = field(default_factory=KernelReadings)
     live: LiveCounts = field(default_factory=LiveCounts)
+    carrier: CarrierSwitch = field(default_factory=CarrierSwitch)
+    carried: CarriedCounters | None = None
 
     def attach(self, processes: Iterable[Child]) -> None:
         """Set the processes, one of which may count live flows."""
@@ -50,7 +54,7 @@ class KernelMonitor:
         return self.readings.reconcile(
             lambda then: read(sorted(families), then),
             lambda: self._changed(conditions),
-            needed=bool(families),
+            needed=bool(families) or self.carrier.able,
         )
 
     def _changed(self, conditions: Conditions) -> None:
@@ -62,6 +66,9 @@ class KernelMonitor:
             conditions.report("openings", self.refusals.update(now))
         if self.counters is not None:
             self.counters.update(now)
+        if self.carried is not None:
+            self.carrier.read = self.readings.carrier()
+            self.carried.update(self.carrier.read)
 
     def apply_config(self, config: Config, workers: int) -> set[str]:
         """Monitor the services of ``config``; returns the roles of the processes that need other
@@ -69,6 +76,8 @@ class KernelMonitor:
         """
         if self.counters is not None:
             self.counters.apply_config(config)
+        if self.carried is not None:
+            self.carried.apply_config(config)
         if self.tables is not None:
             self.tables.cover(s.family for s in config.services if s.method.conntracked)
         if self.refusals is not None:
@@ -78,18 +87,18 @@ class KernelMonitor:
     def count_workers(self, changed: Child, processes: Iterable[Child]) -> None:
         """Count the running workers among ``processes``, after ``changed`` started or exited."""
         if self.tables is not None and changed.spec.role == "worker":
-            self.tables.workers(sum(c.serves for c in processes if c.spec.role == "worker"))
+            self.tables.workers(sum(c.up for c in processes if c.spec.role == "worker"))
 
     def traffic(self, samples: Samples) -> TrafficCounters:
-        """The counters of the workers and of the kernel."""
+        """The counters of the workers, of conntrack and of BPF."""
         if self.counters is not None:
             self.counters.count(self.live.read())
-        return TrafficCounters(samples, self.counters)
+        return TrafficCounters(samples, self.counters, self.carried)
 
     @property
     def read_at(self) -> float | None:
         """When the counters were last read (monotonic seconds); None if there are none."""
-        return None if self.counters is None else self.counters.looked
+        return None if self.counters is None else self.counters.read_at
 
     @property
     def shown(self) -> dict[str, int] | None:

@@ -62,7 +62,7 @@ class Conditions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._standing: dict[str, dict[str, Standing]] = {}
-        self._said: dict[tuple[str, str], float] = {}  # when its begin was last logged
+        self._logged: dict[tuple[str, str], float] = {}  # when its begin was last logged
         self._log: Any = log.logger()
 
     def __iter__(self) -> Iterator[Standing]:
@@ -94,19 +94,19 @@ class Conditions:
             elif known.condition.severity == DEGRADED and condition.severity == UNHEALTHY:
                 self._log_standing(standing)
         for name, over in before.items():
-            if name not in after and (source, name) in self._said:
+            if name not in after and (source, name) in self._logged:
                 self._log.info(f"{name}: no longer {over.condition.severity}", was=_cause(over))
         self._standing[source] = after
-        self._said = {
-            key: said
-            for key, said in self._said.items()
-            if now - said < QUIET or key[1] in self._standing.get(key[0], {})
+        self._logged = {
+            key: at
+            for key, at in self._logged.items()
+            if now - at < QUIET or key[1] in self._standing.get(key[0], {})
         }
 
     def _begin(self, standing: Standing, now: float) -> None:
         key = standing.source, standing.object
-        if now - self._said.get(key, -QUIET) >= QUIET:
-            self._said[key] = now
+        if now - self._logged.get(key, -QUIET) >= QUIET:
+            self._logged[key] = now
             self._log_standing(standing)
 
     def _log_standing(self, standing: Standing) -> None:

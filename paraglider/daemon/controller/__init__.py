@@ -3,6 +3,7 @@
 controller           the daemon's part of the loop                       (``controller``)
 processes            the processes by number and role                    (``processes``)
 handlers             answers to the control socket                       (``handlers``, ``views``)
+http requests        what the clients of http may do                     (``http_requests``)
 read-only handlers   answers to the stats page                           (``readonly_handlers``)
 reloader             reloads of the configuration file                   (``reloader``)
 """

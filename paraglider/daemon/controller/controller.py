@@ -1,9 +1,8 @@
 """The controller: turns requests and inputs into changes of the store, and has them reconciled.
 
-``move`` and ``weigh`` change a state or weight. ``apply_config`` applies another configuration: it
-changes the host first (by the host helper), since that may fail, then the store, and with the next
-turn the processes: in place if they can apply it, otherwise by a rolling restart. A process that
-starts inherits the current state.
+``apply_config`` applies another configuration: it changes the host first (by the host helper),
+since that may fail, then the store, and with the next turn the processes: in place if they can
+apply it, otherwise by a rolling restart. A process that starts inherits the current state.
 
 Rules: runs in the supervisor, with its privileges; never waits for a process, a program or the
 kernel.
@@ -17,7 +16,7 @@ from math import inf
 from typing import Any
 
 from paraglider.config.model import BackendSource, Config
-from paraglider.core.pool import Event
+from paraglider.config.steps import Steps
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
 from paraglider.daemon.conditions.assessor import Assessor
@@ -25,25 +24,29 @@ from paraglider.daemon.conditions.journals import JournalMonitor
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import UnansweredOpenings
+from paraglider.daemon.control.connections import ControlConnections
 from paraglider.daemon.controller.handlers import SOON, Handlers
+from paraglider.daemon.controller.http_requests import HttpRequests
 from paraglider.daemon.controller.processes import Processes, discovers
-from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.controller.reloader import FlowCounts, Reloader
 from paraglider.daemon.controller.views import Loaded
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.health import HealthInput
-from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome, compare
-from paraglider.daemon.inputs.reload_queue import NONE_ENDS, Done
+from paraglider.daemon.inputs.planner import Planner
+from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome
+from paraglider.daemon.inputs.reload_queue import NONE_ENDS, UNCOUNTED, Done
 from paraglider.daemon.inputs.sources import SourceInput
 from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
 from paraglider.daemon.ipc import Broadcasts, Frame, Kind
 from paraglider.daemon.messages import (
+    ClientRequest,
     DnsFailure,
     DnsUpdate,
     FileChanged,
     HealthNews,
     HostConditions,
     TablesRestored,
+    UnplacedServices,
 )
 from paraglider.daemon.monitor.process import runs_programs
 from paraglider.daemon.processes.child import Child
@@ -57,21 +60,21 @@ from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters, samples
-from paraglider.daemon.store.backends import BackendRecord, BackendTable
-from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.store import Desired, Store
 from paraglider.forward.worker_datapath import kind_of
 from paraglider.host.file_watch import FilePoller
+from paraglider.host.resolv_conf import ResolvConf
 
 
 class Controller:
     """Applies ``config``; ``registry`` has its strategies, ``kernel`` monitors the kernel.
 
     ``all_ready`` is called once, when every process is ready for the first time. ``token`` is the
-    hash of the token for changes on the stats page. ``read`` reads ``file`` again, ``adjust``
-    changes the host instead of the host helper. ``named`` are the sources of backends that are not
-    listed in the file; ``config`` includes the backends that they listed, ``kept`` is the DNS
-    cache.
+    hash of the token for changes on the stats page. ``read`` reads ``file`` again, in steps,
+    ``adjust`` changes the host instead of the host helper. ``named`` are the sources of backends
+    that are not listed in the file; ``config`` includes the backends that they listed, ``kept`` is
+    the DNS cache, ``resolv_conf`` has the host's name servers. ``control`` has the connections of
+    the control socket.
     """
 
     def __init__(
@@ -81,14 +84,17 @@ class Controller:
         all_ready: Callable[[], None] = lambda: None,
         token: bytes | None = None,
         *,
-        read: Callable[[], Read],
+        read: Callable[[], Steps[Read]],
         file: FilePoller,
         adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
         kept: DnsCache | None = None,
+        control: ControlConnections | None = None,
+        resolv_conf: ResolvConf | None = None,
         kernel: KernelMonitor | None = None,
     ) -> None:
         self.store = Store(config, time.monotonic())
+        self._planner = Planner(self.store)
         self._group = Processes()
         self.requests = Broadcasts(self._group.request)
         self.started = time.monotonic()
@@ -99,12 +105,18 @@ class Controller:
         self._policies = SuspendedPolicies(registry, self.conditions, self._group.send_to_carriers)
         self._registry = registry
         self._kernel = kernel or KernelMonitor()
+        self.carrier = self._kernel.carrier
         self._all_ready = all_ready
         self.handlers = Handlers(self)
-        self._read_only = ReadOnlyHandlers(self.handlers, token)
-        self._health = HealthInput(self)
-        self._sources = SourceInput(self, named or {}, kept=kept)
+        self._control = control
+        self._http = HttpRequests(self.handlers, token, control)
+        self._health = HealthInput(self.store, self.apply_config)
+        self._sources = SourceInput(
+            *(self.store, self.apply_config, named or {}), kept=kept, resolv_conf=resolv_conf
+        )
+        self._watches_files = self._sources.watches_files
         self._host = HostRequests(self.requests, self._group.host_helper)
+        self.carrier.connect(self._host.attach, self._group.send_to_carriers)
         self._tables = self._host.kernel_tables(config)
         self._adjust = adjust or self._host.adjust
         flows = FlowCounts(
@@ -116,13 +128,14 @@ class Controller:
             self._group.carriers,
         )
         self._reloader = Reloader(self, self._group, self._sources, flows, read=read, file=file)
-        self._draining = DrainReconciler(self, self._host)
+        self._draining = DrainReconciler(self.store, self._group.active, self.apply, self._host)
         self._workers = WorkerReconciler(self.store, self._group.active, self._group.send)
         self._checks = CheckReconciler(self.store, self._group.monitor, self._group.send)
         self._faults = Faults()
         steps: dict[str, Step] = {
             "requests to processes": self.requests.poll,
-            "backends that are listed elsewhere": self._sources.turn,
+            "connections of the control socket": self._poll_control,
+            "backends that are listed elsewhere": self._poll_sources,
             "the configuration file": self._watch_file,
             "reloads": self._continue_reloads,
             "backends that drain": self._reconcile_draining,
@@ -143,6 +156,8 @@ class Controller:
         """See ``supervisor``."""
         self._group.attach(children)
         self._kernel.attach(children)
+        if self._control is not None:
+            self._control.watch(children.loop)
 
     def ready(self) -> None:
         """See ``supervisor``."""
@@ -150,9 +165,12 @@ class Controller:
 
     def startup_state(self) -> StartupState:
         """See ``child.Owner``."""
-        states = self.pools.states()
+        states, live = self.store.pools.states(), self._kernel.live
+        memory, on = (live.counted, live.listed), self.carrier.on
         return StartupState(
-            self.config, states, self._registry, self._kernel.live.counted, self._kernel.live.listed
+            *(self.store.config, states, self._registry, *memory),
+            carries=on,
+            watches_files=self._sources.watches_files,
         )
 
     def on_ready(self, child: Child) -> None:
@@ -173,10 +191,8 @@ class Controller:
         message, index = frame.message, child.spec.index
         if frame.kind is Kind.ANSWER:
             self.requests.on_answer(index, frame.number, message)
-        elif child.spec.role == "http":
-            stats = getattr(message, "listener", "") == "stats"
-            handlers = self._read_only if stats else self.handlers
-            handlers.handle(
+        elif isinstance(message, ClientRequest):
+            self._http.handle(
                 message, lambda reply: self._group.send(index, reply, Kind.ANSWER, frame.number)
             )
         elif isinstance(message, HealthNews):
@@ -185,20 +201,31 @@ class Controller:
             self._sources.handle(message)
         elif isinstance(message, HostConditions | TablesRestored):
             self._host.on_message(message, self.conditions, self._tables.put_back)
+        elif isinstance(message, UnplacedServices):
+            self.carrier.unplaced = frozenset(message.services)
         else:
             what = f"invalid message from the {child.spec.role}, ignored"
             self._log.error(what, type=type(message).__name__, **child.spec.labels())
 
     def on_hang(self, child: Child) -> Mapping[str, str]:
         """See ``child.Owner``."""
-        return self._policies.hangs(self.config, child.spec.heartbeat)
+        return self._policies.hangs(self.store.config, child.spec.heartbeat)
 
     def turn(self, now: float) -> float:
         """See ``supervisor``."""
         return self._turns.run(now)
 
+    def _poll_control(self, now: float) -> float:
+        return inf if self._control is None else self._control.poll(now)
+
+    def _poll_sources(self, now: float) -> float:
+        if self._sources.order_changed(now):
+            for index in self._group.discovering():
+                self._group.send(index, self._sources.order())
+        return self._sources.turn(now)
+
     def _watch_file(self, now: float) -> float:
-        if not self.wanted.watch:
+        if not self.store.wanted.watch:
             return inf
         if self._reloader.file.changed(now):
             self._reloader.queue.attempt("watch")
@@ -206,13 +233,13 @@ class Controller:
 
     def _apply_results(self, now: float) -> float:
         if not self._host.adjusting:
-            self._health.settle(now)
+            self._health.apply_discovered(now)
         if not self._health.wait(now):
-            self._pass_on_hints(now)
+            self._request_early_checks(now)
         return self._health.wait(now)
 
     def _reconcile_tables(self, now: float) -> float:
-        self._tables.reconcile(self.pools)
+        self._tables.reconcile(self.store.pools)
         if over := self._tables.tick(now):  # deleted when no worker has the old states
             self.when_applied(lambda: self._host.forget(over.marks, over.datagrams, over.passing))
         return self._tables.wait(now)
@@ -230,12 +257,14 @@ class Controller:
         if not self._unanswered.wait(now):
             traffic = self.traffic(samples(self.processes()))
             read = now if self._kernel.read_at is None else self._kernel.read_at
-            self._unanswered.update(self.config, self.pools, traffic, now, read)
+            self._unanswered.update(self.store.config, self.store.pools, traffic, now, read)
         return self._unanswered.wait(now)
 
     def assess(self) -> None:
         """See ``Viewable``."""
-        self._assessor.services(self.config, self.pools)
+        self._assessor.services(self.store.config, self.store.pools)
+        self._assessor.deciding(self.store.config, self.carrier)
+        self.carrier.log_deciders(self.store.config.services)
         self._assessor.processes(self.processes())
 
     def close(self) -> None:
@@ -248,7 +277,7 @@ class Controller:
 
     def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """See ``handlers.RequestController``."""
-        self._reloader.queue.ask(requested_by, done, force=force)
+        self._reloader.queue.request(requested_by, done, force=force)
 
     @property
     def loaded(self) -> Loaded:
@@ -262,7 +291,10 @@ class Controller:
     def reloaded(self) -> None:
         """See ``reloader.Applies``."""
         if self._policies.clear():
-            self.pools.mark()
+            self.store.pools.mark()
+        if self._watches_files != self._sources.watches_files:
+            self._watches_files = self._sources.watches_files
+            self._group.replace_roles({"monitor"})  # with another root directory
 
     @property
     def kernel(self) -> dict[str, int] | None:
@@ -285,14 +317,6 @@ class Controller:
         """See ``handlers.RequestController``."""
         return self._group.carriers()
 
-    def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """Change the state of ``member`` by ``event``; it may stay the same."""
-        self.store.move(member, event, why, time.monotonic())
-
-    def weigh(self, member: BackendRecord, weight: int) -> None:
-        """Set the weight of ``member``."""
-        self.store.weigh(member, weight)
-
     def apply_config(
         self,
         config: Config,
@@ -308,19 +332,28 @@ class Controller:
         then nothing has changed. Raises ``HostPendingError`` while the host is being changed, and
         calls ``again`` after that.
         """
-        roles = self._group.roles(counting=self._kernel.live.counted is not None)
-        able = Capabilities(roles, frozenset(self._registry), ending)
-        change = compare(self.wanted, self.discovered.into(config), able)
+        plan = self._planner.plan(config, self._able(ending))
+        change = plan.outcome
         logger = self._log.bind(by=requested_by)
         if change.words:
-            done = self.apply(self.desired.replaced(change.config), again)
+            done = self.apply(plan.after, again)
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
-        self.discovered.note_applied(config, self.wanted)
+        self._planner.forget()
+        self.store.discovered.note_applied(config, self.store.wanted)
         if change.restart:
             logger.warning("not changed", why="; ".join(change.restart))
         return change
+
+    def planning(self, config: Config) -> Steps[None]:
+        """See ``reloader.Applies``."""
+        return self._planner.planning(config, self._able(UNCOUNTED))
+
+    def _able(self, ending: FlowLoss) -> Capabilities:
+        roles = self._group.roles(counting=self._kernel.live.counted is not None)
+        no_bpf, xdp = self.carrier.lacking, self.carrier.xdp
+        return Capabilities(roles, frozenset(self._registry), ending, no_bpf, xdp)
 
     def apply(self, desired: Desired, again: Callable[[], object]) -> list[str]:
         """Change the host for ``desired``, then the store; returns the changes of the host. Raises
@@ -328,7 +361,7 @@ class Controller:
         """
         config = desired.config
         done = self._adjust(config, again)
-        before = self.config
+        before = self.store.config
         self.store.apply(desired, time.monotonic())
         renewed: set[str] = set()
         if kind_of(before) != kind_of(config):
@@ -352,45 +385,15 @@ class Controller:
 
     def _continue_reloads(self, _now: float) -> float:
         if not self._host.adjusting:
-            self._reloader.queue.go_on()
-        return inf
+            self._reloader.queue.advance()
+        return 0.0 if self._reloader.queue.reading else inf
 
-    def _pass_on_hints(self, now: float) -> None:
-        """Have the monitor check backends sooner whose connections failed."""
+    def _request_early_checks(self, now: float) -> None:
+        """Have the monitor check the backends of failed connections sooner."""
         counters = (child.spec.counters for child in self._group)
         samples = (each.read() for each in counters if each is not None)
         if (hints := self._health.hints(samples, now)) and (monitor := self._group.monitor()):
             self._group.send(monitor.spec.index, hints)
-
-    @property
-    def desired(self) -> Desired:
-        """The desired services and backends."""
-        return self.store.desired
-
-    @property
-    def config(self) -> Config:
-        """All services and backends, draining ones included."""
-        return self.store.config
-
-    @property
-    def wanted(self) -> Config:
-        """The services and backends that take new flows."""
-        return self.store.wanted
-
-    @property
-    def listed(self) -> Config:
-        """The services and backends of the file and the DNS."""
-        return self.store.listed
-
-    @property
-    def pools(self) -> BackendTable:
-        """The state of every backend."""
-        return self.store.pools
-
-    @property
-    def discovered(self) -> DiscoveredHosts:
-        """The discovered backends."""
-        return self.store.discovered
 
     def when_applied(self, done: Callable[[], object]) -> None:
         """See ``handlers.RequestController``."""

@@ -4,10 +4,11 @@
     flows     live flows, listed by the processes that carry them
     kill      end flows
     set       set a backend's state or weight
+    carrier   have BPF carry flows, or the workers alone
     reload    reload the configuration file
 
-Lives here: ``Handlers``, which replies to each request once, at once or when the processes involved
-have answered.
+Lives here: ``Handlers``, which replies to each request once: immediately, or when the processes
+involved have answered.
 Rules: the process that sends the requests has no privileges and is not trusted: names are validated
 here. A reply is a ``Result`` or a ``Refusal``.
 """
@@ -18,13 +19,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from paraglider.core.pool import Event
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant, Viewable
 from paraglider.daemon.inputs.reload import ReloadOutcome
 from paraglider.daemon.inputs.reload_queue import Done
 from paraglider.daemon.ipc import Answers, Broadcasts
 from paraglider.daemon.messages import (
+    CarrierRequest,
     FlowList,
     FlowMatch,
     FlowsRequest,
@@ -41,7 +42,7 @@ from paraglider.daemon.messages import (
 )
 from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.stats.traffic import Samples, samples
-from paraglider.daemon.store.backends import SETTABLE, BackendRecord
+from paraglider.daemon.store.backends import SETTABLE
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forward.flows import Match
 from paraglider.netfilter.queue.proc import QueueStatus, queue_status
@@ -61,12 +62,6 @@ class RequestController(Viewable, Protocol):
 
     def carriers(self) -> list[int]:
         """The numbers of the running processes that carry flows."""
-
-    def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """Change the state of ``member`` by ``event``."""
-
-    def weigh(self, member: BackendRecord, weight: int) -> None:
-        """Give ``member`` another weight."""
 
     def when_read(self, done: Callable[[], object]) -> None:
         """Call ``done`` when the kernel's counters are recent."""
@@ -101,6 +96,8 @@ class Handlers:
                 self._set(request, reply)
             elif isinstance(request, ReloadRequest):
                 self._reload(request, reply)
+            elif isinstance(request, CarrierRequest):
+                self._carrier(request, reply)
             else:
                 raise OperatorError("there is no such request")
 
@@ -112,14 +109,14 @@ class Handlers:
             step()
         except ParagliderError as error:
             reply(Refusal.of(error))
-        except Exception as error:  # noqa: BLE001 - whoever asks is to have an answer
+        except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._faults.note("a request", error)
             reply(Refusal.of(PlatformError("internal error", "the log has its traceback")))
 
     def _show(self, request: ShowRequest, reply: Reply) -> None:
         """Show what is requested; the kernel's counters are read first if they are too old."""
         if request.service is not None:
-            self._controller.pools.require(request.service)
+            self._controller.store.pools.require(request.service)
 
         def show() -> None:
             reply(Result(value=self._view(request)))
@@ -131,17 +128,22 @@ class Handlers:
 
     def _view(self, request: ShowRequest) -> Any:
         controller = self._controller
+        store = controller.store
         if request.view == "services":
-            return views.services(
-                controller.config, controller.pools, controller.traffic(self._samples())
-            )
+            traffic = controller.traffic(self._samples())
+            return views.services(store.config, store.pools, traffic, controller.carrier)
         if request.view == "backends":
             rows = views.backends(
-                controller.config, controller.pools, controller.traffic(self._samples()), _now()
+                store.config, store.pools, controller.traffic(self._samples()), _now()
             )
             return [row for row in rows if request.service in (None, row["service"])]
         if request.view == "workers":
-            return views.processes(controller.processes(), self._samples(), _queues(), _now())
+            children = controller.processes()
+            return views.processes(
+                children, self._samples(), _queues(), _now(), carries=controller.carrier.carries
+            )
+        if request.view == "carrier":
+            return views.carrier(controller, self._samples())
         if request.view == "health":
             controller.assess()
             return views.health(controller.conditions, _now())
@@ -176,16 +178,17 @@ class Handlers:
 
     def _set(self, request: SetRequest, reply: Reply) -> None:
         """Set the state, the weight, or both, of one backend."""
-        member = self._controller.pools.find(request.service, request.backend)
+        member = self._controller.store.pools.find(request.service, request.backend)
         state, weight = request.state, request.weight
         if state is None and weight is None:
             raise OperatorError("nothing is to be set", "give a state, a weight, or both")
         if state is not None and state not in SETTABLE:
             raise OperatorError(f"there is no state {state!r}", f"write {' or '.join(SETTABLE)}")
         if weight is not None:
-            self._controller.weigh(member, weight)
+            self._controller.store.set_weight(member, weight)
         if state is not None:
-            self._controller.move(member, SETTABLE[state], "set by the operator")
+            event, now = SETTABLE[state], time.monotonic()
+            self._controller.store.move(member, event, "set by the operator", now)
         answer = {
             "service": member.service,
             "backend": member.backend,
@@ -206,6 +209,17 @@ class Handlers:
 
         self._controller.request_reload("the control socket", done, force=request.force)
 
+    def _carrier(self, request: CarrierRequest, reply: Reply) -> None:
+        """Switch the carrier; the answer is what carries now."""
+
+        def done(error: ParagliderError | None) -> None:
+            if error is not None:
+                reply(Refusal.of(error))
+                return
+            reply(Result(value=views.carrier(self._controller, self._samples())))
+
+        self._controller.carrier.switch(request.state == "on", done)
+
     def _samples(self) -> Samples:
         """The counters of the workers."""
         return samples(self._controller.processes())
@@ -217,7 +231,7 @@ class Handlers:
     def _match(self, request: FlowsRequest | KillRequest) -> Match:
         match = request.match.parsed()
         if match.service is not None:
-            self._controller.pools.require(match.service)
+            self._controller.store.pools.require(match.service)
         return match
 
 

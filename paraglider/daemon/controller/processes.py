@@ -49,11 +49,11 @@ class Processes:
 
     def carriers(self) -> list[int]:
         """The numbers of the running processes that carry flows."""
-        return [c.spec.index for c in self if c.spec.role in CARRIERS and c.serves]
+        return [c.spec.index for c in self if c.spec.role in CARRIERS and c.up]
 
     def host_helper(self) -> int | None:
         """The number of the host helper, None while it is not running."""
-        found = (c.spec.index for c in self if c.spec.role == "host helper" and c.serves)
+        found = (c.spec.index for c in self if c.spec.role == "host helper" and c.up)
         return next(found, None)
 
     def monitor(self) -> Child | None:
@@ -96,7 +96,7 @@ class Processes:
         every start.
         """
         if self._manager is not None:
-            self._restart.go_on(self._manager)
+            self._restart.advance(self._manager)
 
     def wake_monitor(self) -> None:
         """Start the monitor if it is idle."""

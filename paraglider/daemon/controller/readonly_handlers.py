@@ -34,7 +34,7 @@ class ReadOnlyHandlers:
         elif self._wanted is None:
             remedy = "set `admin: true` under `stats`, or use `paraglider set`"
             reply(Refusal.of(OperatorError("this page changes nothing", remedy)))
-        elif not token.right(request.token, self._wanted):
+        elif not token.matches(request.token, self._wanted):
             self._log.warning("stats page: change refused, wrong token")
             remedy = "the file with the token is `token_file` under `stats`, or stats.token"
             reply(Refusal.of(OperatorError("that is not the token", remedy)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
+from paraglider.config.steps import Steps, completed
 from paraglider.daemon import log
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.controller.processes import Processes
@@ -77,13 +78,16 @@ class Applies(Protocol):
     ) -> ReloadOutcome:
         """See ``apply_config``."""
 
+    def planning(self, config: Config) -> Steps[None]:
+        """Compare ``config`` with the store ahead of ``apply_config``, in steps."""
+
     def reloaded(self) -> None:
         """Called when the file has been applied."""
 
 
 class Reloader:
-    """Reads ``file`` by ``read``, and has ``controller`` apply it; one reload after the other, in
-    ``queue``. ``loaded`` is the result of the last one.
+    """Reads ``file`` by ``read``, and has ``controller`` apply it; ``queue`` runs one reload at a
+    time. ``loaded`` is the result of the last one.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class Reloader:
         sources: SourceInput,
         flows: FlowCounts,
         *,
-        read: Callable[[], Read],
+        read: Callable[[], Steps[Read]],
         file: FilePoller,
     ) -> None:
         self._controller = controller
@@ -106,28 +110,31 @@ class Reloader:
         self.queue = ReloadQueue(self)
         self._log: Any = log.logger()
 
-    def read(self) -> Read:
+    def read(self) -> Steps[Read]:
         """See ``reload_queue.ReloadSteps``."""
         self.loaded = Loaded(False, time.monotonic())
-        self.file.note()
-        found = self._read()
+        self.file.mark_read()
+        found = yield from self._read()
         for line in found.warnings:
             self._log.warning(line)
+        if not self._processes.discovering():
+            yield
+            yield from self._controller.planning(found.config)
         return found
 
     def reload(
         self, requested_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
     ) -> ReloadOutcome:
         """See ``reload_queue.ReloadSteps``."""
-        found = found or self.read()
+        found = found or completed(self.read())
         discovering, config = self._processes.discovering(), found.config
         if discovering:
             config = self._sources.prepared(config, found.listed)
-        change = self._controller.apply_config(config, requested_by, self.queue.go_on, ending)
+        change = self._controller.apply_config(config, requested_by, self.queue.advance, ending)
         self.loaded = Loaded(True, time.monotonic())
-        self._controller.reloaded()
         if discovering:
             self._sources.apply_config(found.config)
+        self._controller.reloaded()
         for index in discovering:
             self._processes.send(index, self._sources.order())
         return change

@@ -16,12 +16,15 @@ from typing import Any, Final, Protocol
 
 import paraglider
 from paraglider._compiled import build_of
+from paraglider.config.deciding import why_not_kernel
 from paraglider.config.model import Config, Service
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.shared_memory.counters import GAUGES, Sample
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
+from paraglider.daemon.store.store import Store
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.nat import datapath as nat
 from paraglider.netfilter.queue.proc import QueueStatus
@@ -66,9 +69,13 @@ def backends(
     ]
 
 
-def services(config: Config, pools: BackendTable, traffic: TrafficCounters) -> list[dict[str, Any]]:
-    """Every service of ``config`` with its backends' sums."""
-    return [_service(service, pools.of(service.name), traffic) for service in config.services]
+def services(
+    config: Config, pools: BackendTable, traffic: TrafficCounters, switch: CarrierSwitch
+) -> list[dict[str, Any]]:
+    """Every service of ``config`` with its backends' sums, and what carries and decides."""
+    return [
+        _service(service, pools.of(service.name), traffic, switch) for service in config.services
+    ]
 
 
 def processes(
@@ -76,9 +83,45 @@ def processes(
     samples: Samples,
     queues: Mapping[int, QueueStatus],
     at: Instant,
+    *,
+    carries: str = "worker",
 ) -> list[dict[str, Any]]:
-    """Every process with its role, state and counters; ``queues`` are the kernel's, by number."""
-    return [_process(child, samples.get(child.spec.index), queues, at) for child in children]
+    """Every process with its role, state and counters; ``queues`` are the kernel's, by number;
+    ``carries`` is ``CarrierSwitch.carries``.
+    """
+    return [
+        _process(child, samples.get(child.spec.index), queues, at, carries) for child in children
+    ]
+
+
+def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
+    """What carries flows, and why; the interfaces, the flows that BPF carries now, and the packets
+    that its program saw, by reason. ``services`` are those that want the kernel to decide.
+    """
+    switch, config = whole.carrier, whole.store.config
+    if not config.wants_bpf:
+        reason = "no service has `carrier: auto`, `bpf` or `xdp`"
+    else:
+        reason = switch.lacking or ("" if switch.on else "switched off by the operator")
+    heads = [sample.head for sample in samples.values()]
+    return {
+        "carrier": "worker" if reason else switch.carries if config.wants_xdp else "bpf",
+        "reason": reason,
+        "able": switch.able,
+        "on": switch.on,
+        "devices": list(switch.read.devices),
+        "xdp": list(switch.read.xdp),
+        "no_xdp": dict(switch.read.no_xdp) if config.wants_xdp else {},
+        # A worker's number is up to a second old: after a switch it is of the carrier before.
+        "flows": 0 if reason else sum(head["carried"] for head in heads),
+        "refused": sum(head["carrier_refused"] for head in heads),
+        "packets": dict(switch.read.reasons),
+        "services": [
+            {"service": service.name, **_decided_by(service, switch)}
+            for service in whole.store.config.services
+            if service.decide != "python" and "decide" in service.method.options
+        ],
+    }
 
 
 def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
@@ -106,18 +149,15 @@ class Viewable(Protocol):
 
     started: float
     conditions: Conditions
+    store: Store
 
     @property
     def loaded(self) -> Loaded:
         """The result of the last reload."""
 
     @property
-    def config(self) -> Config:
-        """All services and backends."""
-
-    @property
-    def pools(self) -> BackendTable:
-        """The state of every backend."""
+    def carrier(self) -> CarrierSwitch:
+        """Whether BPF carries flows."""
 
     def assess(self) -> None:
         """Bring the conditions up to date."""
@@ -139,15 +179,16 @@ def status(
     whole: Viewable, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
     """Services, backends, processes, health, the program and the last reload, at one instant."""
-    config, pools, children = whole.config, whole.pools, whole.processes()
+    config, pools, children = whole.store.config, whole.store.pools, whole.processes()
     traffic = whole.traffic(samples)
     whole.assess()
     return {
         "at": round(at.wall, 3),
-        "services": services(config, pools, traffic),
+        "services": services(config, pools, traffic, whole.carrier),
         "backends": backends(config, pools, traffic, at),
-        "workers": processes(children, samples, queues, at),
+        "workers": processes(children, samples, queues, at, carries=whole.carrier.carries),
         "health": health(whole.conditions, at),
+        "carrier": carrier(whole, samples),
         "daemon": {
             "version": paraglider.__version__,
             "python": platform.python_version(),
@@ -163,7 +204,7 @@ def status(
 
 
 def _service(
-    service: Service, members: list[BackendRecord], traffic: TrafficCounters
+    service: Service, members: list[BackendRecord], traffic: TrafficCounters, switch: CarrierSwitch
 ) -> dict[str, Any]:
     return {
         "service": service.name,
@@ -171,6 +212,8 @@ def _service(
         "protocol": service.protocol,
         "ports": "all" if service.all_ports else ",".join(map(str, service.ports)),
         "forward": service.forward,
+        "carrier": _carrier_of(service, switch.carries),
+        **_decided_by(service, switch),
         "strategy": service.strategy,
         "affinity": service.affinity,
         "drain_timeout": service.drain_timeout,
@@ -178,6 +221,26 @@ def _service(
         "ready": sum(member.takes_flows for member in members),
         **traffic.total(service.name),
     }
+
+
+def _carrier_of(service: Service, carries: str) -> str | None:
+    """What carries the flows of ``service``; None if its method has one carrier only."""
+    if "carrier" not in service.method.options:
+        return None
+    if not service.wants_bpf:
+        return "worker"
+    return carries if service.carrier == "xdp" or carries == "worker" else "bpf"
+
+
+def _decided_by(service: Service, switch: CarrierSwitch) -> dict[str, str | None]:
+    """The service's ``decide``; what decides about its new flows, ``kernel`` or ``python``, and why
+    not the kernel. None if its method leaves no choice.
+    """
+    why = why_not_kernel(service, bpf=switch.on, room=service.name not in switch.unplaced)
+    if why is None:
+        return {"decide": None, "decided_by": None, "why_python": None}
+    by = "python" if why else "kernel"
+    return {"decide": service.decide, "decided_by": by, "why_python": why}
 
 
 def _backend(
@@ -212,7 +275,11 @@ def _check(check: Checked, at: Instant) -> dict[str, Any]:
 
 
 def _process(
-    child: Child, sample: Sample | None, queues: Mapping[int, QueueStatus], at: Instant
+    child: Child,
+    sample: Sample | None,
+    queues: Mapping[int, QueueStatus],
+    at: Instant,
+    carries: str,
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "role": child.spec.role,
@@ -220,23 +287,25 @@ def _process(
         **child.spec.labels(),
         "pid": child.pid or None,
         "starts": child.starts,
-        "up": child.serves,
-        "serves": child.serves,  # deprecated: "up"
+        "up": child.up,
+        "serves": child.up,  # deprecated: "up"
         "seconds": round(at.now - child.started, 1) if child.pid else None,
-        "filter": child.spec.filter if child.serves and child.confined else None,
+        "filter": child.spec.filter if child.up and child.confined else None,
     }
     if sample is not None:
-        shown |= _work(sample.head, at, lives=child.pid != 0)
+        shown |= _worker_counters(sample.head, at, lives=child.pid != 0)
     if isinstance(child.spec, WorkerSpec):
+        found = {_carrier_of(service, carries) for service in child.spec.config.services}
+        shown["carrier"] = ", ".join(sorted(filter(None, found))) or None
         wanted = child.spec.config.queue
-        lengths = (wanted.length, wanted.openings, wanted.openings)
+        lengths = (wanted.length, wanted.openings, wanted.openings, wanted.length)
         numbers = worker_queues(child.spec.core)
         for name, number, length in zip(QUEUE_NAMES, numbers, lengths, strict=True):
             shown[name] = _queue(queues.get(number), length)
     return shown
 
 
-def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any]:
+def _worker_counters(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any]:
     """The counters of a worker; ``age`` is the seconds since it last wrote them. A dead worker has
     no flows and is not busy.
     """
@@ -244,6 +313,7 @@ def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any
     return {
         "flows": head["flows"] if known else None,
         "bound": head["bound"] if known else None,
+        "carried": head["carried"] if known else None,
         **{name: head[name] if known else None for name in ("active", "closing", "half_open")},
         "busy": head["busy"] / 1e6 if known else None,
         "cpu": head["cpu"] / 1e9,

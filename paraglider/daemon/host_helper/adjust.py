@@ -17,7 +17,7 @@ from paraglider.host import apply
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_vips
 from paraglider.host.cores import worker_cores
-from paraglider.host.state import StateFile, in_turn
+from paraglider.host.state import StateFile, wait_for_setup_lock
 from paraglider.host.wanted import WantedFile
 
 
@@ -36,13 +36,13 @@ class HostRules:
         """
         done: list[str] = []
 
-        def say(outcome: str, what: str) -> None:
+        def report(outcome: str, what: str) -> None:
             if outcome == "done":
                 done.append(what)
             elif outcome != "unchanged":
                 self._log.error(f"set-up: {outcome}", step=what)
 
-        with in_turn():
+        with wait_for_setup_lock():
             host, state = self._host, StateFile()
             if not state.load():
                 return []
@@ -51,7 +51,7 @@ class HostRules:
                     raise PlatformError(problem.what, problem.remedy)
                 check_vips(config.services)
                 steps = apply.prepare(config, self._families, host, state)
-                apply.set_up(steps, host, state, say)
+                apply.set_up(steps, host, state, report)
                 cores = worker_cores(config.workers)
                 WantedFile().set(config, self._families, cores, state.owner)
             except ParagliderError as error:

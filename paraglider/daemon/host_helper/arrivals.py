@@ -44,10 +44,10 @@ class Arrivals:
             self._try(lambda: announcements.update(held(self._wanted), now))
 
     def wait(self, now: float) -> float:
-        """Seconds until ``work`` has something to do."""
+        """Seconds until ``announce_due`` has something to do."""
         return inf if self._announcements is None else self._announcements.wait(now)
 
-    def work(self, now: float) -> None:
+    def announce_due(self, now: float) -> None:
         """Send the announcements that are due."""
         if self._announcements is not None:
             announcements = self._announcements

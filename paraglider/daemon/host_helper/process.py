@@ -1,8 +1,8 @@
 """The host helper: the process that changes the host, and restores the set-up.
 
-It is root with CAP_NET_ADMIN and CAP_NET_RAW, which changes of addresses, routes and rules need;
-the supervisor is its only peer. It runs programs (nft, iptables), which may take long and delay no
-other process.
+It is root with CAP_NET_ADMIN and CAP_NET_RAW, which changes of addresses, routes and rules need,
+and with CAP_BPF for the links of the carrier, if there is one; the supervisor is its only peer. It
+runs programs (nft, iptables), which may take long and delay no other process.
 
 Lives here: ``HostHelperSpec``, ``run``.
 Rules: one task at a time, the supervisor's requests first; requests that run no program do not wait
@@ -29,6 +29,7 @@ from paraglider.config.model import Config
 from paraglider.daemon import log
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.arrivals import Arrivals
+from paraglider.daemon.host_helper.carrier import CarrierAttachment
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
@@ -44,12 +45,14 @@ from paraglider.daemon.messages import (
     Message,
     ReadTables,
     Refusal,
+    SwitchCarrier,
 )
-from paraglider.daemon.processes.bootstrap import introduce, refused, serves
+from paraglider.daemon.processes.bootstrap import report_error, report_ready, set_process_name
 from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.daemon.shared_memory.heartbeat import INTERVAL, Heartbeat
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host import privileges
+from paraglider.host.carrier import LoadedCarrier
 from paraglider.host.changes.base import Host
 from paraglider.host.host_events import HostEvents
 from paraglider.host.reconcile import Reconciler
@@ -61,27 +64,34 @@ from paraglider.netfilter.nft import Nft
 LONGEST_TURN: Final = 900.0
 
 #: requests that run no program and wait for none
-QUICK: Final = (ForgetConnections, CountConnections, ReadTables)
+QUICK: Final = (ForgetConnections, CountConnections, ReadTables, SwitchCarrier)
 
 
 @dataclass(frozen=True, slots=True)
 class HostHelperSpec(Spec):
-    """The startup parameters of the host helper: the configuration, and the ``families`` that the
-    daemon serves.
+    """The startup parameters of the host helper: the configuration, the ``families`` that the
+    daemon serves, and the BPF carrier; ``carries``: it is switched on.
     """
 
     role: ClassVar[str] = "host helper"
     config: Config
     families: frozenset[int]
+    carrier: LoadedCarrier | None = None
+    carries: bool = True
 
     @property
-    def patience(self) -> float:
+    def exit_timeout(self) -> float:
         """Seconds that it may take to exit: a set-up in progress is rolled back."""
         return 10.0
 
     def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
-        return replace(self, config=state.config)
+        return replace(self, config=state.config, carries=state.carries)
+
+    def release(self) -> None:
+        """See ``spec.Spec``."""
+        if self.carrier is not None:
+            self.carrier.close()
 
 
 def needed(config: Config) -> frozenset[int]:
@@ -99,12 +109,13 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
     if spec.endpoint is None:
         raise ValueError("a host helper needs an endpoint")
     try:
-        introduce("paraglider/host", "paraglider: keeps the host as it was set up")
-        privileges.limit(*privileges.RECONCILER_CAPABILITIES)
+        set_process_name("paraglider/host", "paraglider: keeps the host as it was set up")
+        more = privileges.CARRIER_CAPABILITIES if spec.carrier is not None else ()
+        privileges.limit(*privileges.RECONCILER_CAPABILITIES, *more)
         privileges.die_with_parent(parent)
         events = HostEvents()
     except ParagliderError as error:
-        return refused(report, error)
+        return report_error(report, error)
     logger = log.logger(role=spec.role)
     peer = Peer(spec.endpoint)
     host = Host()  # a single one, since it caches the kernel's tables
@@ -119,13 +130,15 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    serves(report)
+    report_ready(report)
     arrivals = Arrivals(spec.config, logger)
-    requests = Requests(HostRules(spec.families, host), service, arrivals)
+    carrier = None
+    if spec.carrier is not None:
+        carrier = CarrierAttachment(spec.carrier, spec.config, logger, on=spec.carries)
+    requests = Requests(HostRules(spec.families, host), service, arrivals, carrier)
+    turns = HostTurns(events, service, arrivals, carrier)
     try:
-        return _Work(spec.heartbeat, peer, HostTurns(events, service, arrivals), requests).run(
-            ending
-        )
+        return _Work(spec.heartbeat, peer, turns, requests).run(ending)
     except SystemExit:
         return 0
     except EndpointError:  # the supervisor has exited
@@ -202,7 +215,7 @@ class _Work:
                         self._waiting.put(frame)
                         self._waking.send(b".")
         except EndpointError as error:
-            if not isinstance(error, EndpointClosedError):  # else the supervisor has exited
+            if not isinstance(error, EndpointClosedError):  # otherwise the supervisor has exited
                 logger = log.logger(role=HostHelperSpec.role)
                 logger.error("invalid message from the supervisor", error=str(error))
             self._waiting.put(None)
@@ -215,10 +228,17 @@ class _Work:
 class Requests:
     """Handles the supervisor's requests; ``rules`` are those of the daemon's families."""
 
-    def __init__(self, rules: HostRules, service: HostService, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        rules: HostRules,
+        service: HostService,
+        arrivals: Arrivals,
+        carrier: CarrierAttachment | None = None,
+    ) -> None:
         self._rules = rules
         self._service = service
         self._arrivals = arrivals
+        self._carrier = carrier
 
     def answer(self, request: Message) -> Message:
         """Handle ``request``; returns the answer."""
@@ -237,7 +257,9 @@ class Requests:
                     conntrack.forget_untranslated(vip, first, last)
                 return Acknowledged()
             if isinstance(request, ReadTables):
-                return read(request.families)
+                return read(request.families, self._carrier)
+            if isinstance(request, SwitchCarrier) and self._carrier is not None:
+                return self._carrier.switch(on=request.on)
             if isinstance(request, CountConnections):
                 return ConnectionCounts(marks=Counter(e.mark for e in connections.dump()))
             raise PlatformError(f"{type(request).__name__} is no request to the host helper")
@@ -249,6 +271,8 @@ class Requests:
 
     def _apply(self, config: Config) -> HostChanged:
         done = self._rules.adjust(config)
-        self._service.need(needed(config))
+        self._service.set_families(needed(config))
         self._arrivals.apply_config(config)
+        if self._carrier is not None:
+            self._carrier.apply_config(config)
         return HostChanged(done=tuple(done))

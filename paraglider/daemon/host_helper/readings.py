@@ -5,8 +5,10 @@ Lives here: ``read``, which makes a ``messages.Reading``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
+from paraglider.daemon.host_helper.carrier import CarrierAttachment
 from paraglider.daemon.messages import Reading
 from paraglider.forward.openings import REFUSED, TABLE
 from paraglider.netfilter.connections import fill
@@ -24,8 +26,8 @@ def refused_counters(family: int) -> dict[str, int] | None:
     return None if found is None else {what: found[name] for what, name in REFUSED.items()}
 
 
-def read(families: Iterable[int]) -> Reading:
-    """Read everything now; takes long with thousands of backends."""
+def read(families: Iterable[int], carrier: CarrierAttachment | None = None) -> Reading:
+    """Read everything now, of ``carrier`` too; takes long with thousands of backends."""
     tables: dict[int, dict[str, int] | None] = {}
     carried: dict[int, dict[int, dict[str, CounterValue]]] = {}
     refused: dict[int, dict[str, int] | None] = {}
@@ -37,4 +39,15 @@ def read(families: Iterable[int]) -> Reading:
             refused[family] = refused_counters(family)
         except OSError as error:
             errors[family] = str(error)
-    return Reading(tables=tables, carried=carried, refused=refused, fill=fill(), errors=errors)
+    counted = None
+    if carrier is not None:
+        with contextlib.suppress(OSError):  # it is read again
+            counted = carrier.read()
+    return Reading(
+        tables=tables,
+        carried=carried,
+        refused=refused,
+        fill=fill(),
+        errors=errors,
+        carrier=counted,
+    )

@@ -11,21 +11,31 @@ import time
 from typing import Final
 
 from paraglider.daemon.host_helper.arrivals import Arrivals
+from paraglider.daemon.host_helper.carrier import CarrierAttachment
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.host.host_events import HostEvents
 from paraglider.host.reconcile import PARTS
 
-#: seconds between two polls of what the kernel sends no events for
+#: seconds between two polls of the state for which the kernel sends no events
 POLL: Final = 1.0
 
 
 class HostTurns:
-    """Runs ``service`` and ``arrivals`` by ``events`` and by time."""
+    """Runs ``service``, ``arrivals`` and the ``carrier``, if there is one, by ``events`` and by
+    time.
+    """
 
-    def __init__(self, events: HostEvents, service: HostService, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        events: HostEvents,
+        service: HostService,
+        arrivals: Arrivals,
+        carrier: CarrierAttachment | None = None,
+    ) -> None:
         self._events = events
         self._service = service
         self._arrivals = arrivals
+        self._carrier = carrier
         self._polled = 0.0
 
     def register(self, selector: selectors.BaseSelector) -> None:
@@ -40,14 +50,16 @@ class HostTurns:
 
     def turn(self) -> None:
         """Read the events, and do what is due."""
-        news = self._events.collect()
+        changed = self._events.collect()
         now = time.monotonic()
-        if now - self._polled >= POLL:
+        polled = now - self._polled >= POLL
+        if polled:
             self._polled = now
-            news |= self._events.poll()
+            changed |= self._events.poll()
+        if polled or "links" in changed:
             self._arrivals.refresh(now)
-        elif "links" in news:
-            self._arrivals.refresh(now)
-        self._service.news(part for part in PARTS if part in news)
-        self._service.work()
-        self._arrivals.work(time.monotonic())
+            if self._carrier is not None:
+                self._carrier.reconcile()
+        self._service.mark_changed(part for part in PARTS if part in changed)
+        self._service.reconcile_due()
+        self._arrivals.announce_due(time.monotonic())

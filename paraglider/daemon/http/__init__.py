@@ -4,6 +4,5 @@ process              the process                                             (``
 routes               the requests of the control socket                      (``routes``)
 metrics              metrics for Prometheus (``metrics``, ``exposition``)
 connection_limiter   few connections at a time, and none for ever (``connection_limiter``)
-listening            the socket, made before privileges are dropped          (``listening``)
 client               what commands use                                       (``client``)
 """

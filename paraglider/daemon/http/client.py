@@ -1,7 +1,7 @@
 """The client of the control socket, for the commands (stdlib http.client).
 
 Lives here: ``ControlClient``, and ``socket_of``, which finds the socket of a configuration file.
-Rules: every failure is an error with a remedy; no call waits longer than PATIENCE.
+Rules: every failure is an error with a remedy; no call waits longer than TIMEOUT.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from paraglider.config.model import ControlConfig as ControlSection
 from paraglider.errors import OperatorError, PlatformError
 
 DEFAULT: Final = ControlSection().socket
-#: seconds: the supervisor's longest timeout, and room
-PATIENCE: Final = 30.0
+#: seconds: a little more than the supervisor's longest timeout
+TIMEOUT: Final = 30.0
 RELOAD: Final = 310.0
 
 
 class ControlClient:
     """The daemon that listens at ``path``."""
 
-    def __init__(self, path: str = DEFAULT, timeout: float = PATIENCE) -> None:
+    def __init__(self, path: str = DEFAULT, timeout: float = TIMEOUT) -> None:
         self.path = path
         self._timeout = timeout
 
@@ -104,10 +104,10 @@ class _Connection(http.client.HTTPConnection):
 
 
 def socket_of(file: Path) -> str:
-    """The control socket that ``file`` names; the default where it names none.
+    """The control socket that ``file`` names, else the default.
 
-    The rest of the file may be invalid. Raises ``OperatorError`` if it cannot be read: the default
-    could be another daemon's socket.
+    The rest of the file may be invalid. Raises ``OperatorError`` if it cannot be read, since the
+    default could be another daemon's socket.
     """
     try:
         data = reader.parse(file.read_text(encoding="utf-8", errors="replace")).data

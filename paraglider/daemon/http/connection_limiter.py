@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 #: concurrent connections
 MOST: Final = 64
@@ -26,6 +26,19 @@ _SWEEP: Final = 1.0
 
 #: why a client is refused: an HTTP status and a reason; None if it is admitted
 Admit = Callable[[socket.socket], tuple[int, str] | None]
+
+
+class Acceptor(Protocol):
+    """A source of accepted connections: a listening socket, or ``control.HandedConnections``."""
+
+    def fileno(self) -> int:
+        """For selectors."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection; raises OSError if there is none."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Whether ``accept`` waits for a connection."""
 
 
 def everybody(_end: socket.socket) -> tuple[int, str] | None:
@@ -75,7 +88,7 @@ class ConnectionLimiter:
 
     def __init__(
         self,
-        listening: socket.socket,
+        listening: Acceptor,
         admit: Admit,
         server: Any,
         *,

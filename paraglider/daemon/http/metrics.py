@@ -16,6 +16,7 @@ from typing import Final
 
 from paraglider.core.pool import State
 from paraglider.core.verdict import DROP, PASS, REASONS
+from paraglider.daemon.http.carrier_metrics import CARRIER
 from paraglider.daemon.http.exposition import (
     Described,
     MetricSection,
@@ -62,7 +63,7 @@ def _workers(status: Row) -> Iterable[Row]:
 
 
 def _queues(status: Row) -> Iterable[Row]:
-    """The kernel's queues that a process reads, three per worker."""
+    """The kernel's queues that a process reads, up to four per worker."""
     return [
         {**row[name], "queue": number, "traffic": traffic}
         for row in status["workers"]
@@ -70,7 +71,7 @@ def _queues(status: Row) -> Iterable[Row]:
         for name, number, traffic in zip(
             QUEUE_NAMES,
             worker_queues(row["core"]),
-            ("established", "openings", "offloaded"),
+            ("established", "openings", "offloaded", "tunnels"),
             strict=True,
         )
         if row.get(name)
@@ -109,7 +110,12 @@ def _traffic(of: str) -> tuple[Described, ...]:
     )
 
 
+def _decided(row: Row) -> tuple[str, str]:
+    return row["decided_by"], row["why_python"]
+
+
 _SERVICE_INFO: Final = ("vip", "protocol", "ports", "forward", "strategy", "affinity")
+_DECIDED: Final = ("by", "reason")
 
 _DAEMON: Final = (
     Described(
@@ -158,6 +164,13 @@ _SERVICE: Final = (
         "What the configuration says of a service; the value is always 1.",
         lambda row: [(tuple(str(row[name]) for name in _SERVICE_INFO), 1)],
         _SERVICE_INFO,
+    ),
+    Described(
+        "paraglider_service_decided_info",
+        "What decides about new flows of a service with `carrier`, `kernel` or `python`, and why"
+        " not the kernel; the value is always 1.",
+        lambda row: [(_decided(row), 1)] if row["decided_by"] else [],
+        _DECIDED,
     ),
     Described("paraglider_service_backends", "Backends of the pool.", plain("backends")),
     Described("paraglider_service_ready_backends", "Backends that take new flows.", plain("ready")),
@@ -232,7 +245,7 @@ _WORKER: Final = (
     Described("paraglider_worker_up", "Whether a worker is up.", plain("up")),
     Described(
         "paraglider_worker_counted_timestamp_seconds",
-        "When a worker last wrote its counters: every worker does so twenty times a second, a"
+        "When a worker last wrote its counters: every worker does so five times a second, a"
         " proxy worker twice a second.",
         since("age"),
     ),
@@ -244,6 +257,7 @@ _WORKER: Final = (
     Described("paraglider_worker_cpu_seconds_total", "CPU time of a worker.", plain("cpu")),
     Described("paraglider_worker_flows", "Flows that a worker has.", plain("flows")),
     Described("paraglider_worker_flows_limit", "Flows that it may have.", plain("bound")),
+    Described("paraglider_worker_carried_flows", "Those that BPF carries.", plain("carried")),
     Described("paraglider_worker_active_flows", "Those of them that live.", plain("active")),
     Described(
         "paraglider_worker_half_open_flows",
@@ -377,5 +391,6 @@ SECTIONS: Final = (
     MetricSection(_workers, ("role", "worker", "core"), _WORKER),
     MetricSection(_queues, ("queue", "traffic"), _QUEUE),
     MetricSection(_malformed, (), _PACKETS),
+    CARRIER,
     MetricSection(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
 )

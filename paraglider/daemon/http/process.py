@@ -1,9 +1,9 @@
 """The process that speaks HTTP: the control socket, and the page with its metrics (aiohttp).
 
-It has no privileges: user nobody, chroot to an empty directory, no capability. All that it can do
-is send requests to the supervisor, which does not trust it. Each request names its listener:
-requests of ``stats`` (the network, any client) are answered by the supervisor's read-only handlers,
-those of the control socket by all handlers. Both listeners outlive the process.
+It has no privileges: user nobody, chroot to an empty directory, no capability. It can only send
+requests to the supervisor, which does not trust it. Connections of the control socket come from the
+supervisor, which has read their requests (``control.connections``) and executes no others. Requests
+of ``stats`` (the network, any client) are answered by the read-only handlers.
 
 Lives here: ``HttpSpec``, ``run``. Connections are in ``connection_limiter``, requests in ``routes``
 and ``web.routes``.
@@ -14,24 +14,29 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from aiohttp import web
 
 from paraglider.daemon import log
+from paraglider.daemon.control.connections import ControlConnections
+from paraglider.daemon.control.handover import HandedConnections
 from paraglider.daemon.http import routes
-from paraglider.daemon.http.connection_limiter import Admit, ConnectionLimiter, Shares, everybody
+from paraglider.daemon.http.connection_limiter import ConnectionLimiter, Shares, everybody
 from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
 from paraglider.daemon.messages import Message, ReloadRequest, Result
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.bootstrap import (
+    lock_down,
+    report_error,
+    report_ready,
+    set_process_name,
+)
 from paraglider.daemon.processes.spec import Spec
 from paraglider.errors import ParagliderError, PlatformError
 
-_UCRED: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
 #: timeout, in seconds, of a request to the supervisor; longer than the supervisor's own
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 #: the same for a reload, which waits for programs that change the host
 RELOAD: Final = 300.0
 #: concurrent connections of the page: twice its streams, so that there is room for requests
@@ -62,13 +67,12 @@ class HttpPage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpSpec(Spec):
-    """The startup parameters of the http process: the control socket, the user who may use it
-    beside root, the user to become, the root directory, and the page, if there is one.
+    """The startup parameters of the http process: the connections of the control socket, the user
+    to become, the root directory, and the page, if there is one.
     """
 
     role: ClassVar[str] = "http"
-    listening: socket.socket
-    owner: int
+    control: ControlConnections
     uid: int
     gid: int
     chroot: str
@@ -76,7 +80,7 @@ class HttpSpec(Spec):
 
     def release(self) -> None:
         """See ``spec.Spec``."""
-        self.listening.close()
+        self.control.close()
         if self.page is not None:
             self.page.listening.close()
 
@@ -86,15 +90,17 @@ def run(spec: HttpSpec, report: int, parent: int) -> int:
     supervisor, ``parent`` its process id.
     """
     try:
-        introduce("paraglider/http", "paraglider: control socket, page and metrics")
+        set_process_name("paraglider/http", "paraglider: control socket, page and metrics")
         return asyncio.run(_serve(spec, report, parent))
     except ParagliderError as error:
-        return refused(report, error)
+        return report_error(report, error)
 
 
 async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     if spec.endpoint is None:
         raise ValueError("the http process needs an endpoint")
+    spec.control.keep_handover()
+    handed = HandedConnections(spec.control.handover.taking)
     logger = log.logger(role=spec.role)
     loop = asyncio.get_running_loop()
     endpoint = LoopEndpoint(spec.endpoint)
@@ -105,8 +111,8 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     async def ask(request: Message) -> Message:
         if not limiters:  # a rehearsal
             return Result(value=[])
-        patience = RELOAD if isinstance(request, ReloadRequest) else PATIENCE
-        return await endpoint.request(request, patience)
+        timeout = RELOAD if isinstance(request, ReloadRequest) else TIMEOUT
+        return await endpoint.request(request, timeout)
 
     def waits(transport: asyncio.BaseTransport | None) -> None:
         limiters[0].keep(transport, RELOAD)
@@ -114,7 +120,7 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     def keep(transport: asyncio.BaseTransport | None, seconds: float) -> None:
         limiters[1].keep(transport, seconds)
 
-    runners = [routes.runner(routes.application(ask, waits))]
+    runners = [routes.runner(routes.application(ask, handed.number_of, waits))]
     rehearsals: list[tuple[str, ...]] = [routes.REHEARSAL]
     if spec.page is not None:
         runners.append(routes.runner(spec.page.application(ask, keep)))
@@ -122,9 +128,12 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     for runner, requests in zip(runners, rehearsals, strict=True):
         await runner.setup()
         await routes.rehearse(runner, requests)
-    lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
-    admit = _only(spec.owner, logger)
-    limiters.append(ConnectionLimiter(spec.listening, admit, routes.server_of(runners[0])))
+    lock_down(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
+
+    def admit(end: socket.socket) -> tuple[int, str] | None:
+        return None if handed.number(end) else (403, "the control socket is root's")
+
+    limiters.append(ConnectionLimiter(handed, admit, routes.server_of(runners[0])))
     feeding: asyncio.Task[None] | None = None
     if spec.page is not None:
         limiters.append(
@@ -138,7 +147,7 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
         feeding = asyncio.create_task(spec.page.feed())
         feeding.add_done_callback(lambda _: endpoint.finish(PlatformError.exit_code))
     spec.heartbeat.pulse(loop)
-    serves(report)
+    report_ready(report)
     try:
         status = await endpoint.closed
     finally:
@@ -151,23 +160,3 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     if endpoint.error is not None and not isinstance(endpoint.error, EndpointClosedError):
         logger.error("invalid message from the supervisor", error=str(endpoint.error))
     return status
-
-
-def _only(owner: int, logger: Any) -> Admit:
-    """Admit only root and ``owner``."""
-
-    def admit(end: socket.socket) -> tuple[int, str] | None:
-        uid = _peer(end)
-        if uid in (0, owner):
-            return None
-        logger.warning("control socket: user refused", uid=uid)
-        return 403, "the control socket is root's"
-
-    return admit
-
-
-def _peer(end: socket.socket) -> int:
-    """The user id of the process at the other end."""
-    credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, uid, _ = _UCRED.unpack(credentials)
-    return int(uid)

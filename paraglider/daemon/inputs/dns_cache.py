@@ -40,7 +40,7 @@ class DnsCache:
         """The last answer for ``name``."""
         return self._answers.get(name)
 
-    def put(self, answer: DnsUpdate) -> None:
+    def add(self, answer: DnsUpdate) -> None:
         """Keep ``answer``, which has been applied."""
         before = self._answers.get(answer.name)
         if before is None or before.records != answer.records:

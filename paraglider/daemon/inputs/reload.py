@@ -38,13 +38,16 @@ class FlowLoss:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was set up at the start: processes of these ``roles``, and loaded ``strategies``; and
-    which flows may end.
+    """The limits set at the start: processes of these ``roles``, loaded ``strategies``, BPF unless
+    there is a reason against it (``no_bpf``), its program for XDP (``xdp``); and which flows may
+    end.
     """
 
     roles: Container[str]
     strategies: Container[str]
     ending: FlowLoss = FlowLoss()
+    no_bpf: str = ""
+    xdp: bool = False
 
 
 def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
@@ -129,9 +132,13 @@ def _fitting(
         elif service.method.queued and "worker" not in able.roles:
             yield known, f"{name} takes a restart: no worker reads a queue"
         elif service.source is not None and "discovery" not in able.roles:
-            yield known, f"{name} takes a restart: nobody looks where its backends are listed"
+            yield known, f"{name} takes a restart: no process watches its list of backends"
         elif service.counted and "conntrack counter" not in able.roles:
-            yield known, f"{name} takes a restart: nobody counts the kernel's flows"
+            yield known, f"{name} takes a restart: no process counts the kernel's flows"
+        elif service.needs_bpf and able.no_bpf:
+            yield known, f"{name} takes a restart: BPF carries no flow ({able.no_bpf})"
+        elif service.needs_bpf and service.carrier == "xdp" and not able.xdp:
+            yield known, f"{name} takes a restart: no program for XDP was loaded at the start"
         elif name in over:
             what, count = over[name]
             ends = f"{what} ends {_flows(count)}"

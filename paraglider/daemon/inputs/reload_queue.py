@@ -1,7 +1,8 @@
 """The queue of requested reloads: one at a time, each with an answer.
 
 A reload may have to wait until the host has been changed for it (``reconcile.host``). Further
-reloads queue, and each reads the file when its turn comes.
+reloads queue, and each reads the file when its turn comes. Signals that arrive while one of them is
+queued are one reload with it, as are changes of the file, so that they do not fill the queue.
 
 Lives here: ``ReloadQueue``.
 Rules: every request is answered once, with the changes or the reason why there are none.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
+from paraglider.config.steps import Steps
 from paraglider.daemon import log
 from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
 from paraglider.daemon.reconcile.host import HostPendingError
@@ -27,14 +29,22 @@ MOST: Final = 16
 #: the default: no live flow may end
 NONE_ENDS: Final = FlowLoss()
 
+
+def _uncounted(_: str) -> int:
+    raise HostPendingError
+
+
+#: while no flow has been counted
+UNCOUNTED: Final = FlowLoss(_uncounted)
+
 Done = Callable[[ReloadOutcome | ParagliderError], object]
 
 
 class ReloadSteps(Protocol):
     """What the queue needs of the controller."""
 
-    def read(self) -> Read:
-        """Read the file; raises ``ParagliderError``."""
+    def read(self) -> Steps[Read]:
+        """Read the file in steps; raises ``ParagliderError``."""
 
     def reload(
         self, requested_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
@@ -53,6 +63,9 @@ class _Job:
     requested_by: str
     done: Done
     force: bool
+    #: called after a reload whose result is logged; None: the result is an answer
+    ends: list[Callable[[], object]] | None = None
+    reading: Steps[Read] | None = None
     found: Read | None = None
     #: whether flow counters were requested, and whether they have been written since
     asked: bool = False
@@ -68,17 +81,17 @@ class ReloadQueue:
         self._jobs: deque[_Job] = deque()
         self._log: Any = log.logger()
 
-    def ask(self, requested_by: str, done: Done, *, force: bool = False) -> None:
+    def request(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """Reload, now or in turn, and call ``done``; live flows may end only with ``force``."""
-        if len(self._jobs) >= MOST:
-            done(PlatformError("too many reloads at a time", "try again in a moment"))
-            return
-        self._jobs.append(_Job(requested_by, done, force))
-        if len(self._jobs) == 1:
-            self.go_on()
+        self._add(_Job(requested_by, done, force))
 
     def attempt(self, requested_by: str, done: Callable[[], object] = lambda: None) -> None:
         """Reload, and log the result; ``done`` is called after it."""
+        for job in self._jobs:
+            if job.ends is not None and job.requested_by == requested_by and job.reading is None:
+                job.ends.append(done)
+                return
+        ends = [done]
 
         def log_it(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
@@ -88,18 +101,29 @@ class ReloadQueue:
                 )
             elif not outcome.words and not outcome.restart:
                 self._log.info("configuration reloaded, no changes", by=requested_by)
-            done()
+            for end in ends:
+                end()
 
-        self.ask(requested_by, log_it)
+        self._add(_Job(requested_by, log_it, force=False, ends=ends))
 
-    def go_on(self) -> None:
-        """Run the queued reloads that need not wait for the host."""
+    def _add(self, job: _Job) -> None:
+        if len(self._jobs) >= MOST:
+            job.done(PlatformError("too many reloads at a time", "try again in a moment"))
+            return
+        self._jobs.append(job)
+        if len(self._jobs) == 1:
+            self.advance()
+
+    def advance(self) -> None:
+        """Run the queued reloads that need not wait for the host. A file is read one step a call,
+        so that the supervisor never waits for the whole of it.
+        """
         while self._jobs and self._jobs[0].asked == self._jobs[0].written:
             job = self._jobs[0]
             outcome: ReloadOutcome | ParagliderError
             try:
-                if job.found is None:
-                    job.found = self._controller.read()
+                if job.found is None and not self._read_on(job):
+                    return
                 ending = FlowLoss(partial(self._flows, job), job.force)
                 outcome = self._controller.reload(job.requested_by, job.found, ending)
             except HostPendingError:
@@ -108,6 +132,21 @@ class ReloadQueue:
                 outcome = error
             self._jobs.popleft()
             job.done(outcome)
+
+    @property
+    def reading(self) -> bool:
+        """Whether the file is being read: ``advance`` takes the next step."""
+        return bool(self._jobs) and self._jobs[0].found is None
+
+    def _read_on(self, job: _Job) -> bool:
+        """Take the next step of reading the file; returns whether it was the last."""
+        if job.reading is None:
+            job.reading = self._controller.read()
+        try:
+            next(job.reading)
+        except StopIteration as end:
+            job.found = end.value
+        return job.found is not None
 
     def _flows(self, job: _Job, service: str) -> int:
         """The live flows of a service; raises ``HostPendingError`` until the counters have been

@@ -1,7 +1,7 @@
 """The lists of backends at a start: from files, and from the DNS (fresh or cached).
 
-Lives here: ``gathered``; ``names_in``, the DNS names of a configuration; and functions shared with
-``sources``: ``backends_of``, ``judge``, and the names of sources in messages.
+Lives here: ``gathered``; ``dns_names_in``, the DNS names of a configuration; functions shared with
+``sources``: ``backends_of``, ``validate``, and the names of sources in messages.
 Rules: a list is validated as if the configuration contained it. Sends no query and logs nothing, so
 that the set-up uses it too.
 """
@@ -22,14 +22,14 @@ from paraglider.errors import ParagliderError
 from paraglider.host.dns_records import Record
 
 
-def names_in(config: Config) -> list[DnsName]:
+def dns_names_in(config: Config) -> list[DnsName]:
     """The DNS names of the services of ``config``, without duplicates."""
-    names = (name_of(s.source, s.family) for s in config.services if s.source is not None)
+    names = (dns_name_of(s.source, s.family) for s in config.services if s.source is not None)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def backends_of(service: Service, records: Iterable[Record]) -> tuple[BackendConfig, ...]:
-    """The listed backends as backends of ``service``, which has one port; raises
+    """The ``records`` as backends of ``service``, which has one port; raises
     ``ValidationError``.
     """
     return tuple(
@@ -42,13 +42,13 @@ def backends_of(service: Service, records: Iterable[Record]) -> tuple[BackendCon
     )
 
 
-def judge(
+def validate(
     config: Config,
     service: str,
     backends: tuple[BackendConfig, ...],
     listing: FileListing | None = None,
 ) -> None:
-    """Raises ``ConfigError`` if ``config`` is invalid with ``backends`` in ``service``; ``listing``
+    """Raise ``ConfigError`` if ``config`` is invalid with ``backends`` in ``service``; ``listing``
     is the file that lists them, if any.
     """
     problems = refusals(config, {service: backends})
@@ -57,7 +57,7 @@ def judge(
     lines = [f"{problem.what}; {problem.remedy}" for problem in problems]
     if listing is not None and listing.has(problems[0]):
         lines[:1] = listing.lines(problems[0])
-    raise ConfigError([first_of(lines)])
+    raise ConfigError([first_line(lines)])
 
 
 def gathered(
@@ -67,13 +67,13 @@ def gathered(
     say: Callable[[str], None],
     kept: DnsCache,
 ) -> Config:
-    """``config`` with the backends that its files list (``found``) and that the DNS answered, now
-    or before (``kept``), as far as they are valid; ``say`` is called for names without an answer.
+    """``config`` with the valid backends of its files (``found``) and of the DNS answers, fresh or
+    cached (``kept``); ``say`` prints a line for each name without an answer.
     """
     config = resolved(config, found)
     by_name = {news.name: news for news in answers}
     for service in config.services:
-        name = None if service.source is None else name_of(service.source, service.family)
+        name = None if service.source is None else dns_name_of(service.source, service.family)
         if name is None:
             continue
         news = by_name.get(name)
@@ -84,30 +84,30 @@ def gathered(
             except (ParagliderError, ValidationError) as error:
                 why = " ".join(str(error).split())[:200]
             else:
-                kept.put(news)
+                kept.add(news)
                 continue
         so = f"`{service.name}` has no backends until there are some"
         if (last := kept.get(name)) is not None:
             with contextlib.suppress(ParagliderError, ValidationError):
                 config = _begun(config, service, last)
                 so = f"`{service.name}` begins with what it answered last"
-        say(f"{called(name)}: {why}; {so}")
+        say(f"{shown(name)}: {why}; {so}")
     return config
 
 
 def _begun(config: Config, service: Service, answer: DnsUpdate) -> Config:
     """``config`` with the answer for ``service``; raises if that is invalid."""
     backends = backends_of(service, answer.records)
-    judge(config, service.name, backends)
+    validate(config, service.name, backends)
     return resolved(config, {service.name: backends})
 
 
-def first_of(lines: Sequence[str]) -> str:
+def first_line(lines: Sequence[str]) -> str:
     """The first of ``lines``, and how many more there are."""
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
 
 
-def name_of(origin: BackendSource, family: int) -> DnsName | None:
+def dns_name_of(origin: BackendSource, family: int) -> DnsName | None:
     """The DNS name of a source; None for a file."""
     return (
         DnsName(origin.dns, origin.server or "", 4 if family == 4 else 6)
@@ -116,6 +116,6 @@ def name_of(origin: BackendSource, family: int) -> DnsName | None:
     )
 
 
-def called(name: DnsName) -> str:
+def shown(name: DnsName) -> str:
     """``name`` as messages show it."""
     return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

@@ -57,7 +57,7 @@ class SuspendedPolicies:
                 strategy=service.strategy,
                 remedy=_REMEDY,
             )
-            self._put()
+            self._apply()
         return {"deciding": service.name, "strategy": service.strategy}
 
     def clear(self) -> bool:
@@ -68,10 +68,10 @@ class SuspendedPolicies:
             return False
         self._log.info("suspended policies enabled again", services=",".join(self._services))
         self._services.clear()
-        self._put()
+        self._apply()
         return True
 
-    def _put(self) -> None:
+    def _apply(self) -> None:
         names = list(self._services)
         policies.suspend(self._registry, names)
         self._send(SuspendPolicies(services=tuple(names)))

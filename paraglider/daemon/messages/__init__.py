@@ -1,15 +1,17 @@
 """Every message between the supervisor and its processes, typed and bounded (pydantic 2).
 
-    to workers      SetStates, ApplyConfig, SuspendPolicies; requests: ListFlows, KillFlows,
-                    WriteCounters
-    from workers    answers: FlowList, KilledFlows, Acknowledged, Refusal
+    to workers      SetStates, ApplyConfig, SuspendPolicies, SetCarrier; requests: ListFlows,
+                    KillFlows, WriteCounters
+    from workers    UnplacedServices, not of proxy workers; answers: FlowList, KilledFlows,
+                    Acknowledged, Refusal
     to the monitor      SetTargets, CheckSooner, SetSources
     from the monitor    HealthNews, DnsUpdate, DnsFailure, FileChanged
     to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections,
-                            ReadTables
+                            ReadTables, SwitchCarrier
     from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,
-                            Reading, Acknowledged, Refusal
-    from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest
+                            Reading, CarrierDevices, Acknowledged, Refusal
+    from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest,
+                CarrierRequest
     to http     answers: Result, Refusal
 
 Rules: pure. Processes are not trusted: the supervisor validates their messages strictly against the
@@ -35,6 +37,11 @@ from paraglider.daemon.messages.base import (
 )
 from paraglider.daemon.messages.from_processes import (
     MOST_RECORDS,
+    MOST_UNPLACED,
+    CarrierDevices,
+    CarrierReading,
+    CarrierRequest,
+    ClientRequest,
     ConnectionCounts,
     DnsFailure,
     DnsUpdate,
@@ -52,7 +59,9 @@ from paraglider.daemon.messages.from_processes import (
     SetRequest,
     Severity,
     ShowRequest,
+    SlotCount,
     TablesRestored,
+    UnplacedServices,
     View,
 )
 from paraglider.daemon.messages.to_processes import (
@@ -66,10 +75,12 @@ from paraglider.daemon.messages.to_processes import (
     LoadRules,
     ReadTables,
     Result,
+    SetCarrier,
     SetSources,
     SetStates,
     SetTargets,
     SuspendPolicies,
+    SwitchCarrier,
     WriteCounters,
 )
 
@@ -77,11 +88,16 @@ __all__ = [
     "FROM_ROLE",
     "MOST_LISTED",
     "MOST_RECORDS",
+    "MOST_UNPLACED",
     "TO_ROLE",
     "Acknowledged",
     "ApplyConfig",
     "ApplyHost",
+    "CarrierDevices",
+    "CarrierReading",
+    "CarrierRequest",
     "CheckSooner",
+    "ClientRequest",
     "ConnectionCounts",
     "CountConnections",
     "DnsFailure",
@@ -108,20 +124,27 @@ __all__ = [
     "Refusal",
     "ReloadRequest",
     "Result",
+    "SetCarrier",
     "SetRequest",
     "SetSources",
     "SetStates",
     "SetTargets",
     "Severity",
     "ShowRequest",
+    "SlotCount",
     "SuspendPolicies",
+    "SwitchCarrier",
     "TablesRestored",
+    "UnplacedServices",
     "View",
     "WriteCounters",
 ]
 
-FromWorker = FlowList | KilledFlows | Acknowledged | Refusal
-ToWorker = SetStates | ApplyConfig | SuspendPolicies | ListFlows | KillFlows | WriteCounters
+FromProxyWorker = FlowList | KilledFlows | Acknowledged | Refusal
+FromWorker = UnplacedServices | FromProxyWorker
+ToWorker = (
+    SetStates | ApplyConfig | SuspendPolicies | SetCarrier | ListFlows | KillFlows | WriteCounters
+)
 FromMonitor = HealthNews | DnsUpdate | DnsFailure | FileChanged
 ToMonitor = SetTargets | CheckSooner | SetSources
 FromHostHelper = (
@@ -130,11 +153,14 @@ FromHostHelper = (
     | HostChanged
     | ConnectionCounts
     | Reading
+    | CarrierDevices
     | Acknowledged
     | Refusal
 )
-ToHostHelper = ApplyHost | LoadRules | ForgetConnections | CountConnections | ReadTables
-FromHttp = ShowRequest | FlowsRequest | KillRequest | SetRequest | ReloadRequest
+ToHostHelper = (
+    ApplyHost | LoadRules | ForgetConnections | CountConnections | ReadTables | SwitchCarrier
+)
+FromHttp = ShowRequest | FlowsRequest | KillRequest | SetRequest | ReloadRequest | CarrierRequest
 ToHttp = Result | Refusal
 
 
@@ -143,13 +169,12 @@ def _receives(union: Any) -> Receives:
 
 
 _SILENT: Final[Receives] = TypeAdapter(Acknowledged)
-_FROM_WORKER: Final = _receives(FromWorker)
 _TO_WORKER: Final = _receives(ToWorker)
 
 #: the messages that the supervisor accepts, by the role of the process
 FROM_ROLE: Final[dict[str, Receives]] = {
-    "worker": _FROM_WORKER,
-    "proxy worker": _FROM_WORKER,
+    "worker": _receives(FromWorker),
+    "proxy worker": _receives(FromProxyWorker),
     "conntrack counter": _SILENT,
     "monitor": _receives(FromMonitor),
     "host helper": _receives(FromHostHelper),

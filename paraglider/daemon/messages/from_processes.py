@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from paraglider.daemon.messages.base import MOST_LISTED, DnsName, FlowMatch, Index, Mark, Message
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange, Line, Name
@@ -16,19 +16,31 @@ from paraglider.netfilter.nfnetlink import CounterValue
 MOST_RECORDS: Final = 16 * MOST_TARGETS
 #: most objects in one message about the host
 MOST_CONDITIONS: Final = 300
+#: most services without a table in one message
+MOST_UNPLACED: Final = 1 << 16
+#: most interfaces in one message
+MOST_DEVICES: Final = 1 << 16
+
+
+def _no_integer(value: object) -> object:
+    """Raises ValueError for an integer, so that one out of bounds does not become a float."""
+    if isinstance(value, int):
+        raise ValueError("an integer")
+    return value
+
 
 _Text = Annotated[str, Field(max_length=1000)]
 _Scalar = (
     Annotated[str, Field(max_length=4096)]
     | bool
     | Annotated[int, Field(ge=-(1 << 63), le=(1 << 64) - 1)]
-    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_integer)]
     | None
 )
 Severity = Literal["degraded", "unhealthy"]
 #: the listener of a request
 Listener = Literal["control", "stats"]
-View = Literal["services", "backends", "workers", "health", "status"]
+View = Literal["services", "backends", "workers", "health", "carrier", "status"]
 
 
 class FlowList(Message):
@@ -44,6 +56,13 @@ class KilledFlows(Message):
 
     type: Literal["killed-flows"] = "killed-flows"
     killed: Index
+
+
+class UnplacedServices(Message):
+    """The services that the kernel would decide, and for whose tables it has no room."""
+
+    type: Literal["unplaced-services"] = "unplaced-services"
+    services: Annotated[tuple[Name, ...], Field(max_length=MOST_UNPLACED)]
 
 
 class HealthNews(Message):
@@ -118,9 +137,42 @@ class ConnectionCounts(Message):
     marks: dict[Mark, Index]
 
 
+class SlotCount(NamedTuple):
+    """What BPF carried between a service and a backend, in IP packets and their bytes; ``out`` is
+    to the backend.
+    """
+
+    packets_out: Index
+    bytes_out: Index
+    packets_back: Index
+    bytes_back: Index
+
+
+class CarrierReading(Message):
+    """The interfaces at which BPF carries, those at whose XDP too, and why not at that of others;
+    its counters by the name of their slot (``bpf.layout.slot_name``, in hex), and the packets that
+    its programs saw, by reason.
+    """
+
+    devices: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)] = ()
+    xdp: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)] = ()
+    no_xdp: dict[Name, _Text] = Field(default_factory=dict)
+    slots: dict[Name, SlotCount] = Field(default_factory=dict)
+    reasons: dict[Name, Index] = Field(default_factory=dict)
+
+
+class CarrierDevices(Message):
+    """The interfaces at which BPF carries now, and those at whose XDP too."""
+
+    type: Literal["carrier-devices"] = "carrier-devices"
+    devices: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)]
+    xdp: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)] = ()
+
+
 class Reading(Message):
     """Counters by family: of the offload table (by name, and by mark), and of refused flows (by
-    protocol); how full conntrack is; the error of a family that could not be read.
+    protocol); how full conntrack is; the error of a family that could not be read; what BPF
+    carried, None without it.
     """
 
     type: Literal["reading"] = "reading"
@@ -129,40 +181,48 @@ class Reading(Message):
     refused: dict[int, dict[Name, Index] | None] = Field(default_factory=dict)
     fill: Fill | None = None
     errors: dict[int, str] = Field(default_factory=dict)
+    carrier: CarrierReading | None = None
 
 
-class ShowRequest(Message):
-    """Show services, backends (of ``service``, or all), processes, health, or all of it."""
+class ClientRequest(Message):
+    """A request of a client of http: where it came in, and the number of its connection there, 0 at
+    the stats page.
+    """
+
+    listener: Listener
+    connection: Index = 0
+
+
+class ShowRequest(ClientRequest):
+    """Show services, backends (of ``service``, or all), processes, health, the carrier of
+    flows, or all of it.
+    """
 
     type: Literal["show"] = "show"
-    listener: Listener
     view: View
     service: Name | None = None
 
 
-class FlowsRequest(Message):
+class FlowsRequest(ClientRequest):
     """List at most ``limit`` flows."""
 
     type: Literal["flows"] = "flows"
-    listener: Listener
     match: FlowMatch = FlowMatch()
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = MOST_LISTED
 
 
-class KillRequest(Message):
+class KillRequest(ClientRequest):
     """End flows; all of them only with ``all``."""
 
     type: Literal["kill"] = "kill"
-    listener: Listener
     match: FlowMatch = FlowMatch()
     all: bool = False
 
 
-class SetRequest(Message):
+class SetRequest(ClientRequest):
     """Set a backend's state, its weight, or both; ``token`` is needed from the stats listener."""
 
     type: Literal["set"] = "set"
-    listener: Listener
     service: Name
     backend: Name
     state: Name | None = None
@@ -170,9 +230,15 @@ class SetRequest(Message):
     token: Name | None = None
 
 
-class ReloadRequest(Message):
+class ReloadRequest(ClientRequest):
     """Reload the configuration file; ``force``: even if that ends live flows."""
 
     type: Literal["reload"] = "reload"
-    listener: Listener
     force: bool = False
+
+
+class CarrierRequest(ClientRequest):
+    """Have BPF carry flows, or have the workers carry them all."""
+
+    type: Literal["carrier"] = "carrier"
+    state: Literal["on", "off"]

@@ -48,6 +48,13 @@ class SuspendPolicies(Message):
     services: tuple[Name, ...]
 
 
+class SetCarrier(Message):
+    """Have BPF carry flows (``on``), or carry them all."""
+
+    type: Literal["set-carrier"] = "set-carrier"
+    on: bool
+
+
 class ListFlows(Message):
     """Request: list at most ``limit`` flows."""
 
@@ -134,11 +141,14 @@ class CheckSooner(Message):
 
 
 class SetSources(Message):
-    """All DNS names to query and all files to watch from now on."""
+    """All DNS names to query and all files to watch from now on; ``resolv_conf`` is the text of
+    /etc/resolv.conf, for names without a server.
+    """
 
     type: Literal["set-sources"] = "set-sources"
     names: tuple[DnsName, ...]
     files: tuple[Name, ...]
+    resolv_conf: str = ""
 
 
 class ApplyHost(Message):
@@ -177,6 +187,15 @@ class ReadTables(Message):
 
     type: Literal["read-tables"] = "read-tables"
     families: tuple[int, ...]
+
+
+class SwitchCarrier(Message):
+    """Request: attach the BPF program to the interfaces (``on``), or detach it; answered by
+    CarrierDevices.
+    """
+
+    type: Literal["switch-carrier"] = "switch-carrier"
+    on: bool
 
 
 class Result(Message):

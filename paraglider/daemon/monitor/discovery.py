@@ -9,15 +9,16 @@ Lives here: ``Discovery``, ``Backoff``, ``preload``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
 from paraglider.daemon import log
 from paraglider.daemon.messages import DnsName, DnsUpdate, FileChanged
-from paraglider.daemon.monitor.dns_lookup import QueryFor, ask, dns_query
+from paraglider.daemon.monitor.dns_lookup import QueryFor, dns_query, resolve
 from paraglider.daemon.monitor.outbox import DiscoveryNews
+from paraglider.health.tasks import GuardedTasks
 from paraglider.host import srv
-from paraglider.host.file_watch import FileWatch, barred
+from paraglider.host.file_watch import FileWatch, unreadable
 
 #: least and most seconds that an answer is used, whatever its TTL
 LEAST: Final = 2.0
@@ -56,28 +57,31 @@ class Discovery:
         self._query_for = query_for or dns_query
         self._names: dict[DnsName, asyncio.Task[None]] = {}
         self._files: tuple[str, ...] = ()
+        self._resolv_conf = ""
         self._watch: FileWatch | None = None
         self._watching: asyncio.Task[None] | None = None
         self._log: Any = log.logger(role="monitor")
-        self._broken: asyncio.Future[None] | None = None
+        self._tasks = GuardedTasks()
 
     async def start(self) -> asyncio.Future[None]:
         """Prepare for ``update``; the returned future gets unexpected errors."""
-        self._broken = asyncio.get_running_loop().create_future()
-        return self._broken
+        return self._tasks.start()
 
-    def update(self, names: tuple[DnsName, ...], files: tuple[str, ...]) -> None:
-        """Query these names and watch these files from now on, and no others."""
+    def update(
+        self, names: tuple[DnsName, ...], files: tuple[str, ...], resolv_conf: str = ""
+    ) -> None:
+        """Query these names, by ``resolv_conf``, and watch these files from now on, no others."""
+        self._resolv_conf = resolv_conf
         for name in set(self._names) - set(names):
             self._names.pop(name).cancel()
         for name in names:
             if name not in self._names:
-                self._names[name] = self._spawn(self._ask(name))
+                self._names[name] = self._tasks.spawn(self._resolve(name))
         files = tuple(sorted(set(files)))
         if files != self._files:
             self._files = files
             self._unwatch()
-            for file in filter(barred, files):
+            for file in filter(unreadable, files):
                 self._log.warning(
                     "file not watched: its directory cannot be read",
                     file=file,
@@ -85,26 +89,19 @@ class Discovery:
                 )
             if files:
                 self._watch = FileWatch(files, lambda file: self._notify(FileChanged(file=file)))
-                self._watching = self._spawn(self._watch.run())
+                self._watching = self._tasks.spawn(self._watch.run())
 
     async def close(self) -> None:
         """Stop querying and watching."""
-        tasks = list(self._names.values())
-        for task in tasks:
-            task.cancel()
         self._unwatch()
-        if self._watching is not None:
-            tasks.append(self._watching)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._broken is not None:
-            self._broken.cancel()
+        watching = [] if self._watching is None else [self._watching]
+        await self._tasks.close([*self._names.values(), *watching])
 
-    async def _ask(self, name: DnsName) -> None:
+    async def _resolve(self, name: DnsName) -> None:
         """Query ``name`` periodically."""
         backoff = Backoff()
-        query = self._query_for(name)
         while True:
-            news = await ask(name, query)
+            news = await resolve(name, self._query_for(name, self._resolv_conf))
             self._notify(news)
             if isinstance(news, DnsUpdate):
                 await asyncio.sleep(backoff.answered(news.ttl))
@@ -115,18 +112,6 @@ class Discovery:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._over)
-        return task
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._broken is None or self._broken.done():
-            return
-        error = task.exception()
-        if error is not None:
-            self._broken.set_exception(error)
 
 
 def preload() -> None:

@@ -1,6 +1,6 @@
 """DNS queries for backends: one name now, or all names before the daemon starts.
 
-Lives here: ``ask``, ``ask_once``, and ``dns_query``, which uses dnspython.
+Lives here: ``resolve``, ``resolve_once``, and ``dns_query``, which uses dnspython.
 Rules: answers from the network are parsed by a process without privileges (the monitor, or a
 temporary one), and bounded in time and length.
 """
@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pydantic import ValidationError
@@ -22,48 +22,56 @@ from paraglider.config.types import parse_endpoint
 from paraglider.daemon import log
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import FROM_ROLE, DnsFailure, DnsName, DnsUpdate
-from paraglider.daemon.processes.bootstrap import lock_in
+from paraglider.daemon.processes.bootstrap import lock_down
 from paraglider.host import srv
 from paraglider.host.dns_records import NoAnswerError, Query
+from paraglider.host.resolv_conf import ResolvConf
 from paraglider.host.srv import DnsQuery
 
 #: role of the temporary process, for its seccomp filter
 ROLE: Final = "monitor"
 #: timeout, in seconds, of all queries for one name
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 #: seconds that a start waits for the DNS
-FIRST_PATIENCE: Final = 6.0
+FIRST_TIMEOUT: Final = 6.0
 _LONGEST: Final = 1 << 22
 
-QueryFor = Callable[[DnsName], Query]
+#: the query of a name, with the text of /etc/resolv.conf
+QueryFor = Callable[[DnsName, str], Query]
 
 
-def dns_query(name: DnsName) -> Query:
-    """Query ``name``."""
-    return DnsQuery(parse_endpoint(name.server) if name.server else None)
+def dns_query(name: DnsName, resolv_conf: str) -> Query:
+    """Query ``name`` at its server, or at those of ``resolv_conf``."""
+    return DnsQuery(parse_endpoint(name.server) if name.server else None, resolv_conf)
 
 
-async def ask(name: DnsName, query: Query) -> DnsUpdate | DnsFailure:
+async def resolve(name: DnsName, query: Query) -> DnsUpdate | DnsFailure:
     """The present DNS answer for ``name``."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             answer = await srv.look_up(name.name, name.family, query)
     except NoAnswerError as error:
         return DnsFailure(name=name, why=error.what)
     except TimeoutError:
-        return DnsFailure(name=name, why=f"{name.name}: no answer within {PATIENCE:g} s")
+        return DnsFailure(name=name, why=f"{name.name}: no answer within {TIMEOUT:g} s")
     return DnsUpdate(name=name, records=answer.records, ttl=answer.ttl)
 
 
-def ask_once(
-    names: Sequence[DnsName], uid: int, gid: int, query_for: QueryFor = dns_query
+def resolve_once(
+    names: Sequence[DnsName],
+    user: tuple[int, int],
+    chroot: str,
+    query_for: QueryFor = dns_query,
 ) -> list[DnsUpdate | DnsFailure]:
-    """The present DNS answers for ``names``, queried by a temporary process without privileges.
+    """The present DNS answers for ``names``, queried by a temporary process without privileges, as
+    ``user`` (user and group id) in ``chroot``.
 
-    Answers that take longer than FIRST_PATIENCE are missing.
+    Answers that take longer than FIRST_TIMEOUT are missing.
     """
     if not names:
         return []
+    srv.preload()
+    resolv_conf = ResolvConf().text
     reading, writing = os.pipe()
     parent = os.getpid()
     pid = os.fork()
@@ -71,8 +79,8 @@ def ask_once(
         status = 1
         try:
             os.close(reading)
-            lock_in(ROLE, parent, (uid, gid), "/")
-            asyncio.run(_ask_all(names, writing, query_for))
+            lock_down(ROLE, parent, user, chroot)
+            asyncio.run(_resolve_all({n: query_for(n, resolv_conf) for n in names}, writing))
             status = 0
         except BaseException as error:  # noqa: BLE001 - nothing of it may go on as the parent
             with contextlib.suppress(BaseException):
@@ -81,7 +89,7 @@ def ask_once(
             os._exit(status)
     os.close(writing)
     try:
-        said = _read(reading, time.monotonic() + FIRST_PATIENCE)
+        said = _read(reading, time.monotonic() + FIRST_TIMEOUT)
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError):
@@ -90,13 +98,13 @@ def ask_once(
     return said
 
 
-async def _ask_all(names: Sequence[DnsName], writing: int, query_for: QueryFor) -> None:
-    async def one(name: DnsName) -> None:
-        line = encode(await ask(name, query_for(name))) + b"\n"
+async def _resolve_all(queries: Mapping[DnsName, Query], writing: int) -> None:
+    async def one(name: DnsName, query: Query) -> None:
+        line = encode(await resolve(name, query)) + b"\n"
         while line:
             line = line[os.write(writing, line) :]
 
-    await asyncio.gather(*map(one, names))
+    await asyncio.gather(*(one(name, query) for name, query in queries.items()))
 
 
 def _read(reading: int, deadline: float) -> list[DnsUpdate | DnsFailure]:

@@ -57,7 +57,7 @@ class Outbox:
             self._due.cancel()
             self._due = None
 
-    def put_health(self, news: News) -> None:
+    def add_health(self, news: News) -> None:
         """Add a result of the checker."""
         about = (news.address,) if isinstance(news, DiscoveredHost) else news[:2]
         key = (type(news), *about)
@@ -65,7 +65,7 @@ class Outbox:
         self._health[key] = news
         self._schedule()
 
-    def put_discovery(self, news: DiscoveryNews) -> None:
+    def add_discovery(self, news: DiscoveryNews) -> None:
         """Add a DNS answer or a changed file."""
         key = news.file if isinstance(news, FileChanged) else news.name
         self._found.pop(key, None)

@@ -2,9 +2,9 @@
 
 It parses input from the network, so it runs as nobody without any capability; the ping sockets are
 opened by the supervisor and inherited. Its root directory is empty, unless it needs the host's
-files: programs (`type: exec`), /etc/resolv.conf, files of backends; then it is "/". It never reads
-files of backends; the supervisor does, and validates what this process reports. It has no state
-that the supervisor could not send again.
+files: programs (`type: exec`), files of backends; then it is "/". The supervisor reads these and
+/etc/resolv.conf, and validates what this process reports. It has no state that the supervisor could
+not send again.
 
 Lives here: ``MonitorSpec``, ``run``, ``Monitor``, ``chroot_for``, ``echo_for``.
 Rules: exits on SIGTERM, when the channel closes, or on an invalid message; reports are buffered in
@@ -23,7 +23,12 @@ from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
 from paraglider.daemon.messages import CheckSooner, Message, SetSources, SetTargets
 from paraglider.daemon.monitor.outbox import Outbox
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.bootstrap import (
+    lock_down,
+    report_error,
+    report_ready,
+    set_process_name,
+)
 from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.checker import Checker
@@ -54,7 +59,7 @@ class MonitorSpec(Spec):
 
     def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
-        chroot = chroot_for(state.config, discovers=self.discovers)
+        chroot = chroot_for(state.config, files=state.watches_files)
         return replace(self, chroot=chroot, programs=runs_programs(state.config))
 
     def release(self) -> None:
@@ -68,9 +73,11 @@ def runs_programs(config: Config) -> bool:
     return any(s.check is not None and s.check.probe.runs_program for s in config.services)
 
 
-def chroot_for(config: Config, *, discovers: bool) -> str:
-    """The root directory of the monitor of ``config``: "/" if it needs the host's files."""
-    return "/" if discovers or runs_programs(config) else config.chroot
+def chroot_for(config: Config, *, files: bool) -> str:
+    """The root directory of the monitor of ``config``: "/" if it needs the host's files, for checks
+    or since ``files`` list backends.
+    """
+    return "/" if files or runs_programs(config) else config.chroot
 
 
 def echo_for(config: Config, *, failover: bool) -> Pinger | None:
@@ -104,7 +111,7 @@ class Monitor:
         elif isinstance(message, CheckSooner):
             self._checker.hint(message.backends)
         elif isinstance(message, SetSources) and self._discovery is not None:
-            self._discovery.update(message.names, message.files)
+            self._discovery.update(message.names, message.files, message.resolv_conf)
 
 
 def run(spec: MonitorSpec, report: int, parent: int) -> int:
@@ -113,17 +120,17 @@ def run(spec: MonitorSpec, report: int, parent: int) -> int:
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
     try:
-        introduce("paraglider/mon", "paraglider: monitor of the backends")
+        set_process_name("paraglider/mon", "paraglider: monitor of the backends")
         outbox = Outbox()
-        checker = Checker(outbox.put_health, spec.echo)
+        checker = Checker(outbox.add_health, spec.echo)
         discovery = None
         if spec.discovers:
             from paraglider.daemon.monitor.discovery import Discovery  # loaded by the supervisor
 
-            discovery = Discovery(outbox.put_discovery)
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
+            discovery = Discovery(outbox.add_discovery)
+        lock_down(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
     except ParagliderError as error:
-        return refused(report, error)
+        return report_error(report, error)
     return asyncio.run(serve(spec, checker, discovery, outbox, report))
 
 
@@ -148,7 +155,7 @@ async def serve(
     loop.add_signal_handler(signal.SIGTERM, endpoint.finish, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     spec.heartbeat.pulse(loop)
-    serves(report)
+    report_ready(report)
     try:
         ends: list[asyncio.Future[Any]] = [endpoint.closed, *broken]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
 """The first steps of every forked process: its name, its signals, its privileges, its report.
 
-Lives here: ``introduce``, ``lock_in``, ``set_title``, ``serves`` and ``refused``.
+Lives here: ``set_process_name``, ``lock_down``, ``set_title``, ``report_ready``, ``report_error``.
 Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and an
 error.
 """
@@ -26,7 +26,7 @@ _STAT: Final = Path("/proc/self/stat")
 _ARG_START, _ARG_END = 48, 49
 
 
-def introduce(name: str, title: str) -> None:
+def set_process_name(name: str, title: str) -> None:
     """Set the process's ``name`` (15 bytes, comm in proc(5)) and ``title``, and ignore signals of
     the terminal: they reach the whole group, and the parent handles them.
     """
@@ -47,14 +47,14 @@ def set_title(title: str) -> None:
         fields = _STAT.read_bytes().rpartition(b")")[2].split()  # from field 3 on
         start, end = (int(fields[number - 3]) for number in (_ARG_START, _ARG_END))
         room = end - start
-        # The last byte stays NUL, else the kernel reads on into the environment.
+        # The last byte stays NUL, otherwise the kernel reads on into the environment.
         text = title.encode(errors="replace")[: max(room - 1, 0)].ljust(room, b"\0")
         with _MEMORY.open("r+b", buffering=0) as memory:
             memory.seek(start)
             memory.write(text)
 
 
-def lock_in(
+def lock_down(
     role: str,
     parent: int,
     user: tuple[int, int],
@@ -62,7 +62,8 @@ def lock_in(
     keep: tuple[int, ...] = (),
     ahead: Callable[[], object] | None = None,
 ) -> None:
-    """Drop what a process of ``role`` does not need: privileges, root directory, system calls.
+    """Drop everything that a process of ``role`` does not need: privileges, root directory, system
+    calls.
 
     ``user`` is a user id and a group id, ``keep`` are the capabilities to keep, ``parent`` is the
     process whose death ends this one; ``ahead`` is called as ``user``, before the rest is dropped.
@@ -73,13 +74,13 @@ def lock_in(
     seccomp.confine(role)
 
 
-def serves(report: int) -> None:
+def report_ready(report: int) -> None:
     """Report to the supervisor that the process is ready."""
     os.write(report, READY)
     os.close(report)
 
 
-def refused(report: int, error: ParagliderError) -> int:
+def report_error(report: int, error: ParagliderError) -> int:
     """Report to the supervisor why the process failed to start; returns the exit code."""
     os.write(report, f"{error.exit_code}{error}".encode())
     return error.exit_code

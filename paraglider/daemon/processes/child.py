@@ -44,7 +44,7 @@ class Child:
     trouble: str = ""
 
     @property
-    def serves(self) -> bool:
+    def up(self) -> bool:
         """True while it runs, has reported that it is ready, and does not hang."""
         return self.pid != 0 and self.report < 0 and not self.hung
 

@@ -93,7 +93,7 @@ class Exchange:
         except EndpointError as error:
             self._fail(child, error)
             return
-        child.inbox.put(frames)
+        child.inbox.add(frames)
         self._handle(child)
 
     def _handle(self, child: Child) -> None:

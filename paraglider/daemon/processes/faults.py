@@ -2,8 +2,8 @@
 
 Lives here: ``Faults``.
 Rules: a fault is logged with its traceback the first time, and again after QUIET seconds at the
-earliest; faults are told apart by where they were raised. ``ParagliderError`` is an operator's
-error: it is contained only if the caller asks for it.
+earliest; two faults are the same if they were raised at the same place. ``ParagliderError`` is an
+operator's error: it is contained only if the caller asks for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paraglider.daemon import log
 
 #: seconds between two tracebacks of the same fault
 QUIET: Final = 600.0
-#: most faults that are told apart
+#: most distinct faults that are remembered
 _MOST: Final = 256
 
 
@@ -26,7 +26,7 @@ class Faults:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[tuple[str, str, str, int], float] = {}
+        self._logged: dict[tuple[str, str, str, int], float] = {}
         self.last: dict[str, tuple[float, str]] = {}  # step → time and name of the error
         self._log: Any = log.logger()
 
@@ -49,9 +49,9 @@ class Faults:
         )
         key = (what, type(error).__name__, *place)
         self.last[what] = now, type(error).__name__
-        if now - self._said.get(key, -QUIET) < QUIET:
+        if now - self._logged.get(key, -QUIET) < QUIET:
             return
-        if len(self._said) >= _MOST:
-            self._said.clear()
-        self._said[key] = now
+        if len(self._logged) >= _MOST:
+            self._logged.clear()
+        self._logged[key] = now
         self._log.error(f"internal error: {what}", error=repr(error)[:200], exc_info=error)

@@ -29,7 +29,7 @@ def fork(
     """Fork ``child`` to run ``run``; returns the report pipe and the supervisor's end of its
     endpoint.
 
-    The new process calls ``leave`` first, and closes what belongs to the others of ``everybody``.
+    The new process first calls ``leave`` and closes the descriptors of the others in ``everybody``.
     Raises OSError or MemoryError if the kernel refuses another process; then nothing is left open.
     """
     spec = child.spec
@@ -49,9 +49,9 @@ def fork(
 
             def begin() -> None:
                 leave()
-                _disown(child, everybody)
+                _close_others(child, everybody)
 
-            _be(replace(spec, endpoint=theirs), run, writing, parent, begin, sink)
+            _run_child(replace(spec, endpoint=theirs), run, writing, parent, begin, sink)
     except (OSError, MemoryError):
         for end in (reading, writing):
             if end >= 0:
@@ -66,7 +66,7 @@ def fork(
     return reading, ours
 
 
-def _be(
+def _run_child(
     spec: Spec,
     run: Run,
     writing: int,
@@ -85,7 +85,7 @@ def _be(
         os._exit(status)  # never return into the parent's code
 
 
-def _disown(mine: Child, everybody: Iterable[Child]) -> None:
+def _close_others(mine: Child, everybody: Iterable[Child]) -> None:
     """In a forked process: close what belongs to the others."""
     for other in everybody:
         if other is not mine:

@@ -33,7 +33,7 @@ class Inbox:
         self._count = 0
         self.muted: float | None = None  # when the process is read from again
 
-    def put(self, messages: Iterable[Frame]) -> None:
+    def add(self, messages: Iterable[Frame]) -> None:
         """Add received messages."""
         self._waiting.extend(messages)
 
@@ -43,7 +43,7 @@ class Inbox:
         """
         self.muted = None
         begin = now = self._clock()
-        while self._waiting and now - begin < SLICE and self._may_go_on(now):
+        while self._waiting and now - begin < SLICE and self._may_continue(now):
             handle(self._waiting.popleft())
             now = self._clock()
         if not self._waiting:
@@ -57,7 +57,7 @@ class Inbox:
         self._waiting.clear()
         self.muted = None
 
-    def _may_go_on(self, now: float) -> bool:
+    def _may_continue(self, now: float) -> bool:
         if now - self._second >= 1.0:
             self._second, self._count = now, 0
         self._count += 1

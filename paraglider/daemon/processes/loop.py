@@ -86,7 +86,7 @@ class Loop:
         failed: Exception | None = None
         for key, _ in self._selector.select(max(timeout, 0.0)):
             if key.fileobj is self._wake:
-                self._caught.update(self._taken())
+                self._caught.update(self._received())
             elif key.fd in self._selector.get_map():  # an earlier callback may have removed it
                 try:
                     key.data()
@@ -97,7 +97,7 @@ class Loop:
         caught, self._caught = frozenset(self._caught), set()
         return caught
 
-    def _taken(self) -> Iterable[signal.Signals]:
+    def _received(self) -> Iterable[signal.Signals]:
         while True:
             try:
                 numbers = self._wake.recv(4096)

@@ -27,14 +27,14 @@ from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.processes.forking import error_of, fork
 from paraglider.daemon.processes.hangs import Hangs
 from paraglider.daemon.processes.loop import Loop
-from paraglider.daemon.processes.spec import PATIENCE, Run, Spec
+from paraglider.daemon.processes.spec import EXIT_TIMEOUT, Run, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host.seccomp import ROLES, confined
 
 LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 16.0
-START_PATIENCE: Final = 60.0  # a worker restores about half a million flows a second
+START_TIMEOUT: Final = 60.0  # a worker restores about half a million flows a second
 
 
 class ProcessManager:
@@ -53,7 +53,7 @@ class ProcessManager:
         self._hangs = hangs or Hangs()
         self._children = [Child(spec) for spec in specs]
         self._run = run
-        self._loop = loop
+        self.loop = loop
         self._owner = owner
         self._exchange = Exchange(loop, owner, self._faults)
         self._strict = False
@@ -72,7 +72,7 @@ class ProcessManager:
         return any(child.report >= 0 for child in self._children)
 
     def start_all(self) -> None:
-        """Fork all processes. Until ``settle``, a failure to start is raised."""
+        """Fork all processes. Until ``started``, a failure to start is raised."""
         self._strict = True
         for child in self._children:
             if not child.spec.idle:
@@ -83,7 +83,7 @@ class ProcessManager:
         child.spec = replace(child.spec, idle=False)
         self._start(child)
 
-    def settle(self) -> None:
+    def started(self) -> None:
         """From now on a failure to start is logged, and the start is retried."""
         self._strict = False
 
@@ -103,7 +103,7 @@ class ProcessManager:
         """Seconds until ``poll`` has something to do, at most."""
         now = time.monotonic()
         times = [child.again for child in self._children if child.again is not None]
-        times += [c.started + START_PATIENCE for c in self._children if c.report >= 0]
+        times += [c.started + START_TIMEOUT for c in self._children if c.report >= 0]
         times += [c.dismissed + _to_end(c) for c in self._children if c.dismissed]
         times += [c.inbox.muted for c in self._children if c.inbox.muted is not None]
         times.append(now + self._hangs.wait(now))
@@ -113,7 +113,7 @@ class ProcessManager:
         """Reap exited processes, kill hanging ones, start those that are due."""
         now = time.monotonic()
         for child in self._children:
-            if child.report >= 0 and child.started + START_PATIENCE <= now:
+            if child.report >= 0 and child.started + START_TIMEOUT <= now:
                 self._read_report(child)
             if child.dismissed and child.dismissed + _to_end(child) <= now:
                 kill(child, signal.SIGKILL)
@@ -147,18 +147,18 @@ class ProcessManager:
             kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End every process: by SIGTERM, then by SIGKILL after its ``patience``."""
+        """End every process: by SIGTERM, then by SIGKILL after its ``exit_timeout``."""
         for child in self._children:  # reports of starting processes no longer matter
-            self._loop.forget(child.report)
+            self.loop.forget(child.report)
         running = {child.pid: child for child in self._children if child.pid}
         for child in running.values():
             kill(child, signal.SIGTERM)
         begun = time.monotonic()
         asked = set(running)
-        last = begun + max((child.spec.patience for child in running.values()), default=0.0)
-        while running and time.monotonic() < last + PATIENCE:
+        last = begun + max((child.spec.exit_timeout for child in running.values()), default=0.0)
+        while running and time.monotonic() < last + EXIT_TIMEOUT:
             for pid in [
-                pid for pid in asked if begun + running[pid].spec.patience <= time.monotonic()
+                pid for pid in asked if begun + running[pid].spec.exit_timeout <= time.monotonic()
             ]:
                 asked.remove(pid)
                 kill(running[pid], signal.SIGKILL)
@@ -167,7 +167,8 @@ class ProcessManager:
             except ChildProcessError:  # they have been reaped already
                 return
             if pid == 0:
-                self._loop.wait(0.05)
+                with self._faults.contained("what came in"):
+                    self.loop.wait(0.05)
                 continue
             if pid not in running:
                 continue
@@ -187,7 +188,7 @@ class ProcessManager:
         try:
             child.spec = child.spec.updated(self._owner.startup_state())
             child.report, endpoint = fork(
-                child, self._children, self._run, self._loop.leave, self._log
+                child, self._children, self._run, self.loop.leave, self._log
             )
         except (OSError, MemoryError, ParagliderError) as error:
             if self._strict:
@@ -203,7 +204,7 @@ class ProcessManager:
         child.trouble = ""
         child.starts += 1
         try:
-            self._loop.watch(child.report, lambda: self._read_report(child))
+            self.loop.watch(child.report, lambda: self._read_report(child))
             self._exchange.open(child, endpoint)
         except OSError:  # its endpoint cannot be used; a dead process is restarted
             kill(child, signal.SIGKILL)
@@ -273,14 +274,14 @@ class ProcessManager:
         self._exchange.close(child)
 
     def _close_report(self, child: Child) -> None:
-        self._loop.forget(child.report)
+        self.loop.forget(child.report)
         os.close(child.report)
         child.report = -1
 
 
 def _to_end(child: Child) -> float:
     """Seconds that ``child`` has to exit after SIGTERM: it may still be starting."""
-    return child.spec.patience + START_PATIENCE
+    return child.spec.exit_timeout + START_TIMEOUT
 
 
 def _when_again(child: Child, now: float) -> float:

@@ -1,8 +1,9 @@
 """Notifications for systemd: sd_notify(3) and its watchdog.
 
 Lives here: ``Notifier``. Without NOTIFY_SOCKET every call does nothing.
-Rules: never waits for the service manager longer than PATIENCE, and never fails because of it. The
-watchdog uses the monotonic clock, which does not jump.
+Rules: never waits for the service manager, and never fails because of it: what it has no room for
+is sent again with the next ``beat``, the newest of each kind. The watchdog uses the monotonic
+clock, which does not jump.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import MutableMapping
 from math import inf
 from typing import Final
 
-#: seconds to wait for room for a message
-PATIENCE: Final = 1.0
+#: seconds until a message that found no room is sent again
+RETRY: Final = 1.0
 
 
 class Notifier:
@@ -36,6 +37,7 @@ class Notifier:
         if self._address and period.isdigit() and int(period) and whose == str(os.getpid()):
             self._interval = int(period) / 2e6
         self._next = -inf
+        self._unsent: dict[str, str] = {}  # by kind, in their order
 
     def ready(self) -> None:
         """All processes are ready; also after ``reloading``."""
@@ -51,23 +53,47 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """Send a line for `systemctl status`, if it has changed."""
-        if text != self._status and self._send(f"STATUS={text}"):
+        if text != self._status:
             self._status = text
+            self._send(f"STATUS={text}")
 
     def beat(self, now: float) -> float:
-        """Feed the watchdog if due at ``now``; returns the seconds until it is due again."""
-        if now >= self._next and (self._interval == inf or self._send("WATCHDOG=1", wait=False)):
+        """Feed the watchdog if due at ``now``; returns the seconds until it is due again, or
+        another message is to be sent again.
+        """
+        wait = self.flush()
+        if now >= self._next and (self._interval == inf or self._write("WATCHDOG=1")):
             self._next = now + self._interval
-        return self._next - now if self._next > now else PATIENCE
+        return min(wait, self._next - now if self._next > now else RETRY)
 
-    def _send(self, message: str, *, wait: bool = True) -> bool:
-        """Send ``message``; returns whether it was sent, or there is no manager."""
+    def flush(self) -> float:
+        """Send what found no room before; returns the seconds until it is tried again, infinite if
+        nothing is left.
+        """
+        while self._unsent:
+            kind = next(iter(self._unsent))
+            if not self._write(self._unsent[kind]):
+                return RETRY
+            del self._unsent[kind]
+        return inf
+
+    def _send(self, message: str) -> None:
+        """Send ``message`` after those that wait, now or when there is room."""
+        kind = message.partition("=")[0]
+        self._unsent.pop(kind, None)
+        self._unsent[kind] = message
+        self.flush()
+
+    def _write(self, message: str) -> bool:
+        """Send ``message``; False if there is no room for it. Without a manager it is dropped."""
         if not self._address:
             return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
-                sending.settimeout(PATIENCE if wait else 0)
+                sending.setblocking(False)
                 sending.sendto(message.encode(), self._address)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:  # nobody listens there
+            return True
         return True

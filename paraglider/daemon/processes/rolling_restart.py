@@ -26,14 +26,14 @@ class RollingRestart:
         """Add processes; one that is queued already is not added again."""
         self._due.extend(child for child in children if child not in self._due)
 
-    def go_on(self, all_of_them: ProcessManager) -> None:
+    def advance(self, manager: ProcessManager) -> None:
         """Restart the next, if none is starting; to be called after every start."""
-        if self._now is not None and not (self._now.serves and not self._now.dismissed):
+        if self._now is not None and not (self._now.up and not self._now.dismissed):
             return
         self._now = None
         while self._due:
             child = self._due.popleft()
-            if child.pid:  # else it is about to start, with the current state
+            if child.pid:  # otherwise it is about to start, with the current state
                 self._now = child
-                all_of_them.restart(child)
+                manager.restart(child)
                 return

@@ -19,21 +19,21 @@ from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
 
-#: what a process writes into its report pipe when it is ready; anything else is an error
+#: written into the report pipe by a process that is ready; anything else is an error
 READY: Final = b"ready"
 
 #: the roles whose processes carry flows
 CARRIERS: Final = ("worker", "proxy worker")
 
 #: seconds that a process may take to exit
-PATIENCE: Final = 1.0
+EXIT_TIMEOUT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StartupState:
     """The state that a process inherits: what has changed since the daemon's start. ``live`` is the
     memory with offloaded flows counted by events, ``listed`` with those counted by dumps; None if
-    there are none.
+    there are none. ``carries``: BPF carries flows, ``watches_files``: files list backends.
     """
 
     config: Config
@@ -41,6 +41,8 @@ class StartupState:
     registry: Registry
     live: LiveFlows | None = None
     listed: LiveFlows | None = None
+    carries: bool = True
+    watches_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,9 @@ class Spec:
         return TO_ROLE[self.role]
 
     @property
-    def patience(self) -> float:
+    def exit_timeout(self) -> float:
         """Seconds that it may take to exit."""
-        return PATIENCE
+        return EXIT_TIMEOUT
 
     def labels(self) -> dict[str, int]:
         """The fields that identify it in log lines, beside its role."""

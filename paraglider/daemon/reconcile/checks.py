@@ -61,8 +61,8 @@ class CheckReconciler:
         return inf
 
     def _difference(self, *, anew: bool) -> SetTargets | None:
-        """The message with what the monitor lacks, None for nothing; all targets if it has just
-        started (``anew``).
+        """The message with the targets that the monitor lacks, None if none; all targets if it has
+        just started (``anew``).
         """
         config, table = self._store.config, self._store.pools
         if not anew and self._layout == table.layout:
@@ -123,4 +123,4 @@ def checked(config: Config) -> bool:
 
 def monitors(processes: Iterable[Child]) -> list[Child]:
     """The running monitors."""
-    return [child for child in processes if child.spec.role == "monitor" and child.serves]
+    return [child for child in processes if child.spec.role == "monitor" and child.up]

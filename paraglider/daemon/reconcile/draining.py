@@ -9,9 +9,9 @@ flows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from paraglider.config.model import Config
 from paraglider.daemon import log
@@ -20,7 +20,7 @@ from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
 from paraglider.daemon.stats.traffic import TrafficCounters, samples
 from paraglider.daemon.store.backends import Key
-from paraglider.daemon.store.store import Desired
+from paraglider.daemon.store.store import Desired, Store
 from paraglider.errors import ParagliderError
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -28,27 +28,21 @@ from paraglider.netfilter.rules.marks import backend_marks
 PAUSE: Final = 2.0
 
 
-class DrainController(Protocol):
-    """The desired state, and a way to apply a change of it."""
-
-    @property
-    def desired(self) -> Desired:
-        """The desired services and backends."""
-
-    def processes(self) -> list[Child]:
-        """All processes that are not idle."""
-
-    def apply(self, desired: Desired, again: Callable[[], object]) -> object:
-        """Apply ``desired``; raises ``ParagliderError``, then nothing has changed."""
-
-
 class DrainReconciler:
-    """Removes draining backends from ``store``; the host helper counts connections by
-    ``requests``.
+    """Removes draining backends from ``store`` by ``apply`` (``controller.Controller.apply``);
+    ``processes`` are all that are not idle, the host helper counts connections by ``requests``.
     """
 
-    def __init__(self, store: DrainController, requests: HostRequests) -> None:
+    def __init__(
+        self,
+        store: Store,
+        processes: Callable[[], Iterable[Child]],
+        apply: Callable[[Desired, Callable[[], object]], object],
+        requests: HostRequests,
+    ) -> None:
         self._store = store
+        self._processes = processes
+        self._apply = apply
         self._requests = requests
         self._next = inf
         self._keys: frozenset[Key] = frozenset()  # draining backends of the last turn
@@ -89,8 +83,8 @@ class DrainReconciler:
 
     def _carriers(self) -> list[Child] | None:
         """The processes that carry flows, None if one is starting."""
-        carriers = [child for child in self._store.processes() if child.spec.role in CARRIERS]
-        return carriers if all(child.serves for child in carriers) else None
+        carriers = [child for child in self._processes() if child.spec.role in CARRIERS]
+        return carriers if all(child.up for child in carriers) else None
 
     def _end(self) -> None:
         """Remove the backends without flows."""
@@ -99,7 +93,7 @@ class DrainReconciler:
         if not over:
             return
         try:
-            self._store.apply(desired.ended(over), self._end)
+            self._apply(desired.ended(over), self._end)
         except HostPendingError:
             return
         except (ParagliderError, OSError) as error:

@@ -3,7 +3,7 @@
     adjust    the host is brought to another configuration. The caller gets ``HostPendingError`` and
               is called again when the host has been changed; then the same call returns what was
               changed, or raises why it was not
-    load, forget, count, read   one request each, answered later
+    load, forget, count, read, attach   one request each, answered later
 
 Lives here: ``HostRequests``, ``HostPendingError``.
 Rules: one configuration at a time; other callers get ``HostPendingError`` meanwhile, and try again
@@ -18,10 +18,12 @@ from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
 from paraglider.daemon import log
+from paraglider.daemon.conditions.carrier import Switched
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.ipc import Answers, Done
 from paraglider.daemon.messages import (
     ApplyHost,
+    CarrierDevices,
     ConnectionCounts,
     CountConnections,
     ForgetConnections,
@@ -32,6 +34,7 @@ from paraglider.daemon.messages import (
     Reading,
     ReadTables,
     Refusal,
+    SwitchCarrier,
     TablesRestored,
 )
 from paraglider.errors import ParagliderError, PlatformError
@@ -39,7 +42,7 @@ from paraglider.forward.offload.reconcile import KernelTables
 from paraglider.host.seed import steering_seed
 
 #: timeout, in seconds, of a request that runs programs
-PATIENCE: Final = 600.0
+TIMEOUT: Final = 600.0
 #: the same of a request that runs no program
 QUICK: Final = 10.0
 
@@ -100,7 +103,7 @@ class HostRequests:
             self._again = None
             self._result = (config, answer if error is None else Refusal.of(error))
             again()
-            self._result = None  # the caller has given up, or wants another configuration by now
+            self._result = None  # the caller has given up, or has another configuration by now
 
         self._again = again
         try:
@@ -157,6 +160,20 @@ class HostRequests:
         except PlatformError:
             then(None)
 
+    def attach(self, on: bool, then: Switched) -> None:
+        """Have the BPF program attached to the interfaces, or detached from all of them."""
+
+        def done(error: ParagliderError | None, answer: Message) -> None:
+            if isinstance(answer, CarrierDevices):
+                then(answer)
+            else:
+                then(error or PlatformError("the host helper gave no answer"))
+
+        try:
+            self._order(SwitchCarrier(on=on), done, QUICK)
+        except PlatformError as error:
+            then(error)
+
     def on_message(
         self, message: Message, conditions: Conditions, renewed: Callable[[int], object]
     ) -> None:
@@ -181,9 +198,9 @@ class HostRequests:
         self,
         order: Message,
         done: Callable[[ParagliderError | None, Message], object],
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
-        """Send ``order`` with a timeout of ``patience`` seconds; raises ``PlatformError`` if no
+        """Send ``order`` with a timeout of ``timeout`` seconds; raises ``PlatformError`` if no
         host helper is running.
         """
         index = self._reconciler()
@@ -194,7 +211,7 @@ class HostRequests:
             answer = answers.get(index, Refusal.of(_gone()))
             done(answer.to_error() if isinstance(answer, Refusal) else None, answer)
 
-        self._requests.request([index], order, time.monotonic() + patience, answered)
+        self._requests.request([index], order, time.monotonic() + timeout, answered)
 
 
 def _gone() -> PlatformError:

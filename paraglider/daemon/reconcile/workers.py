@@ -55,7 +55,7 @@ class WorkerReconciler:
         self._processes = processes
         self._send = send
         self._workers: dict[int, _Worker] = {}
-        self._seen = store.pools.version  # at the last turn; what was forked since has inherited it
+        self._seen = store.pools.version  # at the last turn; inherited by processes forked since
         self._seen_layout = store.pools.layout
         self._waiting: list[_Waiter] = []
 
@@ -72,7 +72,9 @@ class WorkerReconciler:
         self._waiting.append(_Waiter(self._store.pools.version, deadline, done))
 
     def reconcile(self, now: float) -> float:
-        """Send each worker what it lacks; returns the seconds until the next turn is due."""
+        """Send each worker the changes that it lacks; returns the seconds until the next turn is
+        due.
+        """
         table = self._store.pools
         configuration: bytes | None = None  # encoded once for all workers
         behind = False
@@ -100,7 +102,7 @@ class WorkerReconciler:
         return ApplyConfig(config=config, states=table.states(), version=table.version)
 
     def _end_waiting(self, now: float) -> None:
-        workers = [(c, w) for c, w in self._known() if c.serves]
+        workers = [(c, w) for c, w in self._known() if c.up]
         over = [
             each
             for each in self._waiting

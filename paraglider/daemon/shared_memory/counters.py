@@ -26,21 +26,21 @@ from paraglider.core.verdict import REASON_NAMES
 
 #: gauges: a successor does not continue them
 GAUGES: Final = frozenset(
-    ("alive", "busy", "flows", "bound", "active", "closing", "half_open", "inactive")
+    ("alive", "busy", "flows", "bound", "carried", "active", "closing", "half_open", "inactive")
 )
-#: what is said of a worker: ``alive`` is when it last wrote, ``cpu`` its CPU time (both monotonic
-#: ns), ``busy`` the share of a core that it took of late, in millionths; then, of worker and proxy
-#: worker, packets, flows, connections by what became of them, and what policies did wrong
+#: fields of a worker: ``alive`` is when it last wrote, ``cpu`` its CPU time (both monotonic ns),
+#: ``busy`` its recent share of a core, in millionths; then, of worker and proxy worker, packets,
+#: flows (``carried``: by BPF), connections by outcome, and faults of policies
 HEAD: Final = (
-    *("alive", "busy", "cpu", "flows", "bound", "packets", "batches"),
+    *("alive", "busy", "cpu", "flows", "bound", "carried", "packets", "batches"),
     *("active", "closing", "half_open"),
     *REASON_NAMES,
-    *("evicted", "expired", "unwritten"),
+    *("evicted", "expired", "unwritten", "carrier_refused", "flooded"),
     *("faults", "overflows", "openings_dropped", "overruns", "verdicts_refused"),
     *("conns", "unserved", "exhausted"),
     *("policy_raised", "policy_wrong", "policy_slow", "policy_spared", "policy_benched"),
 )
-#: what is said of a backend; ABSENT is what its way of forwarding does not know
+#: fields of a backend; ABSENT means that its forwarding method does not count it
 ROW: Final = (
     *("flows", "conns", "packets_out", "bytes_out", "packets_back", "bytes_back"),
     *("refused", "timeouts", "retried", "idle", "resets", "unanswered", "inactive"),

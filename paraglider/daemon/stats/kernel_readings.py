@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
 
-from paraglider.daemon.messages import Reading
+from paraglider.daemon.messages import CarrierReading, Reading
 from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
 
@@ -27,7 +27,7 @@ AGE: Final = 0.5
 #: and this many times the duration of a reading: half a second with 5,000 backends
 SHARE: Final = 20.0
 #: seconds that a request to show something waits for a new reading
-PATIENCE: Final = 1.0
+TIMEOUT: Final = 1.0
 
 Ask = Callable[[Callable[[Reading | None], object]], object]
 """Requests a reading, and calls back with it; None if the request failed."""
@@ -47,12 +47,12 @@ class KernelReadings:
         self._waiting: list[tuple[float, Callable[[], object]]] = []
 
     def when_new(self, done: Callable[[], object]) -> None:
-        """Call ``done`` when the last reading is recent enough, within PATIENCE seconds."""
+        """Call ``done`` when the last reading is recent enough, within TIMEOUT seconds."""
         now = self._clock()
         if not self._needed or now < self._read_at + self._pause(AGE):
             done()
         else:
-            self._waiting.append((now + PATIENCE, done))
+            self._waiting.append((now + TIMEOUT, done))
 
     def reconcile(self, ask: Ask, changed: Callable[[], object], *, needed: bool) -> float:
         """Request a reading by ``ask`` if due, and call ``changed`` after it; returns the seconds
@@ -94,6 +94,10 @@ class KernelReadings:
         """As ``readings.refused_counters``."""
         self._raise(family)
         return self._last.refused.get(family)
+
+    def carrier(self) -> CarrierReading:
+        """What BPF carried; empty without it."""
+        return self._last.carrier or CarrierReading()
 
     def fill(self) -> Fill | None:
         """As ``connections.fill``."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.shared_memory.counters import Sample
+from paraglider.daemon.stats.carried import CarriedCounters
 from paraglider.forward.offload.counters import KernelCounters
 
 _COUNTED: Final = {
@@ -40,25 +41,41 @@ def samples(children: Iterable[Child]) -> Samples:
 
 
 class TrafficCounters:
-    """Sums over the workers' counters, plus those of the kernel (``carried``); None if neither
-    counts it.
+    """Sums over the workers' counters, plus those of BPF (``carried``), or those of conntrack
+    (``kernel``) in their place; None if neither counts it.
     """
 
-    def __init__(self, samples: Samples, carried: KernelCounters | None = None) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        kernel: KernelCounters | None = None,
+        carried: CarriedCounters | None = None,
+    ) -> None:
         self._samples = tuple(samples.values())
+        self._kernel = kernel
         self._carried = carried
 
     def of(self, service: str, backend: str) -> dict[str, int | None]:
         """The counters of one backend."""
         sums = _sums(sample.backend(service, backend) for sample in self._samples)
+        if self._carried is not None:
+            _add(sums, self._carried.backend((service, backend)))
         return (
-            sums if self._carried is None else {**sums, **self._carried.backend((service, backend))}
+            sums if self._kernel is None else {**sums, **self._kernel.backend((service, backend))}
         )
 
     def total(self, service: str) -> dict[str, int | None]:
         """The counters of a service, including removed backends."""
         sums = _sums(sample.service(service) for sample in self._samples)
-        return sums if self._carried is None else {**sums, **self._carried.service(service)}
+        if self._carried is not None:
+            _add(sums, self._carried.service(service))
+        return sums if self._kernel is None else {**sums, **self._kernel.service(service)}
+
+
+def _add(sums: dict[str, int | None], more: Mapping[str, int]) -> None:
+    for name, value in more.items():
+        if value:  # BPF has counters for what it may not see too: replies that pass elsewhere
+            sums[name] = (sums[name] or 0) + value
 
 
 def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:

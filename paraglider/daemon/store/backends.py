@@ -10,7 +10,7 @@ Rules: pure; ``now`` is monotonic seconds. A change to the same state or weight 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -195,7 +195,7 @@ class BackendTable:
         config: Config,
         now: float,
         leaving: frozenset[Key] = frozenset(),
-        found: Container[IPAddress] = (),
+        found: Collection[IPAddress] = (),
     ) -> None:
         """Apply the services and backends of ``config``; ``found`` are addresses that failover
         discovered.
@@ -244,8 +244,8 @@ class BackendTable:
             found.setdefault(record.service, {})[record.backend] = record.state.value, record.weight
         return found
 
-    def _origin(self, record: BackendRecord, found: Container[IPAddress]) -> Origin:
-        if self._backends[record.key].address in found:
+    def _origin(self, record: BackendRecord, found: Collection[IPAddress]) -> Origin:
+        if found and self._backends[record.key].address in found:
             return Origin.DISCOVERY
         return Origin.FILE if self._services[record.service].source is None else Origin.DNS
 

@@ -13,6 +13,8 @@ outside the gateways' networks, if there are gateways, nor more than ``health.sw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from paraglider.config import check
 from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
@@ -32,6 +34,12 @@ class DiscoveredHosts:
 
     def __contains__(self, address: object) -> bool:
         return address in self._hosts
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def __iter__(self) -> Iterator[IPAddress]:
+        return iter(self._hosts)
 
     def join(self, address: IPAddress, config: Config) -> bool:
         """Add ``address``; False if it must not be a backend of ``config``, or is one already."""
@@ -76,7 +84,7 @@ class DiscoveredHosts:
 
     def listed(self, wanted: Config) -> Config:
         """The applied configuration ``wanted``, without the discovered hosts."""
-        return without(wanted, self.keys)
+        return without(wanted, self.keys) if self.keys else wanted
 
     def former(self, key: Key) -> bool:
         """Whether it was a discovered host that has been removed since."""

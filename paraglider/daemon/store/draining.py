@@ -92,6 +92,8 @@ def _lacking(before: Config, wanted: Config) -> Iterator[Draining]:
             yield Draining(None, service)
             continue
         now = here[names[service.name]]
+        if now is service:
+            continue
         if (now.forward, now.family) != (service.forward, service.family) or not now.backends:
             continue
         known = {backend.name for backend in now.backends}

@@ -107,7 +107,7 @@ class Store:
             why=why,
         )
 
-    def weigh(self, record: BackendRecord, weight: int) -> None:
+    def set_weight(self, record: BackendRecord, weight: int) -> None:
         """Set the weight of ``record``, until its weight in the file changes; raises
         ``OperatorError``.
         """

@@ -12,7 +12,7 @@ from typing import Final
 
 from paraglider.config.types import parse_endpoint
 from paraglider.errors import OperatorError
-from paraglider.forward.proxy.listeners import who_listens
+from paraglider.forward.proxy.listeners import find_listener
 
 _BACKLOG: Final = 128
 #: send buffer in bytes, for a client that does not read; the kernel doubles it (socket(7))
@@ -37,7 +37,7 @@ class StatsSocket:
         except OSError as error:
             self.listening.close()
             if error.errno == errno.EADDRINUSE:
-                holder = who_listens(address, port)
+                holder = find_listener(address, port)
                 what = f"`stats.bind`: {bind} is in use" + (f" by {holder}" if holder else "")
                 raise OperatorError(what, "stop that, or bind to another port") from error
             what = f"`stats.bind`: {bind} cannot be listened on: {error.strerror}"

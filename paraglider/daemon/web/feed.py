@@ -70,7 +70,7 @@ class Feed:
             self._changed.notify_all()
 
     def _update(self, status: Row, now: float) -> None:
-        self.sample = {**self._about, **self._sampler.take(status, now)}
+        self.sample = {**self._about, **self._sampler.sample(status, now)}
         self.history.record(self.sample)
         self._text = json.dumps(self.sample, separators=(",", ":")).encode()
         self.number += 1

@@ -2,10 +2,9 @@
 
 A foreign page can make a browser send requests here, by DNS rebinding even under its own host name.
 So ``Host`` must be a name of this server; a cross-site request is answered only if the user follows
-a link; a change needs a token besides.
-
-Rules: pure but for aiohttp's request; a refusal is an aiohttp error. The port of ``Host`` is not
-checked, since a tunnel may have another; ``Origin`` must equal ``Host``, including the port.
+a link; a change also needs a token.
+Rules: pure except for aiohttp's request; a refusal is an aiohttp error. The port of ``Host`` is not
+checked, because a tunnel may have another; ``Origin`` must equal ``Host``, including the port.
 """
 
 from __future__ import annotations

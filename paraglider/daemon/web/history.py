@@ -85,7 +85,7 @@ class History:
         }
         first = 0 if self._slot is None else self._slot - SLOTS + 1
         slots = range(first, self._slot or 0)
-        begin = next((i for i, slot in enumerate(slots) if self._known(slot % SLOTS)), len(slots))
+        begin = next((i for i, slot in enumerate(slots) if self._has(slot % SLOTS)), len(slots))
         slots = slots[begin:]
         whole = self._series.get(()) if service is None else self._series.get((service,))
         return {
@@ -103,7 +103,7 @@ class History:
             series = self._series[key] = _Series()
         series.add(row, slot)
 
-    def _known(self, place: int) -> bool:
+    def _has(self, place: int) -> bool:
         whole = self._series.get(())
         return whole is not None and any(not math.isnan(r[place]) for r in whole.rings.values())
 

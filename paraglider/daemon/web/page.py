@@ -36,17 +36,17 @@ class StatsPage:
 
     @property
     def rehearsal(self) -> tuple[str, ...]:
-        """See ``http.process.Page``."""
+        """See ``http.process.HttpPage``."""
         return routes.REHEARSAL
 
     def application(self, ask: Ask, keep: Keep) -> web.Application:
-        """See ``http.process.Page``."""
+        """See ``http.process.HttpPage``."""
         about = {"version": paraglider.__version__, "host": socket.gethostname()}
         self._feed = feed = Feed(ask, {**about, "admin": self.admin})
         streams = Streams(feed, keep)
         return routes.application(self.files, feed, streams, RequestGuard(self.names), ask)
 
     async def feed(self) -> None:
-        """See ``http.process.Page``."""
+        """See ``http.process.HttpPage``."""
         if self._feed is not None:
             await self._feed.run()

@@ -24,13 +24,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from paraglider.daemon.http.routes import (
-    Ask,
-    Handler,
-    json_errors,
-    metrics_of,
-    setter,
-)
+from paraglider.daemon.control.requests import build, object_in
+from paraglider.daemon.http.routes import Ask, Handler, answer, json_errors, metrics_of
+from paraglider.daemon.messages import SetRequest
 from paraglider.daemon.web import csv_table, guard
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed, of_service
@@ -95,8 +91,20 @@ def application(
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))
     add.add_get("/metrics", _metrics(feed))
-    add.add_post("/api/v1/backends/{service}/{backend}", setter(ask, "stats", TOKEN))
+    add.add_post("/api/v1/backends/{service}/{backend}", _setter(ask))
     return app
+
+
+def _setter(ask: Ask) -> Handler:
+    """The handler that changes a backend; the header TOKEN carries the token."""
+
+    async def change(request: web.Request) -> web.StreamResponse:
+        own: dict[str, Any] = {key: request.match_info[key] for key in ("service", "backend")}
+        words = object_in(await request.read())
+        given = request.headers.get(TOKEN)
+        return answer(await ask(build(SetRequest, words, "stats", **own, token=given)))
+
+    return change
 
 
 def _shown(what: Callable[[web.Request], Any]) -> Handler:

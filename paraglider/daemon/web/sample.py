@@ -42,7 +42,7 @@ class Sampler:
         self._lately: dict[tuple[str, str], float] = {}  # new flows a second, decaying
         self._drains: dict[tuple[str, str], Row] = {}
 
-    def take(self, status: Mapping[str, Any], now: float) -> Row:
+    def sample(self, status: Mapping[str, Any], now: float) -> Row:
         """The sample of ``status``, received at ``now``."""
         passed = None if self._at is None else now - self._at
         seen: dict[tuple[str, ...], Mapping[str, Any]] = {}

@@ -36,7 +36,7 @@ class Token:
     def __init__(self, config: Config) -> None:
         self.digest: bytes | None = None
         self.path: Path | None = None
-        self._made = False
+        self._created = False
         stats = config.stats
         if stats is None or not stats.admin:
             return
@@ -51,7 +51,7 @@ class Token:
 
     def close(self) -> None:
         """Remove the file, if it was made here."""
-        if self._made and self.path is not None:
+        if self._created and self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def _write(self, text: str) -> None:
@@ -66,7 +66,7 @@ class Token:
                 f"the token file {self.path} cannot be made: {error.strerror}",
                 "name a file of your own as `token_file` under `stats`",
             ) from error
-        self._made = True
+        self._created = True
 
 
 def digest(text: str) -> bytes:
@@ -74,7 +74,7 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
-def right(given: object, wanted: bytes | None) -> bool:
+def matches(given: object, wanted: bytes | None) -> bool:
     """Compare the hash of ``given`` with ``wanted`` in constant time."""
     if wanted is None or not isinstance(given, str):
         return False

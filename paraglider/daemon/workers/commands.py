@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from paraglider.config.model import Config
 from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
+    MOST_UNPLACED,
     Acknowledged,
     ApplyConfig,
     FlowList,
@@ -23,8 +24,10 @@ from paraglider.daemon.messages import (
     ListFlows,
     Message,
     Refusal,
+    SetCarrier,
     SetStates,
     SuspendPolicies,
+    UnplacedServices,
     WriteCounters,
 )
 from paraglider.daemon.shared_memory.counters import CounterWriter
@@ -70,6 +73,9 @@ class Subject(Protocol):
     def suspend(self, services: list[str]) -> None:
         """Suspend the policies of these services, and enable those of all others."""
 
+    def carry(self, on: bool) -> None:
+        """Have BPF carry flows where their services want it, or carry them all."""
+
 
 #: one step of a walk; True when it was the last
 Step = Callable[[float], bool]
@@ -95,6 +101,7 @@ class Commands:
         self._writer = writer
         self._clock = clock
         self._walks: list[Step] = []
+        self._unplaced: tuple[str, ...] | None = None
 
     @property
     def busy(self) -> bool:
@@ -115,6 +122,14 @@ class Commands:
             if self._walks[0](now):
                 del self._walks[0]
 
+    def report_unplaced(self, services: tuple[str, ...] | None) -> None:
+        """Send the names of the services for which the kernel has no room, if that is not what was
+        sent last; None: they are not known. Raises ``EndpointError`` as ``tick``.
+        """
+        if services is not None and services != self._unplaced:
+            self._unplaced = services
+            self._endpoint.send(UnplacedServices(services=services[:MOST_UNPLACED]))
+
     def _handle(self, frame: Frame) -> None:
         message = frame.message
         if isinstance(message, SetStates):
@@ -126,6 +141,8 @@ class Commands:
             self._life.applied = message.version
         elif isinstance(message, SuspendPolicies):
             self._subject.suspend(list(message.services))
+        elif isinstance(message, SetCarrier):
+            self._subject.carry(message.on)
         elif isinstance(message, WriteCounters):
             self._walks.append(self._counter_writer(frame.number, self._writer))
         elif isinstance(message, ListFlows):

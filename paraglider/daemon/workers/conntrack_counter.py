@@ -23,7 +23,12 @@ from types import FrameType
 from typing import Any, ClassVar, Final, Self
 
 from paraglider.daemon import log
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.bootstrap import (
+    lock_down,
+    report_error,
+    report_ready,
+    set_process_name,
+)
 from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.offload.connection_counts import LiveFlows
@@ -75,22 +80,22 @@ def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
         stopping = True
 
     try:
-        introduce("paraglider/conn", "paraglider: conntrack counter")
+        set_process_name("paraglider/conn", "paraglider: conntrack counter")
         signal.signal(signal.SIGTERM, stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         listener = None if spec.live is None else ConnectionListener(spec.live, ConntrackEvents())
         lister = None if spec.listed is None else ConnectionLister(spec.listed)
         if listener is None:
             os.nice(NICENESS)
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot, NEEDED)
+        lock_down(spec.filter, parent, (spec.uid, spec.gid), spec.chroot, NEEDED)
         if listener is not None:
             listener.begin()
     except ParagliderError as error:
-        return refused(report, error)
+        return report_error(report, error)
     except OSError as error:
         why = f"the kernel does not list its connections: {error.strerror}"
-        return refused(report, PlatformError(why))
-    serves(report)
+        return report_error(report, PlatformError(why))
+    report_ready(report)
     while not stopping:
         spec.heartbeat.beat()
         select.select([] if listener is None else [listener.events], [], [], LONGEST_WAIT)

@@ -1,7 +1,7 @@
 """Log lines about faults of policies: one when a policy is benched, otherwise one a minute.
 
-Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins``
-for a policy that never returns. A policy is a strategy of the user's own; its guard
+Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and
+``mark_imports`` for a policy that never returns. A policy is a user's own strategy; its guard
 (``core.policy_guard``) only counts.
 """
 
@@ -30,8 +30,8 @@ def mark(services: Iterable[VirtualService], life: Heartbeat) -> None:
         guard.number = identity(name)
 
 
-def begins(life: Heartbeat) -> Callable[[str], None]:
-    """Return a function for ``policies.begin`` that writes into ``life`` whose policy is
+def mark_imports(life: Heartbeat) -> Callable[[str], None]:
+    """Return a function for ``policies.import_all`` that writes into ``life`` whose policy is
     imported.
     """
 
@@ -46,13 +46,13 @@ def watch(services: Callable[[], Iterable[VirtualService]], logger: Any) -> Call
 
     ``services`` returns the current services.
     """
-    watched: dict[PolicyGuard, _Watch] = {}
+    watched: dict[PolicyGuard, _FaultLog] = {}
 
     def poll(now: float) -> None:
         nonlocal watched
         found = guards(services())
         watched = {
-            guard: watched.get(guard) or _Watch(name, guard, logger) for name, guard in found
+            guard: watched.get(guard) or _FaultLog(name, guard, logger) for name, guard in found
         }
         for one in watched.values():
             one.poll(now)
@@ -70,7 +70,7 @@ def counts(services: Iterable[VirtualService]) -> dict[str, int]:
     return total
 
 
-class _Watch:
+class _FaultLog:
     """One guard, and the faults of it that have been logged."""
 
     def __init__(self, service: str, guard: PolicyGuard, logger: Any) -> None:

@@ -29,7 +29,12 @@ from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointError, IpcEndpoint
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.bootstrap import (
+    lock_down,
+    report_error,
+    report_ready,
+    set_process_name,
+)
 from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.daemon.shared_memory.counters import CounterWriter
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
@@ -85,7 +90,7 @@ class ProxySpec(Spec):
         return f"{self.role} {self.number} on core {self.core}"
 
     @property
-    def patience(self) -> float:
+    def exit_timeout(self) -> float:
         """Seconds that it may take to exit."""
         return self.config.timeouts.drain + 1.0
 
@@ -105,7 +110,7 @@ class ProxySpec(Spec):
     def release(self) -> None:
         """See ``spec.Spec``."""
         for listener in self.listeners:
-            listener.forsake()
+            listener.release()
 
 
 def run(spec: ProxySpec, report: int, parent: int) -> int:
@@ -121,9 +126,9 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
         ahead = partial(_begin_policies, spec, loop, logger)
         user = (spec.uid, spec.gid)
         chosen = ahead if has_policies(spec.registry) else None
-        lock_in(spec.filter, parent, user, spec.config.chroot, ahead=chosen)
+        lock_down(spec.filter, parent, user, spec.config.chroot, ahead=chosen)
     except ParagliderError as error:
-        return refused(report, error)
+        return report_error(report, error)
 
     work = ProxySubject(spec, proxy)
 
@@ -135,7 +140,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     proxy.start()
     spec.heartbeat.pulse(loop)
     policy_watch.mark(proxy.services, spec.heartbeat)
-    serves(report)
+    report_ready(report)
     writer = (
         None
         if spec.counters is None
@@ -151,7 +156,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
 
 
 def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> Proxy:
-    introduce(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
+    set_process_name(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
     pin(spec.core)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if not has_policies(spec.registry):  # policies must not run with these privileges
@@ -170,7 +175,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
 
 def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
     """Import the policies with the privileges of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
+    for failure in policies.import_all(spec.registry, policy_watch.mark_imports(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec, loop)
 
@@ -228,6 +233,9 @@ class ProxySubject:
     def suspend(self, services: list[str]) -> None:
         """See ``commands.Subject``."""
         policies.suspend(self._spec.registry, services)
+
+    def carry(self, on: bool) -> None:
+        """See ``commands.Subject``: a proxy worker relays the bytes itself."""
 
     def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
@@ -330,14 +338,14 @@ class ProxyMonitor:
 
 
 class ProxyCounts:
-    """The counters of the worker of ``proxy``, as ``counters.Source``."""
+    """The counters of the worker of ``proxy``, as ``counters.CounterSource``."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self.traffic = proxy.traffic
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         live = self._proxy.live
         bound = self._proxy.bound
         return {"flows": live, "active": live, "bound": bound, **_own_counts(self._proxy)}

@@ -1,4 +1,4 @@
-"""A worker: one process, one core, a queue for established traffic and two for openings.
+"""A worker: one process, one core, queues for established traffic and for openings.
 
 Everything that needs root or a file happens first: the queues' sockets, the flow table, every
 import, one packet of each kind through the packet path. Then the worker drops its privileges
@@ -20,19 +20,29 @@ from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, Self
 
+from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
 from paraglider.core.packet import SYN
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointClosedError, EndpointError
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.bootstrap import (
+    lock_down,
+    report_error,
+    report_ready,
+    set_process_name,
+)
 from paraglider.daemon.processes.spec import Spec, StartupState
-from paraglider.daemon.shared_memory.counters import CounterWriter
+from paraglider.daemon.shared_memory.counters import ROWS_A_TICK, CounterWriter
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.daemon.workers import journals, policy_watch
 from paraglider.daemon.workers.commands import Commands
 from paraglider.daemon.workers.flow_log import FlowLog
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forward import registry
+from paraglider.forward.bpf.context import BpfResources
+from paraglider.forward.bpf.loads import SharedLoads
+from paraglider.forward.flow_share import flows_of
 from paraglider.forward.flows import FlowView
 from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
@@ -41,18 +51,25 @@ from paraglider.host import policies
 from paraglider.host.journal_files import JournalFiles
 from paraglider.host.policies import has_policies
 from paraglider.host.privileges import NEEDED
-from paraglider.netfilter.queue import QUEUES, QueueReader, open_queue
-from paraglider.netfilter.queue.base import LONGEST_PACKET
-from paraglider.netfilter.rules.steering import worker_queues
+from paraglider.netfilter.queue import QUEUES, QueueReader
+from paraglider.netfilter.queue.copy_range import CopyRange
+from paraglider.netfilter.queue.worker_queues import Lengths, open_queues
+from paraglider.netfilter.raw_output import RawOutput
+from paraglider.netfilter.rules.marks import SENT
 
 #: flows that one ``tick`` checks for expiry: 20,000 a second, in under 5 ms even interpreted
 EXPIRY_BUDGET = 1000
+#: seconds between two writings of the counters, at least, and the rows that are written then
+COUNTERS_INTERVAL = 0.2
+COUNTER_ROWS = 4 * ROWS_A_TICK
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec(Spec):
     """The startup parameters of a worker: index and core, user, root directory, strategies, the
-    connection counts of offloaded services, its flow journals, and the states of the backends.
+    connection counts of offloaded services, its flow journals, the states of the backends, whether
+    BPF ``carries`` flows, the maps by which it can, the number of workers, the seed by which
+    packets are steered to them, and the flows of all workers.
     """
 
     role: ClassVar[str] = "worker"
@@ -64,6 +81,16 @@ class WorkerSpec(Spec):
     live: LiveFlows | None = None
     journals: JournalFiles | None = None
     states: States = field(default_factory=dict)
+    carries: bool = True
+    carrier: CarrierMaps | None = None
+    workers: int = 1
+    steering: int = 0
+    loads: SharedLoads | None = None
+
+    @property
+    def filter(self) -> str:
+        """See ``spec.Spec``: with a carrier, operations on its maps are allowed."""
+        return self.role if self.carrier is None else f"{self.role}-bpf"
 
     @property
     def name(self) -> str:
@@ -78,6 +105,8 @@ class WorkerSpec(Spec):
         """See ``spec.Spec``."""
         if self.journals is not None:
             self.journals.held.close()
+        if self.carrier is not None:
+            self.carrier.close()
 
     def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
@@ -87,6 +116,7 @@ class WorkerSpec(Spec):
             states=state.states,
             registry=state.registry,
             live=state.live,
+            carries=state.carries,
         )
 
 
@@ -97,15 +127,15 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     """
     logger = log.logger(worker=spec.index, core=spec.core)
     try:
-        queue, path, journals = _prepare(spec, logger)
+        queue, path, journals, copy = _prepare(spec, logger)
         ahead = partial(_begin_policies, spec, logger) if has_policies(spec.registry) else None
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED, ahead)
+        lock_down(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED, ahead)
     except ParagliderError as error:
-        return refused(report, error)
-    serves(report)
+        return report_error(report, error)
+    report_ready(report)
     status = 0
     try:
-        queue.serve(path.handle, _ticker(spec, path, queue, journals, logger))
+        queue.serve(path.handle, _ticker(spec, path, queue, journals, copy, logger))
     except OSError as error:
         logger.error("queue failed", error=str(error))
         status = PlatformError.exit_code
@@ -116,28 +146,30 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
 
 def _prepare(
     spec: WorkerSpec, logger: Any
-) -> tuple[QueueReader, WorkerDatapath, journals.Journals]:
-    introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
+) -> tuple[QueueReader, WorkerDatapath, journals.Journals, CopyRange]:
+    set_process_name(
+        f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}"
+    )
     pin(spec.core)
     live = None if spec.live is None else spec.live.reader(spec.index)
-    path = build(spec.config, spec.index, time.monotonic(), spec.registry, live)
+    resources = None
+    if spec.carrier is not None:
+        loads = spec.loads or SharedLoads(spec.workers)
+        resources = BpfResources(spec.carrier, spec.workers, spec.steering, loads)
+    sends = any(registry.of(service).sends for service in spec.config.services)
+    output = RawOutput(SENT) if sends else None
+    path = build(spec.config, spec.index, time.monotonic(), spec.registry, live, resources, output)
     policy_watch.mark(path.services, spec.heartbeat)
     path.apply_states(spec.states)
+    path.carry(spec.carries)
     if not has_policies(spec.registry):  # policies must not run with these privileges
         _warm_up(spec.config, spec.registry, spec.heartbeat)
     if logger.is_enabled_for(logging.DEBUG):
         path.trace(FlowLog(logger))
     wanted = spec.config.queue
-    copy = LONGEST_PACKET if path.head is None else path.head
-    established, openings, offloaded = worker_queues(spec.core)
-    # For offloaded flows without a decision of ours the kernel chooses a backend.
-    queue = QueueReader(
-        (
-            open_queue(wanted.io, established, wanted.length, copy),
-            open_queue(wanted.io, openings, wanted.openings, copy),
-            open_queue(wanted.io, offloaded, wanted.openings, copy, fail_open=True),
-        )
-    )
+    copy = CopyRange(path)
+    lengths = Lengths(wanted.length, wanted.openings)
+    queue = open_queues(wanted.io, spec.core, lengths, copy.size, tunnels=path.splits)
     if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
         logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
 
@@ -152,14 +184,17 @@ def _prepare(
     held = journals.Journals(logger)
     if spec.journals is not None:  # last, when packets wait in the queue instead of being lost
         with spec.heartbeat.watched():
-            held = journals.carry_on(path, spec.journals, logger, spec.heartbeat.beat)
+            share_of = partial(flows_of, spec.config, spec.index, spec.workers, spec.steering)
+            held = journals.restore_flows(
+                path, spec.journals, share_of, logger, spec.heartbeat.beat
+            )
         spec.journals.held.close()
-    return queue, path, held
+    return queue, path, held, copy
 
 
 def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
     """Import the policies with the privileges of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
+    for failure in policies.import_all(spec.registry, policy_watch.mark_imports(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec.config, spec.registry, spec.heartbeat)
 
@@ -208,38 +243,40 @@ def _ticker(
     path: WorkerDatapath,
     queue: QueueReader,
     journals: journals.Journals,
+    copy: CopyRange,
     logger: Any,
 ) -> Callable[[float], None]:
-    """The worker's tick, twenty times a second: expiry, requests of the supervisor, carriers,
-    repair of a damaged journal, counters, and a log line about faults once a minute.
-    """
-    reported = 0
-    report_at = 0.0
-    look_at_policies = policy_watch.watch(lambda: path.services, logger)
+    """The worker's tick, twenty times a second; faults are logged once a minute."""
+    reported, report_at, counters_at = 0, 0.0, 0.0
+    poll_policies = policy_watch.watch(lambda: path.services, logger)
     writer = None
     if spec.counters is not None:
-        writer = CounterWriter(spec.counters, WorkerCounts(path, queue))
+        writer = CounterWriter(spec.counters, WorkerCounts(path, queue), COUNTER_ROWS)
     commands = None
     if spec.endpoint is not None:
         commands = Commands(spec.endpoint, WorkerSubject(spec, path), spec.heartbeat, writer)
 
     def tick(now: float) -> None:
-        nonlocal reported, report_at
+        nonlocal reported, report_at, counters_at
         spec.heartbeat.beat(now)
         path.expire(now, EXPIRY_BUDGET)
+        journals.restore_some(now)
         journals.check(now)
         if commands is not None:
             try:
                 commands.tick(now)
+                commands.report_unplaced(path.unplaced)
             except EndpointError as error:
                 if not isinstance(error, EndpointClosedError):  # else the supervisor has exited
                     logger.error("supervisor: connection failed", error=str(error))
                 queue.stop()
+        copy.tick(queue.copy, now)
         for refusal in path.sync(now):
             logger.warning("carrier not synchronized", error=str(refusal))
-        if writer is not None:
+        if writer is not None and now >= counters_at:
+            counters_at = now + COUNTERS_INTERVAL
             writer.tick()
-        look_at_policies(now)
+        poll_policies(now)
         losses = _losses(queue)
         troubles = sum(losses.values())
         if troubles > reported and now >= report_at:
@@ -270,6 +307,10 @@ class WorkerSubject:
         """See ``commands.Subject``."""
         policies.suspend(self._spec.registry, services)
 
+    def carry(self, on: bool) -> None:
+        """See ``commands.Subject``."""
+        self._path.carry(on)
+
     def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.queued
@@ -280,7 +321,7 @@ class WorkerSubject:
 
 
 class WorkerCounts:
-    """The counters of the worker with ``path`` and ``queue``, as ``counters.Source``."""
+    """The counters of the worker with ``path`` and ``queue``, as ``counters.CounterSource``."""
 
     def __init__(self, path: WorkerDatapath, queue: QueueReader) -> None:
         self._path = path
@@ -288,11 +329,12 @@ class WorkerCounts:
         self.traffic = path.traffic
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         path, queue = self._path, self._queue
         return {
             "flows": path.flows,
             "bound": path.bound,
+            "carried": path.carried,
             **path.groups,
             "packets": queue.packets,
             "batches": queue.batches,
@@ -302,12 +344,12 @@ class WorkerCounts:
 
 def _losses(queue: QueueReader) -> dict[str, int]:
     """Packets lost on the way to or from the queues, by cause, without zeros."""
-    established, openings, offloaded = (one.drops for one in queue.queues)
+    drops = [one.drops for one in queue.queues]
     losses = {
         "faults": queue.faults,
-        "overflows": established.overflows,
-        "openings_dropped": openings.overflows + offloaded.overflows,
-        "overruns": established.overruns + openings.overruns + offloaded.overruns,
+        "overflows": sum(one.overflows for one in drops[: queue.first]),
+        "openings_dropped": sum(one.overflows for one in drops[queue.first :]),
+        "overruns": sum(one.overruns for one in drops),
         "verdicts_refused": queue.refused,
     }
     return {cause: count for cause, count in losses.items() if count}

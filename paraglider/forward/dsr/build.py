@@ -15,22 +15,30 @@ from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
+from paraglider.forward.bpf.carrier import BpfCarrier
+from paraglider.forward.bpf.context import split
 from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.dsr.carrier import LeaseCarrier
-from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.dsr.leases import lease_seconds
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
+from paraglider.forward.one_sided import OneSidedDatapath
+from paraglider.forward.services import flow_timeouts
 from paraglider.netfilter.rules.marks import LEASE
 
 
 def build(place: DatapathContext) -> Built:
     """The packet path of the dsr services."""
-    carrier = LeaseCarrier({}, LEASE)
+    leases = LeaseCarrier({}, LEASE)
     flows = FlowTable(timeouts(place.config), place.config.flows.max, place.now)
-    datapath = DsrDatapath(place.balancer, flows, carrier)
+    bpf = None if place.bpf is None else BpfCarrier(place.bpf, flows, leases)
+    datapath = OneSidedDatapath(place.balancer, flows, leases, bpf)
+    if bpf is not None:
+        bpf.report_to(datapath)
 
     def configure(config: Config, services: Sequence[VirtualService]) -> None:
-        carrier.set_marks(marks_of(config, services))
+        leases.set_marks(marks_of(config, services))
+        if bpf is not None:
+            bpf.configure(*split(config, services))
         flows.limit(timeouts(config))
 
     return Built(datapath, configure)
@@ -38,7 +46,7 @@ def build(place: DatapathContext) -> Built:
 
 def marks_of(config: Config, services: Iterable[VirtualService]) -> dict[Backend, int]:
     """The mark of every backend of ``services``."""
-    ways = {**way_marks(config, 4), **way_marks(config, 6)}
+    ways = {**route_marks(config, 4), **route_marks(config, 6)}
     return {
         backend: ways[ipaddress.ip_address(backend.address)]
         for service in services
@@ -48,12 +56,4 @@ def marks_of(config: Config, services: Iterable[VirtualService]) -> dict[Backend
 
 def timeouts(config: Config) -> FlowTimeouts:
     """The timeouts of the flow table."""
-    limits, lease = config.timeouts, lease_seconds(config.timeouts)
-    return FlowTimeouts(
-        syn=limits.syn,
-        established=limits.established + lease,
-        closed_rst=limits.after_rst,
-        closed_fin=limits.after_fin,
-        udp=limits.udp + lease,
-        icmp=limits.icmp,
-    )
+    return flow_timeouts(config, lease_seconds(config.timeouts))

@@ -5,8 +5,8 @@ the flow's key into the set of its backend (``dsr.leases``). A lease expires wit
 next packet is queued. This carrier ends the leases of a backend that is lost, or one of whose flows
 was ended by the operator.
 
-Rules: every worker ends the leases of a backend; they share the sets, so the leases end for certain
-when the last worker knows of the change.
+Rules: every worker ends the leases of a backend. The workers share the sets, so all leases have
+ended when the last worker has handled the change.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from paraglider.core.flow import Flow
+from paraglider.core.flow_states import CLIENT_DONE
 from paraglider.core.pool import Backend
 from paraglider.core.verdict import MARK
 from paraglider.errors import PlatformError
-from paraglider.forward.carrier import Carrier
 from paraglider.forward.dsr.leases import TABLE, lease_set
-from paraglider.forward.dsr.marks import way_family
+from paraglider.forward.dsr.marks import route_family
+from paraglider.forward.one_sided import MarkCarrier
 from paraglider.netfilter.nfnetlink import empty_set
 
 
@@ -27,15 +28,17 @@ def end_leases(mark: int) -> None:
     """End the leases of all flows to the backend with ``mark``: their packets are queued again.
     Does nothing if the kernel has no table of leases.
     """
-    empty_set(way_family(mark), TABLE, lease_set(mark))
+    empty_set(route_family(mark), TABLE, lease_set(mark))
 
 
-class LeaseCarrier(Carrier[Flow]):
+class LeaseCarrier(MarkCarrier):
     """Leases of the flows to the backends that have a mark in ``marks``.
 
     ``lease`` is the bit of a mark that requests a lease; ``end`` ends the leases with a mark.
-    ``verdicts`` has the verdict without a lease by backend, always the same object.
+    ``verdicts`` maps backends to the verdict without a lease; it is never replaced.
     """
+
+    leases = True
 
     def __init__(
         self,
@@ -55,14 +58,18 @@ class LeaseCarrier(Carrier[Flow]):
     def set_marks(self, marks: Mapping[Backend, int]) -> None:
         """Use ``marks`` for new flows; other backends keep their mark while they have flows."""
         self._marks = tuple(marks.items())
-        for backend in [b for b in self.verdicts if not b.remembered and b not in marks]:
+        for backend in [b for b in self.verdicts if not b.has_flows and b not in marks]:
             del self.verdicts[backend], self._leased[backend]
         for backend, mark in marks.items():
             self.verdicts[backend] = MARK | mark << 8
             self._leased[backend] = MARK | (mark | self._lease) << 8
 
     def install(self, flow: Flow) -> int:
-        """See ``Carrier``: the mark of the flow's backend with the lease bit."""
+        """See ``Carrier``: the mark of the flow's backend with the lease bit. If BPF carries the
+        flows, it has no lease bit after the client's FIN, since the next segments end the flow.
+        """
+        if flow.state == CLIENT_DONE and flow.translation.slot:
+            return self.verdicts[flow.translation.backend]
         return self._leased[flow.translation.backend]
 
     def remove(self, what: Flow | Backend) -> None:
@@ -70,12 +77,6 @@ class LeaseCarrier(Carrier[Flow]):
         verdict = self.verdicts.get(what.translation.backend if isinstance(what, Flow) else what)
         if verdict is not None:
             self._removed.add(verdict >> 8)
-
-    def last_seen(self, flow: Flow) -> float:
-        """See ``Carrier``: when a packet was last queued. Packets may have passed for a lease
-        longer, which the timeouts of the flow table include (``dsr.build``).
-        """
-        return flow.seen
 
     def counters(self, backend: Backend) -> Mapping[str, int]:
         """See ``Carrier``: flows only; packets pass without the worker."""

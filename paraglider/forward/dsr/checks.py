@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.model import Config, Service
+from paraglider.config.model import Network, Service
+from paraglider.forward.one_sided_checks import check_keys
 
 _NETWORK = {
     "public": "add `network: {public: {interface: …}}`, whose interface answers for the VIP",
@@ -18,39 +19,24 @@ _NETWORK = {
 }
 
 
-def check_service(path: Path, service: Service, config: Config) -> Iterator[Problem]:
-    """The errors of ``service`` at ``path`` in ``config``."""
-    yield from _network(path, config)
-    yield from _keys(path, service)
-    yield from _links(path, service, config)
+def check_service(path: Path, service: Service, network: Network) -> Iterator[Problem]:
+    """The errors of ``service`` at ``path``, in a file with ``network``."""
+    yield from _network(path, network)
+    yield from check_keys(path, service, "packets as they are")
+    yield from _links(path, service, network)
 
 
-def _network(path: Path, config: Config) -> Iterator[Problem]:
+def _network(path: Path, network: Network) -> Iterator[Problem]:
     place = (*path, "forward")
     for side, remedy in _NETWORK.items():
-        if getattr(config.network, side) is None:
+        if getattr(network, side) is None:
             what = f"`forward: dsr` without `network: {side}`"
             yield Problem(place, what, remedy, needs=(("network", side),))
 
 
-def _keys(path: Path, service: Service) -> Iterator[Problem]:
-    needs: tuple[Path, ...] = ((*path, "forward"),)
-    if "return_" in service.model_fields_set and service.return_ == "via":
-        what = "`return: via` with `forward: dsr`, where the backends answer the clients"
-        remedy = "leave `return` out, or use `forward: nat`"
-        yield Problem((*path, "return"), what, remedy, needs=needs)
-    for index, backend in enumerate(service.backends):
-        # The backend gets the packet unchanged, with the client's destination port.
-        if backend.port is not None and backend.port != service.single_port:
-            what = "`port` with `forward: dsr`, which leaves packets as they are"
-            remedy = "leave `port` out, or use `forward: nat`"
-            place = (*path, "backends", index, "port")
-            yield Problem(place, what, remedy, at="key", needs=(*needs, (*path, "ports")))
-
-
-def _links(path: Path, service: Service, config: Config) -> Iterator[Problem]:
+def _links(path: Path, service: Service, network: Network) -> Iterator[Problem]:
     """Backends that are in no network of the gateways, if the file has any."""
-    private = config.network.private
+    private = network.private
     gateways = private.gateway if private is not None else ()
     networks = [gateway.network for gateway in gateways if gateway.version == service.family]
     for index, backend in enumerate(service.backends):

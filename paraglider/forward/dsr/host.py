@@ -21,15 +21,14 @@ from paraglider.config.model import Config
 from paraglider.config.networks import Networks
 from paraglider.config.types import IPInterface
 from paraglider.errors import OperatorError
-from paraglider.forward.dsr.marks import dsr_services, way_marks
+from paraglider.forward.dsr.marks import dsr_services, route_marks
 from paraglider.forward.host_needs import (
     HostNeeds,
     PolicyRule,
-    ProxyEntry,
     Route,
     RoutingEntry,
-    SysctlNeed,
 )
+from paraglider.forward.vip_attraction import attracted, refuse_local_vips, vip_sysctls
 from paraglider.netfilter.rules.marks import LEASE
 
 PRIORITY = 82
@@ -38,43 +37,23 @@ PRIORITY = 82
 MARK_MASK = 0xFFFFFFFF & ~LEASE
 """The mask of marks in policy rules: the lease bit does not matter for routing."""
 
-_NET = {4: "net/ipv4", 6: "net/ipv6"}
-
 
 def needs(config: Config, family: int) -> HostNeeds:
     """The needs of the services of ``family``, in order; proxy ARP for the VIPs is last."""
     if not dsr_services(config, family):
         return HostNeeds()
-    return HostNeeds(tuple(_sysctls(config, family)), tuple(_routing(config, family)))
-
-
-def _sysctls(config: Config, family: int) -> Iterator[SysctlNeed]:
-    """Sysctls that make the public interface answer ARP for a VIP without delay."""
-    public = config.network.public
-    if public is None:
-        return
-    if family == 6:
-        key, everywhere = (f"{_NET[6]}/conf/{name}/proxy_ndp" for name in (public.interface, "all"))
-        # `all` is enough (Linux, net/ipv6/ndisc.c: ndisc_recv_ns).
-        yield SysctlNeed(key, "1", unless=everywhere)
-    # Otherwise proxy answers are delayed by up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
-    key = f"{_NET[family]}/neigh/{public.interface}/proxy_delay"
-    yield SysctlNeed(key, "0", optional=True)
+    return HostNeeds(vip_sysctls(config, family), tuple(_routing(config, family)))
 
 
 def _routing(config: Config, family: int) -> Iterator[RoutingEntry]:
     public, private = config.network.public, config.network.private
     if public is None or private is None:
         return  # checked: there is no dsr service then
-    for backend, mark in way_marks(config, family).items():
+    for backend, mark in route_marks(config, family).items():
         yield Route(private.interface, None, mark, backend)
         yield PolicyRule(family, mark, MARK_MASK, mark, PRIORITY)
     nowhere = "lo" if public.interface == private.interface else private.interface
-    vips = dict.fromkeys(service.vip.ip for service in dsr_services(config, family))
-    for vip in vips:
-        yield Route(nowhere, vip)
-    for vip in vips:
-        yield ProxyEntry(public.interface, vip)
+    yield from attracted(dsr_services(config, family), public.interface, nowhere)
 
 
 def check_host(
@@ -91,22 +70,12 @@ def check_host(
     private = config.network.private
     if private is None:
         return
-    local = {
-        address.ip: name
-        for name, found in sorted(addresses.items())
-        for address in found
-        if (name, address) not in leaving
-    }
+    services = dsr_services(config, family)
+    refuse_local_vips(services, addresses, leaving)
     links = [*addresses.get(private.interface, ()), *private.gateway]
     networks = [link.network for link in links if link.version == family]
     on_link = Networks(networks)
-    for service in dsr_services(config, family):
-        if (interface := local.get(service.vip.ip)) is not None:
-            raise OperatorError(
-                f"the VIP {service.vip.ip} of `{service.name}` is an address of this host"
-                f" ({interface}); under `forward: dsr` the backends alone have it",
-                f"ip address del {service.vip.ip} dev {interface}, or use another forward",
-            )
+    for service in services:
         for backend in service.backends:
             if backend.address not in on_link:
                 known = ", ".join(map(str, dict.fromkeys(networks))) or "none"

@@ -1,17 +1,17 @@
 """The nft table by which the kernel marks packets of ``forward: dsr`` flows itself.
 
 A worker's verdict is the mark of a backend, plus a bit if the flow may have a lease: the flow's key
-then is in the set of that backend for some seconds, and the kernel marks its packets before the
-queue meanwhile. Packets do not renew a lease: after it the next packet is queued, so the worker
-knows every live flow.
+is then in the set of that backend for some seconds, during which the kernel marks its packets
+before the queue. Packets do not renew a lease: after it the next packet is queued, so the worker
+sees every live flow.
 
     leased   before the queue: a packet whose key is in a backend's set gets that backend's mark
     asked    packets that begin or end a flow go to the worker, and end its lease
-    lease    after the queue: the verdict's flow gets its lease, and the bit goes
+    lease    after the queue: the verdict's flow gets its lease, and the bit is cleared
 
-Rules: one table a family, ``ip paraglider-dsr`` and ``ip6 paraglider-dsr``. The text is one
-transaction that leads to the same chains from whatever they were; base chains are never removed,
-since with one of them every packet goes that waits in a queue of the namespace (Linux,
+Rules: one table per family, ``ip paraglider-dsr`` and ``ip6 paraglider-dsr``. The text is one
+transaction that leads to the same chains from any previous ones; base chains are never removed,
+because the removal of one drops every packet that waits in a queue of the namespace (Linux,
 net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). The set of a removed backend is no longer
 referenced and is empty soon. There is a set per backend, not one map with marks as values, because
 nft cannot add an element with a value and an IPv6 key from a packet (nftables 1.0.6,
@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paraglider.config.model import Config, TimeoutsConfig
-from paraglider.forward.dsr.marks import dsr_services, way_marks
+from paraglider.forward.dsr.marks import dsr_services, route_marks
 from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 
@@ -41,7 +41,7 @@ _BEFORE, _AFTER = -155, -145
 
 
 def lease_seconds(timeouts: TimeoutsConfig) -> int:
-    """Seconds that a lease lasts: much less than the flow's timeout, so that a live flow never
+    """Seconds of a lease: much less than the flow's timeout, so that a live flow never
     expires.
     """
     shortest = min(timeouts.established, timeouts.udp)
@@ -49,11 +49,11 @@ def lease_seconds(timeouts: TimeoutsConfig) -> int:
 
 
 def lease_table(config: Config, family: int) -> str | None:
-    """The nft input that leads to the table of ``family``, or None without a dsr service of it."""
+    """The nft input that creates the table of ``family``, or None without a dsr service of it."""
     services = dsr_services(config, family)
     if not services:
         return None
-    marks = sorted(way_marks(config, family).values())
+    marks = sorted(route_marks(config, family).values())
     vips = dict.fromkeys(str(service.vip.ip) for service in services)
     seconds = lease_seconds(config.timeouts)
     lines = [

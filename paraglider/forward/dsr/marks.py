@@ -1,6 +1,6 @@
 """Marks of the routes to dsr backends.
 
-Lives here: ``dsr_services``, ``way_marks``, ``way_family``.
+Lives here: ``dsr_services``, ``route_marks``, ``route_family``.
 Rules: a mark depends on the backend's address only, since only the route depends on it. Pure.
 """
 
@@ -16,7 +16,7 @@ def dsr_services(config: Config, family: int) -> tuple[Service, ...]:
     return tuple(s for s in config.services if s.family == family and s.forward == "dsr")
 
 
-def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
+def route_marks(config: Config, family: int) -> dict[IPAddress, int]:
     """The mark of every backend of the ``forward: dsr`` services of ``family``, by its address."""
     services = dsr_services(config, family)
     taken: set[int] = set()
@@ -27,6 +27,6 @@ def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
     return marks
 
 
-def way_family(mark: int) -> int:
+def route_family(mark: int) -> int:
     """The family (4 or 6) of the backend whose route has ``mark``."""
     return 6 if mark & FAMILY_BIT[6] else 4

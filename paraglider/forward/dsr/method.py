@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.types import IPInterface
-from paraglider.forward.base import ForwardMethod
 from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.dsr import host
 from paraglider.forward.dsr.build import build
@@ -16,22 +15,20 @@ from paraglider.forward.dsr.leases import TABLE as LEASES
 from paraglider.forward.dsr.leases import lease_table
 from paraglider.forward.dsr.rules import DECIDED, OPENINGS, dsr_rules
 from paraglider.forward.host_needs import HostNeeds, NftTable
+from paraglider.forward.one_sided_method import OneSidedMethod, carried
 from paraglider.forward.rule_parts import MethodRules, RuleScope
 from paraglider.netfilter.rules.backend import Need
 from paraglider.netfilter.rules.foreign import UNTRACKED
 
 if TYPE_CHECKING:
-    from paraglider.config.model import Config, Service
+    from paraglider.config.model import Config, Network, Service
 
 
-class DsrMethod(ForwardMethod):
+class DsrMethod(OneSidedMethod):
     """Packets of the clients routed by marks to the backends, which hold the VIP."""
 
     name = "dsr"
-    options = frozenset({"return"})
-    queued = True
-    journalled = True
-    owns_vip = False
+    options = frozenset({"return", "carrier", "decide"})
     neighbours = True
 
     decided = DECIDED
@@ -43,21 +40,21 @@ class DsrMethod(ForwardMethod):
         """See ``ForwardMethod``."""
         return build(place)
 
-    def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
+    def check(self, path: Path, service: Service, network: Network) -> Iterable[Problem]:
         """See ``Method``."""
-        return check_service(path, service, config)
-
-    def answers(self, service: Service) -> Literal["via", "direct"]:
-        """See ``Method``: always direct."""
-        return "direct"
+        return check_service(path, service, network)
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
+        by_leases = (
+            "a worker decides about a flow's first packets, and again after each lease; policy"
+            " routing sends the client's packets on unchanged"
+        )
         return (
-            "a worker decides about a flow's first packets and now and then again, policy routing"
-            " sends what the client sends on unchanged, answers go past this host; the backends see"
-            " the client's address, must be this host's neighbours and hold the VIP without"
-            " answering for it; needs NFQUEUE and policy routing, nft for speed, no conntrack."
+            f"{carried(service, 'unchanged', by_leases)}; answers bypass this host; the backends"
+            " see the client's address, must be this host's neighbours and have the VIP without"
+            " answering ARP for it;"
+            f" needs NFQUEUE and policy routing, {_needed(service)}, no conntrack."
         )
 
     def rules(self, scope: RuleScope) -> MethodRules:
@@ -92,6 +89,14 @@ class DsrMethod(ForwardMethod):
     def backend_need(self, service: Service) -> tuple[Need, str]:
         """See ``ForwardMethod``."""
         return "loopback", (
-            "packets arrive with the VIP as their destination: the host has to have it, without"
+            "packets arrive with the VIP as their destination: the host must have it, without"
             " telling its neighbours"
         )
+
+
+def _needed(service: Service) -> str:
+    """What the kernel must have for ``service``, or for speed."""
+    if not service.wants_bpf:
+        return "nft for speed"
+    more = {"auto": " or nft for speed", "xdp": ", drivers with XDP"}
+    return f"Linux 6.6 with BPF{more.get(service.carrier, '')}"

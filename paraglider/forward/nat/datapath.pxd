@@ -2,21 +2,22 @@
 import cython
 
 from paraglider.core.flow cimport Flow
+from paraglider.core.flow_index cimport FlowIndex
 from paraglider.core.flow_table cimport FlowTable
 from paraglider.core.translation cimport Translation
-from paraglider.core.tcp_events cimport backend_event, client_event
+from paraglider.core.tcp_events cimport backend_event, segment_event
 
 # Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int TCP, UDP, ICMP6
 cdef int ESTABLISHED, SYN_SENT, UDP_ANSWERED, UDP_NEW, UDP_OPEN
 cdef int B_RST, C_SYN, EVENTS
-cdef unsigned int WINDOW
 cdef bytes ONE_SIDED_NEXT, TWO_SIDED_NEXT
 cdef int FIN, SYN, RST, ACK
 cdef int PASS, REWRITTEN
 cdef int COMPLETE, KERNELS
 cdef int ECHO_REPLY, ICMP_ERROR
-cdef int LONGEST
+cdef int COPY, LONGEST
+cdef bint COMPILED
 
 
 cdef class NatDatapath:
@@ -28,15 +29,17 @@ cdef class NatDatapath:
     cdef public object opened
     cdef public unsigned int _sequence
     cdef public long long _refused  # a mark makes it longer than 32 bits
-    cdef dict _tcp_forward
-    cdef dict _tcp_reverse
-    cdef dict _udp_forward
-    cdef dict _udp_reverse
+    cdef FlowIndex _tcp_forward
+    cdef FlowIndex _tcp_reverse
+    cdef FlowIndex _udp_forward
+    cdef FlowIndex _udp_reverse
 
     @cython.locals(
         data="unsigned char *",
         first="unsigned char",
         kind=int,
+        plain=bint,
+        size=Py_ssize_t,
         end=Py_ssize_t,
         protocol="unsigned char",
         transport=Py_ssize_t,
@@ -52,6 +55,8 @@ cdef class NatDatapath:
         transport_change="long long",
         value="long long",
         at=Py_ssize_t,
+        address=bytes,
+        index=Py_ssize_t,
     )
     cpdef long long handle(
         self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
@@ -64,12 +69,12 @@ cdef class NatDatapath:
     cdef _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now)
     @cython.locals(translation=Translation)
     cdef _client_datagram(self, Flow flow, double now)
-    cdef Flow _elsewhere(self, Flow flow, bint opening, double now)
+    cdef Flow _reopen(self, Flow flow, bint opening, double now)
     cpdef int _refuse(self, int reason) except -1
 
 
 @cython.locals(total="long long", value="long long")
-cdef long long _complete(
+cdef long long _full_checksum(
     bytearray buf,
     Py_ssize_t source,
     Py_ssize_t size,

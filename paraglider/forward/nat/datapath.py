@@ -1,4 +1,4 @@
-"""The packet path of ``forward: nat``: one packet in, rewritten in place, a verdict out.
+"""The packet path of ``forward: nat``: rewrites a packet in place, and returns a verdict.
 
 Requests get the backend's address as destination, replies the VIP as source; ports are replaced if
 they are mapped; checksums are updated by a delta (RFC 1624). A TCP segment with only SYN, a UDP
@@ -6,17 +6,14 @@ packet or an ICMP echo request without a flow opens one. Any other TCP segment w
 unchanged to the local stack, which owns the VIP and answers RST, so that the client reconnects at
 once instead of hanging.
 
-The tables of ``flow_states`` define the TCP states. One sequence number is tracked: the next one
-that the backend expects from the client, which is in every packet of the backend. It tells a
-client's RST from a forged one. If the backend's packets are not seen (``return: direct``), the
-client's own numbers are used.
+The tables of ``flow_states`` define the TCP states. One sequence number is tracked, to recognize a
+forged RST: the next one that the backend expects from the client, which each packet of the backend
+has. If the backend's packets are not seen (``return: direct``), the client's own numbers are used.
 
-A packet that is too long for the queue (``packet.LONGEST``) updates its flow as any other, and its
-verdict is a mark by which the kernel does the same translation (``forward.nat.long``).
-
-A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram or an
-echo request opens a new flow to another backend, any other segment passes unchanged and is answered
-with RST. Further packets of the backend are dropped.
+A packet of which only the head was copied (``packet.COPY``, ``LONGEST``) gets a mark, by which the
+kernel does the same translation (``forward.nat.long``). A flow whose backend is lost (``pool``)
+ends with the client's next packet. A SYN, a datagram or an echo request opens a new flow to another
+backend; any other segment passes unchanged, and is answered with RST. The backend's are dropped.
 
 Rules: ``handle`` is called for every packet: no allocation but the key, one look-up, no call for an
 established flow. It does not raise, whatever the bytes.
@@ -25,6 +22,7 @@ established flow. It does not raise, whatever the bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 from paraglider.core import icmp_error
 from paraglider.core.balancer import Balancer
@@ -42,13 +40,12 @@ from paraglider.core.flow_states import (
     UDP_ANSWERED,
     UDP_NEW,
     UDP_OPEN,
-    WINDOW,
 )
 from paraglider.core.flow_table import FlowTable
-from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
+from paraglider.core.packet import ACK, COPY, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.tcp_events import backend_event, client_event
+from paraglider.core.tcp_events import backend_event, segment_event
 from paraglider.core.verdict import (
     COLLISION,
     FLOW_LOST,
@@ -65,16 +62,20 @@ from paraglider.core.verdict import (
 )
 from paraglider.forward.carrier import Carrier
 from paraglider.forward.datapath import Decide
-from paraglider.forward.nat.carrier import WorkerCarrier
+from paraglider.forward.worker_carrier import WorkerCarrier
+
+#: whether this module is compiled: single bytes are cheap there, slices and calls elsewhere
+COMPILED: Final = not __file__.endswith(".py")
 
 
 class NatDatapath:
     """Flows, balancer and counters of one worker.
 
-    ``others`` decides about first packets of services of other methods, which share the VIPs and
-    the queue. Such a service is ``offloaded``, and no other packet of its flows comes here.
-    ``carrier`` carries the flows. ``counts`` counts packets by reason, in the order of
-    ``verdict.REASONS``. ``opened``, where set, is told of every new flow.
+    ``others`` decides about the first packets of ``offloaded`` services, which share VIPs and queue
+    with nat; their other packets do not come here. ``carrier`` carries the flows. If it is also the
+    flow table's carrier, a TCP flow is installed with its first packet, a UDP flow with the
+    client's second, so a flood of first datagrams fills no map. ``counts`` counts packets by
+    ``verdict.REASONS``. ``opened``, if set, is called for each new flow.
     """
 
     def __init__(
@@ -104,46 +105,44 @@ class NatDatapath:
         """
         data = buf  # compiled, the bytes themselves
         first = data[offset] if length >= 40 else 0
-        kind = 0
-        cut = False
-        end = offset + length
-        if (
-            first == 0x45
-            and not (data[offset + 6] & 0x3F) | data[offset + 7]
-            and data[offset + 2] << 8 | data[offset + 3] == length
-            and (data[offset + 9] == TCP or data[offset + 9] == UDP)
-        ):
-            protocol = data[offset + 9]
-            transport = offset + 20
-            key = bytes(data[offset + 12 : offset + 24])
-            four = True
-        elif (
-            first >> 4 == 6
-            and length >= 60
-            and (data[offset + 4] << 8 | data[offset + 5]) + 40 == length
-            and (data[offset + 6] == TCP or data[offset + 6] == UDP)
-        ):
+        size = protocol = kind = 0
+        if first >> 4 == 6:
+            size = (data[offset + 4] << 8 | data[offset + 5]) + 40
             protocol = data[offset + 6]
+        elif first:
+            size = data[offset + 2] << 8 | data[offset + 3]
+            protocol = data[offset + 9]
+        end = offset + size
+        plain = protocol in (TCP, UDP) and (size == length or size > length == COPY)
+        if plain and first == 0x45 and not (data[offset + 6] & 0x3F) | data[offset + 7]:
+            transport = offset + 20
+            key: Any = data[offset + 12 : offset + 24]
+            four = True
+        elif plain and first >> 4 == 6 and length >= 60:
             transport = offset + 40
-            key = bytes(data[offset + 8 : offset + 44])
+            key = data[offset + 8 : offset + 44]
             four = False
         else:
-            parsed = parse(buf, offset, length, length != LONGEST)
+            parsed = parse(buf, offset, length, length != LONGEST and length != COPY)
             if parsed.reason >= 0:
                 return self._refuse(parsed.reason)
+            end = parsed.end
             if parsed.kind == ICMP_ERROR:
-                reason = icmp_error.translate(buf, offset, parsed, self.flows)
+                if end > offset + length:
+                    return self._refuse(TRUNCATED)
+                reason = icmp_error.translate(buf, offset, parsed, self.flows, now)
                 return self._refuse(reason) if reason >= 0 else REWRITTEN
             protocol = parsed.protocol
             transport = parsed.transport
-            end = parsed.end
-            cut = end > offset + length
-            if cut:
-                length = end - offset
             key = parsed.key
             kind = parsed.kind
             four = data[offset] >> 4 == 4
+        cut = end > offset + length
+        if cut:
+            length = end - offset
 
+        if not COMPILED:
+            key = bytes(key)
         # Is it a client's packet (forward), a backend's (reverse), or one without a flow?
         if protocol == TCP:
             flow = self._tcp_forward.get(key)
@@ -166,17 +165,21 @@ class NatDatapath:
                     or flow.translation.direct
                 ):
                     flow = self._client_segment(flow, buf, transport, key, now)
+            elif self.flows.fetch(TCP, key, now):
+                return self.handle(buf, offset, length, checksum, now)
             elif flags & (FIN | SYN | RST | ACK) == SYN:
                 self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
                 flow = self._open(TCP, key, now)
             else:
-                return self._refuse(self._stray(TCP, key))
+                return self._refuse(self._stray_reason(TCP, key))
         elif protocol == UDP:
             flow = self._udp_forward.get(key)
             back = None if flow is not None else self._udp_reverse.get(key)
             if back is not None:
                 if back.state == UDP_NEW:
                     self.flows.move(back, UDP_ANSWERED, now)
+            elif flow is None and self.flows.fetch(UDP, key, now):
+                return self.handle(buf, offset, length, checksum, now)
             elif flow is None:
                 flow = self._open(UDP, key, now)
             elif flow.state != UDP_OPEN:
@@ -199,7 +202,7 @@ class NatDatapath:
                     opening = (
                         protocol != TCP or data[transport + 13] & (FIN | SYN | RST | ACK) == SYN
                     )
-                    flow = self._elsewhere(flow, opening, now)
+                    flow = self._reopen(flow, opening, now)
                     if flow is None:
                         return self._refused
                     translation = flow.translation
@@ -208,10 +211,8 @@ class NatDatapath:
             flow.seen = now
             translation.packets_out += 1
             translation.bytes_out += length
-            if four:
-                buf[offset + 16 : offset + 20] = translation.backend_address
-            else:
-                buf[offset + 24 : offset + 40] = translation.backend_address
+            address = translation.backend_address
+            at = offset + (16 if four else 24)
             change = translation.address_out
             transport_change = translation.transport_out
         elif back is not None:
@@ -224,16 +225,19 @@ class NatDatapath:
             back.seen = now
             translation.packets_back += 1
             translation.bytes_back += length
-            if four:
-                buf[offset + 12 : offset + 16] = translation.vip
-            else:
-                buf[offset + 8 : offset + 24] = translation.vip
+            address = translation.vip
+            at = offset + (12 if four else 8)
             change = translation.address_back
             transport_change = translation.transport_back
         else:
             return self._refused
         if cut:
             return translation.long_verdict or self._refuse(TRUNCATED)
+        if COMPILED:
+            for index in range(4 if four else 16):
+                data[at + index] = address[index]
+        else:
+            buf[at : at + len(address)] = address
         if four:
             value = ((data[offset + 10] << 8 | data[offset + 11]) + change) % 65535
             data[offset + 10] = value >> 8
@@ -250,32 +254,28 @@ class NatDatapath:
             value = data[at] << 8 | data[at + 1]
             if protocol != UDP:
                 value = (value + transport_change) % 65535
-            elif value:  # 0 means no checksum, so a computed 0 is sent as 0xffff
+            elif value:  # 0 means no checksum: a computed 0 is sent as 0xffff
                 value = (value + transport_change) % 65535 or 0xFFFF
-            data[at] = value >> 8
-            data[at + 1] = value & 255
+        elif checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
+            value = ((data[at] << 8 | data[at + 1]) - change) % 65535
+        elif four:
+            value = _full_checksum(buf, offset + 12, 8, transport, end, at, protocol)
         else:
-            if checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
-                value = ((data[at] << 8 | data[at + 1]) - change) % 65535
-            elif four:
-                value = _complete(buf, offset + 12, 8, transport, end, at, protocol)
-            else:
-                value = _complete(buf, offset + 8, 32, transport, end, at, protocol)
-            data[at] = value >> 8
-            data[at + 1] = value & 255
+            value = _full_checksum(buf, offset + 8, 32, transport, end, at, protocol)
+        data[at] = value >> 8
+        data[at + 1] = value & 255
         return REWRITTEN
 
     def end(self, flow: Flow, now: float) -> None:
         """See ``forward.datapath.Datapath``: the next segment goes to the local stack."""
         self.flows.forget(flow, now)
-        self.carrier.remove(flow)
 
     def _client_segment(
         self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
     ) -> Flow | None:
         """The flow of a client's TCP segment: ``flow`` in its next state, or a new one."""
         direct = flow.translation.direct
-        event = client_event(flow, buf, transport, direct, WINDOW, now)
+        event = segment_event(self.flows, flow, buf, transport, direct, False, now)
         if event < 0:
             return flow
         state = flow.state
@@ -292,6 +292,8 @@ class NatDatapath:
 
     def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
         """Update ``flow`` by a backend's TCP segment with SYN, FIN or RST."""
+        if flow.carried:
+            self.flows.refresh(flow)
         event = backend_event(flow, buf, transport)
         if event < 0:
             return
@@ -304,19 +306,23 @@ class NatDatapath:
     def _client_datagram(self, flow: Flow, now: float) -> None:
         """Update ``flow`` by a client's datagram that is not its first."""
         translation = flow.translation
-        if (flow.state == UDP_ANSWERED or translation.direct) and not translation.udp_reply:
+        if translation.udp_reply:
+            return
+        if flow.state == UDP_ANSWERED or translation.direct:
             self.flows.move(flow, UDP_OPEN, now)
+        elif self.flows.carrier is not None and not flow.carried:
+            flow.seen = now
+            self.carrier.install(flow)
 
-    def _stray(self, protocol: int, key: bytes) -> int:
-        """The reason for refusing a packet that has no flow and opens none."""
+    def _stray_reason(self, protocol: int, key: bytes) -> int:
+        """The reason for refusing a packet without a flow that opens none."""
         size = (len(key) - 4) // 2
-        if self.balancer.services.is_source(protocol, key[:size], key[-4:-2]):
-            return FROM_FORGOTTEN
-        return NO_FLOW
+        forgotten = self.balancer.services.is_source(protocol, key[:size], key[-4:-2])
+        return FROM_FORGOTTEN if forgotten else NO_FLOW
 
-    def _elsewhere(self, flow: Flow, opening: bool, now: float) -> Flow | None:
-        """Handle a client's packet of ``flow``, whose backend is lost: returns a new flow if the
-        packet may open one, or None with the verdict in ``_refused``.
+    def _reopen(self, flow: Flow, opening: bool, now: float) -> Flow | None:
+        """Forget ``flow``, whose backend is lost. Returns a new flow for the client's packet if it
+        may open one, else None with the verdict in ``_refused``.
         """
         self.flows.forget(flow, now)
         if opening:
@@ -327,14 +333,14 @@ class NatDatapath:
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None
     ) -> Flow | None:
-        """Open a flow for the packet with ``key``; returns None with the verdict in ``_refused`` if
-        refused. It goes to ``before``, if that is given and takes new flows.
-        """
+        """A new flow for ``key``, to ``before`` if that takes flows; or None, see ``_refused``."""
         service = self.balancer.find(protocol, key)
         if service is None:
             reason = NO_SERVICE
-            if protocol == UDP and key[-4:-2] != key[-2:]:  # else a client of its own kind: NTP
-                reason = self._stray(protocol, key)
+            if (
+                protocol == UDP and key[-4:-2] != key[-2:]
+            ):  # else a client with the service's port (NTP)
+                reason = self._stray_reason(protocol, key)
             self._refused = self._refuse(NO_SERVICE if reason == NO_FLOW else reason)
             return None
         if service.offloaded and self.others is not None:
@@ -343,17 +349,16 @@ class NatDatapath:
             return None
         translations = service.translations
         reverse = self.flows.reverse[protocol]
-
         reverse_key = b""  # of the last backend considered, which is the chosen one
 
-        def taken(backend: Backend) -> bool:
+        def collides(backend: Backend) -> bool:
             nonlocal reverse_key
             reverse_key = translations[backend].reverse_key(key)
             return reverse_key in reverse
 
         backend = before
-        if before is None or not before.ready or before not in translations or taken(before):
-            backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
+        if before is None or not before.ready or before not in translations or collides(before):
+            backend = self.balancer.choose(service, NewFlow(protocol, key, now), collides)
         if backend is None:
             self._refused = self._refuse(self.balancer.refusal(service, protocol))
             return None
@@ -366,7 +371,9 @@ class NatDatapath:
         translation = translations[backend]
         flow = self.flows.open(protocol, key, reverse_key, translation, now)
         if protocol == UDP and translation.direct and translation.udp_reply:
-            self.flows.move(flow, UDP_ANSWERED, now)  # as far as it can be seen
+            self.flows.move(flow, UDP_ANSWERED, now)  # its answer is not seen
+        elif (protocol == TCP or translation.decided) and self.flows.carrier is not None:
+            self.carrier.install(flow)
         if self.opened is not None:
             self.opened(protocol, key, backend)
         return flow
@@ -376,13 +383,10 @@ class NatDatapath:
         return VERDICT_OF[reason]
 
 
-def _complete(
+def _full_checksum(
     buf: bytearray, source: int, size: int, transport: int, end: int, at: int, protocol: int
 ) -> int:
-    """Compute the transport checksum of ``buf[transport:end]`` in full; its place is ``at``.
-
-    ``source`` is the place of the source address, ``size`` the length of both addresses.
-    """
+    """The checksum at ``at`` of ``buf[transport:end]``, for addresses of ``size`` at ``source``."""
     buf[at] = buf[at + 1] = 0
     total = protocol + end - transport
     if source + size == transport:

@@ -2,8 +2,8 @@
 
 NFQUEUE delivers at most 65,531 bytes of a packet (the length of a netlink attribute has 16 bits),
 and a verdict with a payload would truncate a longer packet. So of a longer one (a datagram near the
-maximum, or a BIG TCP segment) the worker gets only the head, decides as usual, and answers with the
-mark of service and backend. The kernel then does the worker's translation, without state:
+maximum, or a BIG TCP segment) the worker gets only the head, and returns the mark of service and
+backend. The kernel then translates the packet as the worker would, without state:
 
     requests   destination := backend, and its port where it is mapped
     replies    source := VIP, and its port where it is mapped
@@ -11,9 +11,9 @@ mark of service and backend. The kernel then does the worker's translation, with
 and sets the mark of packets that a worker has rewritten. Packets that are in no map are dropped.
 
 Rules: one table a family, ``ip paraglider-long`` and ``ip6 paraglider-long``. The text is one
-transaction that leads to the same table from whatever it was; base chains are never removed, since
-with one of them every packet goes that waits in a queue of the namespace (Linux,
-net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). Where the kernel or nft cannot do this, long
+transaction that results in the same table whatever it was before. Base chains are never removed,
+since the kernel then drops all packets that wait in queues of the namespace (Linux,
+net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). If the kernel or nft does not support this, long
 packets are dropped, and nothing else changes.
 """
 

@@ -1,10 +1,11 @@
-"""``forward: nat``: every packet passes a worker and is rewritten."""
+"""``forward: nat``: packets are rewritten, by a worker or, after its decision, by BPF."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from paraglider.config.deciding import kernel_decides, why_python
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.datapath import Built, DatapathContext
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 
 class NatMethod(ForwardMethod):
-    """Packets rewritten by a worker, both ways or, under ``return: direct``, one way."""
+    """Packets rewritten both ways or, under ``return: direct``, one way."""
 
     name = "nat"
-    options = frozenset({"return"})
+    options = frozenset({"return", "carrier", "decide"})
     queued = True
     journalled = True
     head = None
+    long_table = LONG
 
     decided = DECIDED
     openings = OPENINGS
@@ -41,17 +43,14 @@ class NatMethod(ForwardMethod):
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
-        if service.return_ == "direct":
-            return (
-                "every packet of the client passes a worker and is rewritten, replies go past this"
-                " host; the backends must answer as the VIP (`paraglider backend-setup`); needs"
-                " NFQUEUE, no conntrack."
-            )
-        return (
-            "every packet passes a worker and is rewritten, both ways, so a core sets the limit;"
-            " the backends see the client's address and must answer through this host; needs"
-            " NFQUEUE, no conntrack."
+        direct = service.return_ == "direct"
+        backends = (
+            "replies bypass this host; the backends must answer with the VIP as source"
+            " (`paraglider backend-setup`)"
+            if direct
+            else "the backends see the client's address and must answer through this host"
         )
+        return f"{_carried(service, direct)}; {backends}; {_needed(service)}."
 
     def rules(self, scope: RuleScope) -> MethodRules:
         """See ``ForwardMethod``."""
@@ -67,7 +66,37 @@ class NatMethod(ForwardMethod):
         """See ``ForwardMethod``."""
         if service.return_ == "direct":
             return "rewrite", (
-                "answers go straight to the client, who talks to the VIP: they have to leave with"
-                " it as their source"
+                "answers go directly to the client, which expects them from the VIP: they must"
+                " have it as their source"
             )
         return ROUTE
+
+
+def _carried(service: Service, direct: bool) -> str:
+    """What rewrites the packets of ``service``."""
+    if kernel_decides(service):
+        packets = "the client's packets" if direct else "the packets, both ways,"
+        return (
+            f"a BPF program in the kernel picks the backend and rewrites {packets} by a table that"
+            " a worker computes; exceptions such as fragments and ICMP pass a worker"
+        )
+    if service.wants_bpf:
+        both = "" if direct else ", both ways"
+        why = why_python(service)
+        return (
+            f"a worker decides about a flow's first packets ({why}), and a BPF program in the"
+            f" kernel rewrites the others{both}; exceptions such as fragments and ICMP pass the"
+            " worker"
+        )
+    if direct:
+        return "every packet of the client passes a worker and is rewritten"
+    return "every packet passes a worker and is rewritten, both ways, so a core sets the limit"
+
+
+def _needed(service: Service) -> str:
+    """What the kernel must have for ``service``."""
+    if not service.wants_bpf:
+        return "needs NFQUEUE, no conntrack"
+    without = ", or the worker rewrites every packet" if service.carrier == "auto" else ""
+    drivers = ", drivers with XDP" if service.carrier == "xdp" else ""
+    return f"needs NFQUEUE, and Linux 6.6 with BPF{drivers}{without}; no conntrack"

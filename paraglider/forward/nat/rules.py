@@ -1,9 +1,10 @@
 """The iptables rules of ``forward: nat``: both directions of its packets pass a worker's queue.
 
-Lives here: what is kept out of conntrack, what is queued and to which worker, what is accepted.
-Rules: pure. A request or reply that no worker could take is dropped (the local stack would answer
-it with RST); an ICMP error is let pass, for untouched it does no harm, and it may belong to a flow
-that is none of ours.
+Lives here: the packets that bypass conntrack, that are queued and to which worker, and that are
+accepted.
+Rules: pure. A request or reply that no worker could take is dropped, since the local stack would
+answer it with RST. An ICMP error is accepted: it does no harm unchanged, and may belong to a flow
+of another program.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from paraglider.forward.rule_parts import (
     SharedPart,
     shares_chains,
 )
-from paraglider.netfilter.rules.marks import LONG
+from paraglider.netfilter.rules.marks import LONG, LONG_BASE, MASK
 from paraglider.netfilter.rules.matches import (
     ICMP,
     any_icmp,
@@ -37,7 +38,11 @@ from paraglider.netfilter.rules.traffic import RuleTraffic, port_matches, withou
 DECIDED = f"-m mark --mark {OURS}"
 """The match of packets that a worker has rewritten."""
 
-OPENINGS = OpeningsPart(decided=f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}", answers=True)
+OPENINGS = OpeningsPart(
+    decided=f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}",
+    answers=True,
+    long=f"meta mark & 0x{MASK:08x} == 0x{LONG_BASE:08x}",
+)
 """How new flows are limited."""
 
 _ECHO_REPLY = {4: 0, 6: 129}
@@ -45,7 +50,7 @@ _UNREPLACED = (f"-m mark --mark {LONG} -j DROP",)
 
 
 def nat_rules(nat: RuleTraffic, scope: RuleScope) -> MethodRules:
-    """The rules of ``nat``, which has a service."""
+    """The rules of ``nat``, at least one service."""
     family = scope.family
     some, every = (
         to_requests(f"PARAGLIDER-{name}", nat, "PARAGLIDER-TO", all_ports=all_ports)

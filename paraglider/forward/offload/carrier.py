@@ -38,11 +38,12 @@ class Decided(NamedTuple):
 
 
 class ConntrackCarrier(Carrier[Decided]):
-    """Conntrack's flows, as far as one worker knows them; ``marks`` has the mark of each backend.
+    """The flows in conntrack, as far as one worker knows them; ``marks`` has the mark of each
+    backend.
 
     ``live``, if set, gets the flows decided for each mark so far and returns the live ones
-    (``forward.offload.connection_counts``). A backend's ``flows`` is that plus what was installed
-    since the last ``sync``, so that a burst in between counts too.
+    (``forward.offload.connection_counts``). A backend's ``flows`` is that number plus the flows
+    installed since the last ``sync``, so that a burst in between counts too.
     """
 
     def __init__(
@@ -88,10 +89,6 @@ class ConntrackCarrier(Carrier[Decided]):
                     del decided[which]
             else:
                 decided.pop((what.protocol, what.key), None)
-
-    def last_seen(self, flow: Decided) -> float:
-        """See ``Carrier``: when it was decided; the worker sees no later packet."""
-        return flow.seen
 
     def counters(self, backend: Backend) -> Mapping[str, int]:
         """See ``Carrier``: nothing; the kernel counts, for all workers in one place."""

@@ -24,7 +24,7 @@ from paraglider.config.model import Config
 from paraglider.netfilter.rules.marks import backend_marks
 
 #: polls, ten a second, after which a constant difference is taken for lost
-PATIENCE: Final = 10
+READINGS: Final = 10
 NOTHING: Final[Mapping[int, int]] = {}
 _LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
 
@@ -109,7 +109,7 @@ class LiveFlowReader:
         self._live = live
         self._worker = worker
         self._before = live.picked_by(worker)
-        self._differences: deque[list[int]] = deque(maxlen=PATIENCE)
+        self._differences: deque[list[int]] = deque(maxlen=READINGS)
 
     def __call__(self, decided: Mapping[int, int]) -> dict[int, int]:
         """See the class."""

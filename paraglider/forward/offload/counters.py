@@ -44,10 +44,10 @@ class KernelCounters:
         self._services: dict[str, Counter[str]] = {}
         self._last: dict[tuple[int, str], CounterValue] = {}
         #: when the tables were last read (monotonic seconds)
-        self.looked = 0.0
+        self.read_at = 0.0
         self._live: dict[Key, tuple[int, int]] = {}
         self.apply_config(config)
-        self._look(begun=True)
+        self._add_growth(first=True)
 
     def apply_config(self, config: Config) -> None:
         """Use the services of ``config`` from now on."""
@@ -66,8 +66,8 @@ class KernelCounters:
 
     def update(self, now: float) -> None:
         """Add the growth of the tables' counters, which were read at ``now``."""
-        self.looked = now
-        self._look()
+        self.read_at = now
+        self._add_growth()
 
     def count(self, live: Mapping[int, tuple[int, int]]) -> None:
         """Set the numbers of flows by mark: live ones, and closed ones that conntrack remembers."""
@@ -87,10 +87,12 @@ class KernelCounters:
         live = [counts for key, counts in self._live.items() if key[0] == name]
         return {**_shown(self._services[name]), **_summed(live)}
 
-    def _look(self, *, begun: bool = False) -> None:
-        """Add the growth; not the values of the tables from before the daemon (``begun``)."""
+    def _add_growth(self, *, first: bool = False) -> None:
+        """Add what the tables counted since the last call; at the ``first`` call nothing, because
+        the values are from before the daemon.
+        """
         for mark, what, count in self._counts():
-            before = self._last.get((mark, what), count if begun else CounterValue(0, 0))
+            before = self._last.get((mark, what), count if first else CounterValue(0, 0))
             self._last[mark, what] = count
             if count.packets < before.packets:  # another table
                 before = CounterValue(0, 0)
@@ -101,7 +103,7 @@ class KernelCounters:
 
     def _counts(self) -> Iterator[tuple[int, str, CounterValue]]:
         for family in self._families:
-            with contextlib.suppress(OSError):  # ``watch`` says so
+            with contextlib.suppress(OSError):  # ``table_monitor`` reports it
                 for mark, counts in self._read(family).items():
                     if mark in self._keys:
                         yield from ((mark, what, count) for what, count in counts.items())

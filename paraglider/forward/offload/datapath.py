@@ -83,7 +83,7 @@ class FirstPacketDatapath:
         """
         made = self.carrier.find(protocol, key, now)
         if made is not None and made.sequence == sequence and made.backend.ready:
-            if protocol == TCP:  # the kernel knows of no answer
+            if protocol == TCP:  # the kernel does not report answers
                 made.backend.unanswered += 1
             return self.carrier.verdicts[made.backend]
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)

@@ -1,19 +1,19 @@
 """Reconciles the kernel's tables and conntrack with the backends' states, for ``forward: offload``.
 
-    hash          a backend that takes no new flows leaves the hash by which the kernel decides
-                  when no worker does, and one that does is back in it with its weight
-    connections   those of a backend that is lost are forgotten: the client's next packet is
-                  answered with a RST. So are the UDP ones of a backend that is drained or in maint,
-                  whose clients may never change their port, and with them TCP ones that are closed;
-                  and UDP ones that a service refused while it had no backend: an untranslated
-                  connection stays so for as long as its client goes on
+    hash          used when no worker decides: a backend that takes no new flows is removed from
+                  it; one that does has its weight in it
+    connections   those of a lost backend are deleted, and the client's next packet is answered with
+                  a RST. Deleted too: UDP connections of a backend that is drained or in maint,
+                  because their clients may never change the port, with its closed TCP connections;
+                  and UDP connections that a service refused while it had no backend, because an
+                  untranslated connection stays so while its client sends
 
 ``core.pool`` defines which backends are lost or take new flows, as in workers.
 
 Lives here: ``KernelTables``, ``EndedConnections``.
 Rules: runs in the supervisor, and has nft run by the host helper; at most one run per family is
-open, however many backends change meanwhile, and none without changes. A failure of nft is logged
-and retried after a pause that doubles, up to LONGEST_PAUSE.
+open, whatever the number of backends that change meanwhile, and none without changes. A failure of
+nft is logged and retried after a pause that doubles, up to LONGEST_PAUSE.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class KernelTables:
             }
             for family in self._marks
         }
-        # What a previous daemon left there is unknown: the first tick loads it.
+        # The table of a previous daemon is unknown: the first tick loads it.
         self._written: dict[int, dict[int, int]] = {}
         self._lost: frozenset[int] = before._lost if before else frozenset()
         self._passed: frozenset[int] = before._passed if before else frozenset()
@@ -121,7 +121,7 @@ class KernelTables:
         self._loading: set[int] = set()  # families
         self._version = 0  # version of the table: no state has been read yet
         for pool in before._pools.values() if before else ():
-            pool.retire()
+            pool.unwatch_all()
         for pool in self._pools.values():
             pool.watch(self._note)
 

@@ -1,7 +1,7 @@
 """The iptables rules of ``forward: offload``: only first packets pass a worker's queue.
 
-Lives here: which packets are queued, and what is accepted. What becomes of a flow afterwards is
-the nft table's (``forward.offload.table``).
+Lives here: the packets that are queued and that are accepted. The nft table handles the flows
+(``forward.offload.table``).
 Rules: pure. A first packet that no worker could take is accepted: the kernel then decides.
 """
 
@@ -38,7 +38,7 @@ def offload_rules(offload: RuleTraffic, scope: RuleScope) -> MethodRules:
         for name, all_ports in (("SOME-NEW", False), ("ALL-NEW", True))
     )
     # Ahead of all the rest: nearly every packet of an offloaded flow ends here. The first of the
-    # two is some 100 ns cheaper, but a method whose workers have the flows wants every segment.
+    # two is some 100 ns cheaper, but a method whose flows are in the workers needs every segment
     others = scope.traffic(lambda method: shares_chains(method) and not method.conntracked)
     shared = SharedPart(
         some,
@@ -54,10 +54,10 @@ def offload_rules(offload: RuleTraffic, scope: RuleScope) -> MethodRules:
 def _first_packets(steering: Steering) -> Chain:
     """Rules for the first packets of offloaded flows.
 
-    A datagram that follows a first one unanswered is NEW too: what has left the host once
-    (CONFIRMED) has its backend. So has a SYN that comes again, but a worker is to hear of it, for
-    it speaks against the backend; the kernel does not ask for a backend twice. What has a worker's
-    mark already is more than the workers are to be asked about (``openings``).
+    A datagram that follows an unanswered first one is NEW too: if the connection has left the host
+    once (CONFIRMED), it has its backend. The same holds for a repeated SYN, but a worker gets it,
+    because it counts against the backend; the kernel does not choose a backend twice. Packets that
+    have a worker's mark already are beyond the limit of the queue (``openings``).
     """
     return Chain(
         "PARAGLIDER-NEW",

@@ -1,11 +1,11 @@
 """The nft table by which the kernel translates ``forward: offload`` connections.
 
     prerouting   translates a worker's mark; without one the service's hash decides
-    answered     the mark is kept in conntrack, the destination becomes the backend
+    answered     the mark is stored in conntrack, the destination becomes the backend
     unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
-    postrouting  the source, where the service asks for it, and where the client is in the
-                 backends' own network, which would answer it directly
-    forward      packets and bytes of each backend, there and back, counted
+    postrouting  rewrites the source, if the service is configured so, or if the client is in the
+                 backends' own network, where the backend would answer it directly
+    forward      counts packets and bytes of each backend, in both directions
     tracked      drops packets that conntrack calls invalid; see ``netfilter.rules.conntrack``
 
 Rules: those of ``netfilter.rules.nft``. Pure.

@@ -4,7 +4,7 @@ The balancer chooses; if a backend refuses, is unreachable, or does not answer i
 is tried, each ready one once. The client notices only the delay: its bytes wait in the kernel. If
 no backend accepts, the client is reset.
 
-Rules: a flow is counted for its backend, and binds a client with affinity, from the choice on.
+Rules: a flow is counted for its backend, and holds the client's affinity, from the choice on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.forward.proxy.counts import Tally
 from paraglider.forward.proxy.events import BROKEN, WRITE
-from paraglider.forward.proxy.relay import Shared, hang_up
+from paraglider.forward.proxy.relay import Shared, abort
 
 _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}  # by the length of an address
 
@@ -27,8 +27,8 @@ _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}  # by the length of 
 class Front:
     """The part of a service that attempts need.
 
-    ``choose`` is the balancer's; ``tallies`` and ``hosts`` have every backend of the service,
-    ``connect`` is the connect timeout in seconds.
+    ``choose`` is the balancer's method; ``tallies`` and ``hosts`` contain every backend of the
+    service, ``connect`` is the connect timeout in seconds.
     """
 
     __slots__ = ("choose", "connect", "family", "hosts", "service", "tallies")
@@ -46,29 +46,29 @@ class Front:
         self.tallies = {backend: Tally() for backend in service.pool.backends}
         self.hosts = {b: socket.inet_ntop(self.family, b.address) for b in service.pool.backends}
 
-    def take(self, backend: Backend, client: bytes) -> None:
+    def assign(self, backend: Backend, client: bytes) -> None:
         """Assign a flow of ``client`` to ``backend``."""
         backend.flows += 1
         backend.conns += 1
         if self.service.affinity is not None:
             self.service.affinity.hold(client, backend)
-            self.service.affinity.confirm(client)  # the kernel has shaken hands with it
+            self.service.affinity.confirm(client)  # the kernel has completed the handshake
 
-    def give_back(self, backend: Backend, client: bytes, now: float) -> None:
-        """A flow of ``client`` to ``backend`` has ended."""
+    def release(self, backend: Backend, client: bytes, now: float) -> None:
+        """End a flow of ``client`` to ``backend``."""
         backend.flows -= 1
         if self.service.affinity is not None:
             self.service.affinity.release(client, now)
 
 
 class Attempt:
-    """Connects ``client``, whose connection is ``flow``; ``over`` is called once at the end:
-    ``backend`` and ``socket`` are set then, with the socket still watched for writing; or both are
-    None, and the client has been reset.
+    """Connects ``client``, whose connection is ``flow``, to a backend; calls ``on_done`` once. On
+    success ``backend`` and ``socket`` are set, and the socket is still watched for writing;
+    otherwise both are None, and the client has been reset.
     """
 
     __slots__ = (
-        "_over",
+        "_on_done",
         "_shared",
         "_timer",
         "_tried",
@@ -85,7 +85,7 @@ class Attempt:
         front: Front,
         client: socket.socket,
         flow: NewFlow,
-        over: Callable[[Attempt], None],
+        on_done: Callable[[Attempt], None],
     ) -> None:
         self.front = front
         self.client = client
@@ -93,9 +93,9 @@ class Attempt:
         self.backend: Backend | None = None
         self.socket: socket.socket | None = None
         self._shared = shared
-        self._over = over
+        self._on_done = on_done
         self._tried: dict[Backend, None] = {}  # in the order they were tried
-        self._timer = shared.loop.call_later(front.connect, self._too_late)
+        self._timer = shared.loop.call_later(front.connect, self._on_timeout)
 
     def start(self) -> None:
         """Try the backends in turn until a connection attempt is in progress."""
@@ -108,25 +108,25 @@ class Attempt:
                 front.tallies[next(reversed(self._tried))].retried += 1
             self._tried[backend] = None
             self.backend = backend
-            front.take(backend, self.flow.client)
+            front.assign(backend, self.flow.client)
             try:
                 self.socket = self._connect(backend)
             except OSError as error:
-                self._gone()
+                self._close_current()
                 if error.errno in _OURS:
                     break
                 front.tallies[backend].refused += 1
             else:
                 return
-        self.abandon()
+        self.give_up()
 
-    def abandon(self) -> None:
+    def give_up(self) -> None:
         """Give up, and reset the client."""
         self._timer.cancel()
         if self.backend is not None:
-            self._gone()
-        hang_up(self.client)
-        self._over(self)
+            self._close_current()
+        abort(self.client)
+        self._on_done(self)
 
     def _connect(self, backend: Backend) -> socket.socket:
         """A socket that connects to ``backend``; raises OSError."""
@@ -137,43 +137,43 @@ class Attempt:
             code = end.connect_ex((front.hosts[backend], backend.port or self.flow.port))
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, "connect")
-            self._shared.events.watch(end.fileno(), WRITE, self._answered)
+            self._shared.events.watch(end.fileno(), WRITE, self._on_connect)
         except OSError:
             end.close()
             raise
         return end
 
-    def _answered(self, mask: int) -> None:
+    def _on_connect(self, mask: int) -> None:
         """The backend has accepted or refused."""
         if mask & BROKEN and self.backend is not None:
             self.front.tallies[self.backend].refused += 1
             self._next()
             return
         self._timer.cancel()
-        self._over(self)
+        self._on_done(self)
 
-    def _too_late(self) -> None:
+    def _on_timeout(self) -> None:
         """The backend has not answered in time."""
         if self.backend is not None:
             self.front.tallies[self.backend].timeouts += 1
         self._next()
 
     def _next(self) -> None:
-        self._gone()
+        self._close_current()
         self._timer.cancel()
-        self._timer = self._shared.loop.call_later(self.front.connect, self._too_late)
+        self._timer = self._shared.loop.call_later(self.front.connect, self._on_timeout)
         self.start()
 
-    def _gone(self) -> None:
-        """The present backend failed for this flow."""
+    def _close_current(self) -> None:
+        """Close the connection to the present backend, which failed for this flow."""
         if self.socket is not None:
             self._shared.events.forget(self.socket.fileno(), closing=True)
             self.socket.close()
             self.socket = None
         if self.backend is not None:
-            self.front.give_back(self.backend, self.flow.client, self._shared.loop.time())
+            self.front.release(self.backend, self.flow.client, self._shared.loop.time())
             self.backend = None
 
 
-#: errors that are not the backend's: this host has run out of a resource
+#: errors of this host, which has run out of a resource; not the backend's
 _OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 class Tally:
     """One backend's counters since the worker's start.
 
-    ``sent`` are bytes of clients to the backend, ``received`` bytes of it to them. ``refused`` are
-    connections that it, or the network on the way, did not accept; ``timeouts`` those that nobody
-    answered; ``retried`` those of both kinds that another backend was then tried for. ``idle``
-    are connections that were ended because nothing came any more, ``resets`` those that one of
-    the two ends broke off.
+    ``sent`` are bytes of clients to the backend, ``received`` bytes of the backend to clients.
+    ``refused`` are connections that the backend or the network refused; ``timeouts`` connections
+    without an answer; ``retried`` those of both kinds that were then tried at another backend.
+    ``idle`` are connections ended by the idle timeout, ``resets`` connections that one of the two
+    ends reset.
     """
 
     sent: int = 0

@@ -33,7 +33,7 @@ class SocketEvents:
         self._handlers: dict[int, Handler] = {}
         # Events of a descriptor must not reach the next socket with the same number.
         self._new: set[int] = set()
-        loop.add_reader(self._epoll.fileno(), self._round)
+        loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def __len__(self) -> int:
         """The number of watched descriptors."""
@@ -49,7 +49,7 @@ class SocketEvents:
         """Watch for ``mask`` from now on."""
         self._epoll.modify(descriptor, mask)
 
-    def hand_over(self, descriptor: int, handler: Handler) -> None:
+    def set_handler(self, descriptor: int, handler: Handler) -> None:
         """Replace the handler of a watched descriptor by ``handler``."""
         self._handlers[descriptor] = handler
 
@@ -65,7 +65,7 @@ class SocketEvents:
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
-    def _round(self) -> None:
+    def _dispatch(self) -> None:
         handlers, new = self._handlers, self._new
         found = self._epoll.poll(0)
         new.clear()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,7 +52,7 @@ class ProxyListener:
                 raise
         self.socket.close()
 
-    def forsake(self) -> None:
+    def release(self) -> None:
         """Close the socket in this process only."""
         self.socket.close()
 
@@ -74,7 +74,7 @@ def open_listeners(
     except BaseException:
         for row in rows:
             for listener in row:
-                listener.forsake()
+                listener.release()
         raise
     return [tuple(row) for row in rows]
 
@@ -111,7 +111,7 @@ def _bound(address: IPAddress, port: int, service: str, *, alone: bool) -> socke
         _bind(address, port, service, reuse=False).close()
     end = _bind(address, port, service, reuse=True)
     end.setblocking(False)
-    # What is accepted inherits it (net/ipv4/tcp_minisocks.c, tcp_create_openreq_child).
+    # Accepted sockets inherit it (net/ipv4/tcp_minisocks.c, tcp_create_openreq_child).
     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return end
 
@@ -138,7 +138,7 @@ def _refusal(
         return PlatformError(
             f"service `{service}`: the kernel refuses to listen on {host}:{port}: {error.strerror}"
         )
-    holder = who_listens(address, port)
+    holder = find_listener(address, port)
     by = f" by {holder}" if holder else ""
     return OperatorError(
         f"service `{service}`: {host}:{port} is in use{by}",
@@ -146,7 +146,7 @@ def _refusal(
     )
 
 
-def who_listens(address: IPAddress, port: int, proc: Path = Path("/proc")) -> str | None:
+def find_listener(address: IPAddress, port: int, proc: Path = Path("/proc")) -> str | None:
     """The process that listens on ``address`` or on any address, as "process 7 (nginx)"."""
     inodes = {
         f"socket:[{inode}]"
@@ -156,13 +156,20 @@ def who_listens(address: IPAddress, port: int, proc: Path = Path("/proc")) -> st
     }
     for process in proc.glob("[0-9]*"):
         try:
-            held = any(str(entry.readlink()) in inodes for entry in (process / "fd").iterdir())
-            if held:
+            if any(_holds(entry, inodes) for entry in (process / "fd").iterdir()):
                 name = (process / "comm").read_text(encoding="utf-8").strip()
                 return f"process {process.name} ({name})"
         except OSError:
             continue  # it has ended meanwhile
     return None
+
+
+def _holds(entry: Path, inodes: Container[str]) -> bool:
+    """Whether the descriptor ``entry`` is one of ``inodes``; False if it was closed meanwhile."""
+    try:
+        return str(entry.readlink()) in inodes
+    except OSError:
+        return False
 
 
 def _listening(table: Path, port: int) -> Iterable[tuple[str, str]]:

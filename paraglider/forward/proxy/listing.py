@@ -23,15 +23,17 @@ class ProxyView:
         self._relays = relays
 
     def walk(self, match: Match) -> Iterator[Relay | None]:
-        """For every connection at the beginning: itself if ``match`` selects it, else None."""
+        """For every connection at the start of the walk: itself if ``match``
+        selects it, else None.
+        """
         for relay in tuple(self._relays):
             attempt = self._relays.get(relay)
             meant = (
                 attempt is not None
                 and attempt.backend is not None
                 and match.service in (None, attempt.front.service.name)
-                and match.takes_backend(attempt.backend)
-                and match.takes_client(attempt.flow.client)
+                and match.matches_backend(attempt.backend)
+                and match.matches_client(attempt.flow.client)
             )
             yield relay if meant else None
 
@@ -50,7 +52,7 @@ class ProxyView:
             "port": flow.port,
             "backend": attempt.backend.name,
             "state": STATE_NAMES[ESTABLISHED],
-            "idle": round(max(now - relay.seen, 0.0), 1),
+            "idle": round(max(now - relay.last_active, 0.0), 1),
         }
 
     def forget(self, relay: Relay, now: float) -> bool:

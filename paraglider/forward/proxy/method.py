@@ -11,18 +11,18 @@ from paraglider.forward.proxy.checks import check_service
 from paraglider.netfilter.rules.backend import Need
 
 if TYPE_CHECKING:
-    from paraglider.config.model import Config, Service
+    from paraglider.config.model import Network, Service
 
 
 class ProxyMethod(ForwardMethod):
-    """Connections accepted by a proxy worker, and relayed over connections of its own."""
+    """Connections are accepted by a proxy worker, and relayed over connections of its own."""
 
     name = "proxy"
     options = frozenset({"proxy_protocol"})
     listens = True
     loopback = True
 
-    def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
+    def check(self, path: Path, service: Service, network: Network) -> Iterable[Problem]:
         """See ``Method``."""
         return check_service(path, service)
 

@@ -41,13 +41,13 @@ class Shared:
     view: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))
 
     @property
-    def look(self) -> float:
-        """Seconds within which a connection can have become idle."""
+    def idle_check_interval(self) -> float:
+        """Seconds between two checks of the idle timeout: the shorter timeout."""
         return min(self.established, self.closing)
 
 
 class Relay:
-    """Relays between ``client`` and ``backend``; ``over`` is called once, when both are closed.
+    """Relays between ``client`` and ``backend``; calls ``on_close`` once, when both are closed.
 
     ``first`` is sent to the backend before the client's bytes. The backend's socket is registered
     for events already. Nothing is relayed before ``start``.
@@ -55,11 +55,11 @@ class Relay:
 
     __slots__ = (
         "_ends",
-        "_over",
+        "_on_close",
         "_timer",
         "broken",
-        "open_ways",
-        "seen",
+        "last_active",
+        "open_directions",
         "shared",
         "tally",
     )
@@ -70,17 +70,17 @@ class Relay:
         client: socket.socket,
         backend: socket.socket,
         tally: Tally,
-        over: Callable[[Relay], None],
+        on_close: Callable[[Relay], None],
         first: bytes = b"",
     ) -> None:
         self.shared = shared
         self.tally = tally
-        self.seen = shared.loop.time()
-        self.open_ways = 2
+        self.last_active = shared.loop.time()
+        self.open_directions = 2
         self.broken = False
-        self._over = over
-        self._timer = shared.loop.call_later(shared.look, self._tick)
-        ends = _Client(self, client), _Backend(self, backend)
+        self._on_close = on_close
+        self._timer = shared.loop.call_later(shared.idle_check_interval, self._tick)
+        ends = _ClientEnd(self, client), _BackendEnd(self, backend)
         ends[0].other, ends[1].other = ends[1], ends[0]
         ends[1].held = memoryview(first)
         self._ends: tuple[_End, ...] = ends
@@ -88,7 +88,7 @@ class Relay:
     def start(self) -> None:
         """Start relaying; the bytes that the client has sent so far are relayed at once."""
         client, backend = self._ends
-        self.shared.events.hand_over(backend.descriptor, backend.happened)
+        self.shared.events.set_handler(backend.descriptor, backend.on_event)
         backend.mask = WRITE
         if backend.held:
             backend.send_held()
@@ -100,7 +100,7 @@ class Relay:
 
     @property
     def closed(self) -> bool:
-        """True once both sockets are."""
+        """Whether both sockets are closed."""
         return not self._ends
 
     def close(self, *, reset: bool = False) -> None:
@@ -114,13 +114,13 @@ class Relay:
             self.shared.events.forget(end.descriptor, closing=True)
             del end.other  # avoids a reference cycle
             if reset:
-                hang_up(end.socket)
+                abort(end.socket)
             else:
                 end.socket.close()
-        self._over(self)
+        self._on_close(self)
 
     def reset(self) -> None:
-        """One end was reset: reset the other."""
+        """Reset both ends: one of them was reset by its peer."""
         if not self.closed:
             self.tally.resets += 1
             self.close(reset=True)
@@ -128,20 +128,22 @@ class Relay:
     def _tick(self) -> None:
         """Check the idle timeout; called as often as the shorter timeout needs."""
         shared = self.shared
-        both = self.open_ways == 2 and not self.broken
-        left = self.seen + (shared.established if both else shared.closing) - shared.loop.time()
+        both = self.open_directions == 2 and not self.broken
+        left = (
+            self.last_active + (shared.established if both else shared.closing) - shared.loop.time()
+        )
         if left > 0:
-            self._timer = shared.loop.call_later(min(left, shared.look), self._tick)
+            self._timer = shared.loop.call_later(min(left, shared.idle_check_interval), self._tick)
             return
         self.tally.idle += 1
         self.close(reset=True)  # FIN would mean that all data was sent
 
 
 class _End(ABC):
-    """One of the two sockets: what is read here goes to ``other``.
+    """One of the two sockets; bytes read from it are sent to ``other``.
 
-    ``held`` are bytes that this end has yet to take; ``finished`` tells that nothing more is read
-    here, ``mask`` what is waited for.
+    ``held`` are bytes to be sent to this end; ``finished`` is true when nothing more is read from
+    it; ``mask`` are the awaited events.
     """
 
     __slots__ = ("descriptor", "finished", "held", "mask", "other", "relay", "socket")
@@ -160,8 +162,8 @@ class _End(ABC):
         """Count the bytes sent to this end."""
 
     def wait(self) -> None:
-        """Wait for what can be done here now; where that is nothing, for no break either, which
-        would be reported again and again.
+        """Wait for the events that this end can handle now. Without any, the descriptor is removed,
+        because epoll reports a broken connection at every wait.
         """
         if self.relay.closed:
             return
@@ -173,13 +175,13 @@ class _End(ABC):
             return
         events = self.relay.shared.events
         if not before:
-            events.watch(self.descriptor, mask, self.happened)
+            events.watch(self.descriptor, mask, self.on_event)
         elif not mask:
             events.forget(self.descriptor)
         else:
             events.change(self.descriptor, mask)
 
-    def happened(self, mask: int) -> None:
+    def on_event(self, mask: int) -> None:
         """Handle an event."""
         if self.mask & WRITE and mask & (WRITE | BROKEN):
             self.send_held()
@@ -197,18 +199,18 @@ class _End(ABC):
         except OSError:
             relay.reset()
             return
-        relay.seen = relay.shared.loop.time()
+        relay.last_active = relay.shared.loop.time()
         if size == 0:
             self.finished = True
             self.wait()
-            other.tell_end()
+            other.shutdown()
             return
         try:
             sent = other.socket.send(view[:size])
         except BlockingIOError:
             sent = 0
         except OSError:
-            other.lose()
+            other.write_failed()
             return
         other.count(sent)
         if sent < size:
@@ -224,39 +226,39 @@ class _End(ABC):
         except BlockingIOError:
             sent = 0
         except OSError:
-            self.lose()
+            self.write_failed()
             return
-        relay.seen = relay.shared.loop.time()
+        relay.last_active = relay.shared.loop.time()
         self.count(sent)
         self.held = self.held[sent:]
         self.wait()
         if self.held:
             return
         if other.finished:
-            self.tell_end()
+            self.shutdown()
         else:
             other.wait()
 
-    def tell_end(self) -> None:
+    def shutdown(self) -> None:
         """Send FIN to this end: the other has finished, and all its bytes are sent."""
         relay = self.relay
-        relay.open_ways -= 1
+        relay.open_directions -= 1
         if relay.broken:
             relay.reset()
-        elif not relay.open_ways:
+        elif not relay.open_directions:
             relay.close()
         else:
             try:
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError:
-                relay.broken = True  # reading here will come to that end
+                relay.broken = True  # the next read fails and ends the relay
 
-    def lose(self) -> None:
-        """This end takes nothing any more; what it said before is passed on all the same."""
+    def write_failed(self) -> None:
+        """A write failed: stop sending to this end; bytes received from it are still relayed."""
         relay, other = self.relay, self.other
         relay.broken = True
-        relay.open_ways -= 1
-        if not relay.open_ways:
+        relay.open_directions -= 1
+        if not relay.open_directions:
             relay.reset()
             return
         self.held = memoryview(b"")
@@ -265,21 +267,21 @@ class _End(ABC):
         other.wait()
 
 
-class _Client(_End):
+class _ClientEnd(_End):
     __slots__ = ()
 
     def count(self, size: int) -> None:
         self.relay.tally.received += size
 
 
-class _Backend(_End):
+class _BackendEnd(_End):
     __slots__ = ()
 
     def count(self, size: int) -> None:
         self.relay.tally.sent += size
 
 
-def hang_up(end: socket.socket) -> None:
+def abort(end: socket.socket) -> None:
     """Close the socket with a reset."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
@@ -46,8 +46,9 @@ def listens(method: Method) -> bool:
 class Proxy:
     """Serves ``listeners`` for ``services``; nothing is accepted before ``start``.
 
-    ``versions`` has the PROXY protocol version of the services that use it, by name. ``opened``, if
-    set, is called with protocol, key and backend of every connection that a backend accepted.
+    ``versions`` has the PROXY protocol version of the services that use it, by name.
+    ``on_connection``, if set, is called with protocol, key and backend of every connection that a
+    backend accepted.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Proxy:
         versions: dict[str, Version] | None = None,
     ) -> None:
         self.services = tuple(services)
-        self.opened: Callable[[int, bytes, Backend], None] | None = None
+        self.on_connection: Callable[[int, bytes, Backend], None] | None = None
         self.unserved = 0  # clients that were reset, since no backend accepted
         self.exhausted = 0  # times that no descriptor was left for accepting
         self._balancer = Balancer(ServiceMap(self.services))
@@ -75,9 +76,9 @@ class Proxy:
         self._relays: dict[Relay, Attempt] = {}
         self._listeners = tuple(listeners)
         self._accepting = False
-        self._resume: asyncio.TimerHandle | None = None
+        self._resume_timer: asyncio.TimerHandle | None = None
         self._drained: Callable[[], None] | None = None
-        self._last_call: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     def trace(self, on_decision: Callable[[Decision], None]) -> None:
         """Call ``on_decision`` with the reason for every connection that a backend accepted."""
@@ -85,7 +86,7 @@ class Proxy:
         self._balancer = balancer
         for front in self._fronts.values():
             front.choose = balancer.choose
-        self.opened = lambda *flow: on_decision(balancer.decision_on(*flow))
+        self.on_connection = lambda *flow: on_decision(balancer.decision_on(*flow))
 
     @property
     def live(self) -> int:
@@ -106,7 +107,7 @@ class Proxy:
         previous = Previous.of(before, old)
         self.services = tuple(make_services(config, listens, worker, registry, previous))
         for service in set(old) - set(self.services):
-            service.pool.retire()
+            service.pool.unwatch_all()
         self._balancer.services = ServiceMap(self.services)
         limits = config.timeouts
         self._shared = replace(
@@ -155,7 +156,7 @@ class Proxy:
         """Listen, and accept from now on."""
         for listener in self._listeners:
             listener.socket.listen(listener.backlog)
-        self._accept_again()
+        self._resume_accepting()
 
     def drain(self, seconds: float, drained: Callable[[], None]) -> None:
         """Accept the backlog and then stop accepting; call ``drained`` when the last connection has
@@ -166,10 +167,10 @@ class Proxy:
         if self._drained is None:
             self._stop_listening()
         self._drained = drained
-        if self._last_call is not None:
-            self._last_call.cancel()
-        self._last_call = self._loop.call_later(seconds, self._end)
-        self._over()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self._drain_timer = self._loop.call_later(seconds, self._end_drain)
+        self._connection_ended()
 
     def expire(self, now: float, budget: int) -> None:
         """Reset connections to lost backends (``core.pool``), and remove clients whose affinity has
@@ -191,20 +192,20 @@ class Proxy:
             while self._accept(listener):
                 pass
         self._pause()
-        if self._resume is not None:
-            self._resume.cancel()
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         for listener in self._listeners:
             listener.close()
 
-    def _end(self) -> None:
+    def _end_drain(self) -> None:
         """The deadline of the drain has passed."""
         for attempt in list(self._attempts):
-            attempt.abandon()
+            attempt.give_up()
         for relay in list(self._relays):
             relay.reset()
 
-    def _accept_again(self) -> None:
-        self._resume = None
+    def _resume_accepting(self) -> None:
+        self._resume_timer = None
         if not self._accepting and self._drained is None:
             self._accepting = True
             for listener in self._listeners:
@@ -234,55 +235,55 @@ class Proxy:
             except OSError:
                 self.exhausted += 1
                 self._pause()
-                if self._resume is None:
-                    self._resume = self._loop.call_later(PAUSE, self._accept_again)
+                if self._resume_timer is None:
+                    self._resume_timer = self._loop.call_later(PAUSE, self._resume_accepting)
                 return False
             client.setblocking(False)
             packed = socket.inet_pton(client.family, address[0].partition("%")[0])
             key = packed + listener.vip + address[1].to_bytes(2, "big") + listener.port
-            self._begin(listener.service, client, key)
+            self._start_attempt(listener.service, client, key)
         return True
 
-    def _begin(self, service: str, client: socket.socket, key: bytes) -> None:
+    def _start_attempt(self, service: str, client: socket.socket, key: bytes) -> None:
         front, flow = self._fronts[service], NewFlow(TCP, key, self._loop.time())
-        attempt = Attempt(self._shared, front, client, flow, self._tried)
+        attempt = Attempt(self._shared, front, client, flow, self._attempt_done)
         self._attempts.add(attempt)
         attempt.start()
 
-    def _tried(self, attempt: Attempt) -> None:
+    def _attempt_done(self, attempt: Attempt) -> None:
         """An attempt has succeeded or failed."""
         self._attempts.discard(attempt)
         backend, end = attempt.backend, attempt.socket
         if backend is None or end is None:
             self.unserved += 1
-            self._over()
+            self._connection_ended()
             return
         front, key = attempt.front, attempt.flow.key
         version = self._versions.get(front.service.name)
         first = header(version, key) if version is not None else b""
         tally = front.tallies[backend]
-        relay = Relay(self._shared, attempt.client, end, tally, self._ended, first)
+        relay = Relay(self._shared, attempt.client, end, tally, self._relay_closed, first)
         self._relays[relay] = attempt
-        if self.opened is not None:
-            self.opened(TCP, key, backend)
+        if self.on_connection is not None:
+            self.on_connection(TCP, key, backend)
         relay.start()
 
-    def _ended(self, relay: Relay) -> None:
+    def _relay_closed(self, relay: Relay) -> None:
         """A relay has closed."""
         attempt = self._relays.pop(relay)
         assert attempt.backend is not None  # noqa: S101 - else there were no relay
-        attempt.front.give_back(attempt.backend, attempt.flow.client, self._loop.time())
-        self._over()
+        attempt.front.release(attempt.backend, attempt.flow.client, self._loop.time())
+        self._connection_ended()
 
-    def _over(self) -> None:
+    def _connection_ended(self) -> None:
         """A connection has ended."""
         if self._drained is not None:
-            if not self.live and self._last_call is not None:
-                self._last_call.cancel()
-                self._last_call = None
+            if not self.live and self._drain_timer is not None:
+                self._drain_timer.cancel()
+                self._drain_timer = None
                 self._drained()
-        elif not self._accepting and self._resume is None and self.live < self._bound:
-            self._accept_again()
+        elif not self._accepting and self._resume_timer is None and self.live < self._bound:
+            self._resume_accepting()
 
 
 def build(

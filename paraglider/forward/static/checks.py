@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.method import METHODS, Method
 from paraglider.config.model import Config, Service
+from paraglider.config.service import METHODS, Method
 from paraglider.core.strategies import KINDS
 
 _WITH_DAEMON = "run the daemon, or leave it out"
@@ -40,7 +40,7 @@ def cautions(config: Config) -> list[Problem]:
             what = "`check` is the daemon's: a backend that dies keeps its share here"
             found.append(Problem(("services", index, "check"), what, _WITH_DAEMON, at="key"))
     if config.watch:
-        what = "`watch` is the daemon's: nobody looks at the file here"
+        what = "`watch` is the daemon's: the file is not watched here"
         found.append(Problem(("watch",), what, "run `start` again after a change"))
     if config.failover.enabled:
         what = "`failover` is the daemon's: a backend that dies keeps its share here"

@@ -6,14 +6,14 @@ of the marks.
     prerouting   the first packet of a connection gets a mark in conntrack: by turns, or by a hash
                  of the client's address
     answered     counted; the destination becomes the backend of the mark
-    postrouting  the source, as ``nft`` has it
-    forward      packets and bytes of each backend, there and back
+    postrouting  rewrites the source, as in ``nft``
+    forward      counts packets and bytes of each backend, in both directions
     tracked      packets that conntrack calls invalid are dropped, as with a daemon
 
-Rules: those of ``nft``, whose maps these are. Turns are exact: a service's mark follows from a
-number that goes round, and every backend has its weight of the numbers, in the order of smooth
-weighted round robin, so that a heavy backend is not met in bursts. Counters go by the mark, so
-those of a backend that stays in the file go on counting.
+Rules: those of ``nft``, whose maps are used. Turns are exact: a counter modulo the sum of the
+weights selects the mark, and every backend has as many numbers as its weight, in the order of
+smooth weighted round robin, so that a heavy backend gets no bursts. Counters belong to a mark, so
+those of a backend that stays in the file continue.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def static_table(
     """The table of ``family`` (4 or 6), or None without a service of it.
 
     ``config`` is the result of ``forward.static.checks.kernel_only``; ``hairpin`` and ``seed`` are
-    as in ``nft.offload_table``.
+    as in ``forward.offload.table.offload_table``.
     """
     services = [service for service in config.services if service.family == family]
     if not services:

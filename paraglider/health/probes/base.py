@@ -1,9 +1,9 @@
-"""What a probe is, what it returns, and how one check is run to its end.
+"""The base class of probes, and how one check is run.
 
 Lives here: ``Probe``, ``Code``, ``Passed``, ``ProbeError``, ``UnableError``, ``ProbeStep``,
-``Look``, ``look``, ``phrase``, ``shortened``.
-Rules: whatever a target does, a check ends within its target's patience, with one code and one
-line; of what the target sent the line has nothing but printable characters, and few of them.
+``CheckResult``, ``run_check``, ``phrase``, ``shortened``.
+Rules: a check ends within its timeout whatever the target does, with one code and one line of
+detail. The line quotes the target's bytes as printable characters only, at most _SHOWN of them.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
-from paraglider.config.probe import ProbeKind
+from paraglider.config.health import ProbeKind
 from paraglider.health.codes import Code
 from paraglider.health.pinger import Pinger
 from paraglider.health.targets import Target
 
-#: what this host lacks: descriptors, memory, ports
+#: errors of this host, not of the target: no descriptors, memory or ports left
 OURS: Final = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
 )
-#: characters of a line that somebody else wrote, as a detail repeats it
+#: longest detail, in characters
 _SHOWN: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The backend passed; ``detail`` is one line that says with what."""
+    """The backend passed; ``detail`` is one line that says what was received."""
 
     code: Code
     detail: str
 
 
 class ProbeError(Exception):
-    """The backend did not pass; the message is one line that says why."""
+    """The backend failed the check; the message is the reason in one line."""
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
@@ -46,12 +46,12 @@ class ProbeError(Exception):
 
 
 class UnableError(Exception):
-    """The check could not take place, for a cause on this host; the message says which."""
+    """The check could not be made because of this host; the message is the reason."""
 
 
 class ProbeStep:
-    """What a probe does at the moment: ``name`` ("connect", "answer") is for the line of a check
-    that times out, ``timeout`` is its code then.
+    """The present step of a probe: ``name`` ("connect", "answer") and ``timeout``, the code, are
+    reported if the check times out during it.
     """
 
     def __init__(self) -> None:
@@ -62,32 +62,32 @@ class ProbeStep:
 class Probe(ProbeKind):
     """Checks targets; one instance serves all checks of its type.
 
-    ``echo`` has the raw sockets for pings, None where there are none. What an instance needs of the
-    host is opened in the constructor: the process is locked in afterwards.
+    ``echo`` has the raw sockets for pings, or is None. The constructor opens all resources of the
+    host that the probe needs: the process gives up its privileges afterwards.
     """
 
     def __init__(self, echo: Pinger | None = None) -> None:
         self.echo = echo
 
     async def start(self) -> None:
-        """Called once on the running loop, before the first check."""
+        """Prepare on the running loop; called once, before the first check."""
 
     async def close(self) -> None:
-        """Called once after the last check: closes what is open."""
+        """Close all resources; called once, after the last check."""
 
     @abstractmethod
     async def __call__(self, target: Target, step: ProbeStep) -> Passed:
-        """Check ``target``. Raises ``ProbeError`` when it does not pass, ``UnableError`` when the
-        check cannot take place, and OSError where the network says so (L4CON). It need not watch
-        the time: the caller cancels it, and reports ``step``.
+        """Check ``target``. Raises ``ProbeError`` if it fails, ``UnableError`` if the check cannot
+        be made, and OSError for errors of the network (L4CON). The caller cancels it at the
+        timeout, and reports ``step``.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a check went: ``detail`` is one line, ``duration`` seconds.
+class CheckResult:
+    """The result of a check: ``detail`` is one line, ``duration`` in seconds.
 
-    ``passed`` is None where it could not take place (SOCKERR): that says nothing of the backend.
+    ``passed`` is None if the check could not be made (SOCKERR); the backend's state then stays.
     """
 
     passed: bool | None
@@ -96,33 +96,33 @@ class Look:
     duration: float
 
 
-async def look(probe: Probe, target: Target) -> Look:
-    """Have ``probe`` check ``target`` for as long as its check allows."""
+async def run_check(probe: Probe, target: Target) -> CheckResult:
+    """Check ``target`` with ``probe``, within the check's timeout."""
     loop = asyncio.get_running_loop()
     began, step = loop.time(), ProbeStep()
-    patience = target.check.patience if target.check is not None else 1.0
+    timeout = target.check.effective_timeout if target.check is not None else 1.0
     passed: bool | None = False
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             result = await probe(target, step)
             passed, code, detail = True, result.code, result.detail
     except TimeoutError:
-        code, detail = step.timeout, f"{step.name} timed out after {patience:g} s"
+        code, detail = step.timeout, f"{step.name} timed out after {timeout:g} s"
     except ProbeError as failed:
         code, detail = failed.code, str(failed)
     except UnableError as unable:
-        passed, code, detail = None, Code.SOCKERR, f"could not look: {unable}"
+        passed, code, detail = None, Code.SOCKERR, f"not checked: {unable}"
     except OSError as error:
         code, detail = Code.L4CON, f"{step.name}: {phrase(error)}"
         if error.errno in OURS:
-            passed, code, detail = None, Code.SOCKERR, f"could not look: {detail}"
-    except Exception as error:  # noqa: BLE001 - what nobody foresaw says nothing of the backend
-        passed, code, detail = None, Code.SOCKERR, f"could not look: {type(error).__name__}"
-    return Look(passed, code, shortened(detail), loop.time() - began)
+            passed, code, detail = None, Code.SOCKERR, f"not checked: {detail}"
+    except Exception as error:  # noqa: BLE001 - an internal error is not the backend's fault
+        passed, code, detail = None, Code.SOCKERR, f"not checked: {type(error).__name__}"
+    return CheckResult(passed, code, shortened(detail), loop.time() - began)
 
 
 def phrase(error: OSError) -> str:
-    """What the network said, in small letters: "connection refused"."""
+    """The error's text in lower case: "connection refused"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -132,7 +132,7 @@ def phrase(error: OSError) -> str:
 
 
 def shortened(text: str) -> str:
-    """The first line of ``text``, with what is not printable left out, and not too long."""
+    """The first line of ``text`` without unprintable characters, cut to _SHOWN characters."""
     line = text.strip().partition("\n")[0]
     line = "".join(letter for letter in line if letter.isprintable())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

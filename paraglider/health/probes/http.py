@@ -1,11 +1,11 @@
-"""http, https: a backend passes that answers a GET as expected.
+"""http, https: a backend passes if it answers a GET as expected.
 
 Lives here: ``Http`` and ``Https``.
-Rules: a new connection a look, as a client's first one would be; no redirect is followed, no
-proxy of the environment used, nothing stored. Of a body BODY bytes are read at most, and none
-where nothing is expected of it; what is expected may have come long before its end. The
-certificates that the host trusts, and aiohttp, are read when the probe is constructed, before the
-process is locked in: a command that only reads the configuration needs neither.
+Rules: every check opens a new connection, as a new client would; redirects are not followed,
+proxies of the environment not used, nothing is stored. At most BODY bytes of a body are read, none
+without an expectation about it; a check can end before the body does. The host's trusted
+certificates and aiohttp are loaded when the probe is constructed, before the process gives up its
+privileges; commands that only read the configuration need neither.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from paraglider.health.targets import Target
 if TYPE_CHECKING:
     import aiohttp
 
-#: bytes of a body that are looked at
+#: most bytes of a body that are searched
 BODY: Final = 64 << 10
 _AGENT: Final = "paraglider"
 #: seconds between two searches of a body that comes in small pieces
 _PAUSE: Final = 0.01
-#: what a part of a body may match though the whole does not: an end, a word's end, what follows
+#: patterns that may match a part of a body but not the whole: an end, a word boundary, a look-ahead
 _ASKS_FOR_THE_END: Final = re.compile(r"\$|\\[ZbB]|\(\?[=!]")
 
 
@@ -61,7 +61,7 @@ class _Attempt:
             return Code.L7TOUT
         with contextlib.suppress(OSError):
             if self.socket is not None:
-                self.socket.getpeername()  # raises where it is not connected
+                self.socket.getpeername()  # raises if it is not connected
                 return Code.L6TOUT
         return Code.L4TOUT
 
@@ -87,7 +87,7 @@ def _import() -> None:
 
 
 class Http(Probe):
-    """Sends a GET over a connection of its own, and judges status and body."""
+    """Sends a GET over a new connection, and checks status and body."""
 
     name = "http"
     summary = "answers a GET with the expected status and body"
@@ -111,7 +111,7 @@ class Http(Probe):
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # a check ends by its target's patience
+            timeout=aiohttp.ClientTimeout(total=None),  # a check ends by its target's timeout
             auto_decompress=False,
             headers={"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
             trace_configs=[trace],
@@ -123,7 +123,7 @@ class Http(Probe):
             await self._session.close()
 
     async def __call__(self, target: Target, step: ProbeStep) -> Passed:
-        """Ask the target, and compare."""
+        """Send the request, and compare the response."""
         check, session = target.check, self._session
         if check is None or session is None:
             raise UnableError("the probe is not at work")
@@ -139,7 +139,7 @@ class Http(Probe):
                 ssl=self._verifying if self.tls and check.verify else self._trusting,
                 server_hostname=_name(check.host) if self.tls and check.host is not None else None,
             ) as response:
-                await self._judge(response, check.expect, step)
+                await self._evaluate(response, check.expect, step)
                 return Passed(Code.L7OK, f"status {response.status}")
         except asyncio.CancelledError:
             step.timeout = attempt.timeout
@@ -161,10 +161,10 @@ class Http(Probe):
         except aiohttp.ClientPayloadError:
             raise ProbeError(Code.L7RSP, "closed the connection within the body") from None
         except (aiohttp.ClientError, ValueError):
-            # The words of a parser repeat what it was given: say no more than what it means.
+            # A parser's error may repeat the server's bytes: report its meaning only.
             raise ProbeError(Code.L7RSP, "what came is no answer of HTTP") from None
 
-    async def _judge(
+    async def _evaluate(
         self, response: aiohttp.ClientResponse, expect: Expect, step: ProbeStep
     ) -> None:
         """Raises ``ProbeError`` when the answer is not as expected."""
@@ -219,7 +219,7 @@ def _name(host: str) -> str:
 
 
 def _cause(error: aiohttp.ClientOSError) -> OSError:
-    """What the network said, where aiohttp says it in its own words."""
+    """The network error in an exception of aiohttp."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error
     return error

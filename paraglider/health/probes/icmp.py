@@ -1,6 +1,6 @@
-"""icmp: a backend passes that answers a ping.
+"""icmp: a backend passes if it answers a ping.
 
-Lives here: ``Icmp``. The field has no code for a ping: layer 4 is the lowest that HAProxy knows.
+Lives here: ``Icmp``. HAProxy has no code for a ping: its lowest layer is 4.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Icmp(Probe):
         echo = self.echo
         if echo is None:
             raise UnableError("a ping takes CAP_NET_RAW")
-        with echo.asking() as question:
-            echo.send(question, target.address)
-            while target.address not in question.answers:
-                question.heard.clear()
-                await question.heard.wait()
+        with echo.echo_request() as request:
+            echo.send(request, target.address)
+            while target.address not in request.answers:
+                request.replied.clear()
+                await request.replied.wait()
         return Passed(Code.L4OK, "answered")

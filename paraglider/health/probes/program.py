@@ -1,11 +1,11 @@
-"""exec: a backend passes for which a program of the operator's ends with exit code 0.
+"""exec: a backend passes if a program of the operator exits with code 0.
 
 Lives here: ``Exec``.
-Rules: an argument list, never a shell. The program runs in a session of its own, with nothing of
-our environment but PATH; all of its process group is killed when it ends, when its time is over
-and when the checker ends, before its id is given back, so that nobody else is ever meant. What it
-says is read and thrown away, so that it never has to wait, but for the first line, which is shown.
-No thread waits for it: the kernel tells of its end (pidfd_open(2)).
+Rules: an argument list, never a shell. The program runs in its own session, with only PATH of our
+environment. Its whole process group is killed when it exits, at the timeout and when the checker
+exits; the program is reaped after that, so that the id cannot belong to another process. Its output
+is read and discarded except for the first line, which is shown, so that it never blocks. No thread
+waits for it: the kernel reports its exit (pidfd_open(2)).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from paraglider.health.probes.base import (
 )
 from paraglider.health.targets import Target
 
-#: bytes of what it says that are kept
+#: bytes of output that are kept
 _KEPT: Final = 4096
 _AT_ONCE: Final = 65536
 
@@ -70,10 +70,10 @@ class Exec(Probe):
         except OSError as error:
             raise UnableError(f"the command does not start: {phrase(error)}") from None
         try:
-            status = await child.over
+            status = await child.exit_status
         finally:
             child.end()
-        line = shortened(child.said.decode("utf-8", "replace"))
+        line = shortened(child.output.decode("utf-8", "replace"))
         outcome = f"exit code {status}"
         if status < 0:
             outcome = f"ended by {signal.Signals(-status).name}"
@@ -84,9 +84,9 @@ class Exec(Probe):
 
 
 class _Child:
-    """The program as it runs: ``over`` becomes its exit status, ``said`` has what it said.
+    """The running program: ``exit_status`` is a future, ``output`` has its output so far.
 
-    Raises OSError when it cannot be started.
+    Raises OSError if it cannot be started.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -99,53 +99,53 @@ class _Child:
             cwd="/",
             start_new_session=True,
             # Safe here: the process has one thread. Nothing outlives a checker that is killed.
-            preexec_fn=_die_with_the_checker,  # noqa: PLW1509
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
         )
         assert self._popen.stdout is not None  # noqa: S101 - asked for above
         self._loop = asyncio.get_running_loop()
         self._output = self._popen.stdout
         self._ending = os.pidfd_open(self._popen.pid)
         self._reaped = False
-        self.over: asyncio.Future[int] = self._loop.create_future()
-        self.said = bytearray()
+        self.exit_status: asyncio.Future[int] = self._loop.create_future()
+        self.output = bytearray()
         os.set_blocking(self._output.fileno(), False)
-        self._loop.add_reader(self._output, self._hear)
+        self._loop.add_reader(self._output, self._read_output)
         self._loop.add_reader(self._ending, self._reap)
 
     def end(self) -> None:
-        """Kill the group, if it still runs. Nobody waits: the leader is reaped when it is gone,
-        which for one that hangs in the kernel may be late.
+        """Kill the group, if it still runs. Does not wait: the leader is reaped when it exits,
+        which may be late if it hangs in the kernel.
         """
         if not self._reaped:
             self._kill()
-            self._stop_hearing()
+            self._close_output()
 
-    def _hear(self) -> None:
+    def _read_output(self) -> None:
         try:
             data = os.read(self._output.fileno(), _AT_ONCE)
         except BlockingIOError:
             return
-        self.said.extend(data[: max(_KEPT - len(self.said), 0)])
+        self.output.extend(data[: max(_KEPT - len(self.output), 0)])
         if not data:
-            self._stop_hearing()
+            self._close_output()
 
-    def _stop_hearing(self) -> None:
+    def _close_output(self) -> None:
         if not self._output.closed:
             self._loop.remove_reader(self._output)
             self._output.close()
 
     def _reap(self) -> None:
-        """The leader has ended: until it is waited for, its id is nobody else's."""
+        """The leader has exited; its id stays reserved until it is reaped."""
         self._loop.remove_reader(self._ending)
         os.close(self._ending)
         if not self._output.closed:
-            self._hear()  # its last words may still be in the pipe
-        self._stop_hearing()
+            self._read_output()  # its last words may still be in the pipe
+        self._close_output()
         self._kill()
         self._reaped = True
         status = self._popen.wait()
-        if not self.over.done():
-            self.over.set_result(status)
+        if not self.exit_status.done():
+            self.exit_status.set_result(status)
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -163,5 +163,5 @@ def _environment(target: Target) -> dict[str, str]:
     }
 
 
-def _die_with_the_checker() -> None:
+def _die_with_parent() -> None:
     prctl.set_pdeathsig(signal.SIGKILL)

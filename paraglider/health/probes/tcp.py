@@ -1,4 +1,4 @@
-"""tcp: a backend passes that accepts a connection.
+"""tcp: a backend passes if it accepts a connection.
 
 Lives here: ``Tcp``, and ``connected``, which failover uses too.
 Rules: nothing is sent and nothing is read; the connection is closed as soon as it is established.

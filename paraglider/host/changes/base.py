@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
+from paraglider.host.decapsulation import Decapsulation
 from paraglider.host.netlink import Netlink
 from paraglider.host.routing import Routing
 from paraglider.host.sysctl import Sysctl
+from paraglider.host.tunnel_devices import TunnelDevices
 from paraglider.netfilter.conntrack import Conntrack
 from paraglider.netfilter.iptables import Iptables, LegacyIptables
 from paraglider.netfilter.nft import Nft
@@ -27,6 +29,8 @@ class Host:
     conntrack: Conntrack = field(default_factory=Conntrack)
     routing: Routing = field(default_factory=Routing)
     legacy: LegacyIptables = field(default_factory=LegacyIptables)
+    decapsulation: Decapsulation = field(default_factory=Decapsulation)
+    tunnel_devices: TunnelDevices = field(default_factory=TunnelDevices)
 
 
 class Change(Protocol):

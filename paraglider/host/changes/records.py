@@ -15,6 +15,7 @@ from paraglider.host.changes.routes import PolicyRuleChange, ProxyChange, RouteC
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.host.changes.table import TableChange
+from paraglider.host.changes.tunnels import TunnelDeviceChange, TunnelEndChange, TunnelPortChange
 
 _STORED: dict[str, type[Any]] = {
     cls.kind: cls
@@ -33,6 +34,9 @@ _STORED: dict[str, type[Any]] = {
         RouteChange,
         PolicyRuleChange,
         ProxyChange,
+        TunnelEndChange,
+        TunnelDeviceChange,
+        TunnelPortChange,
     )
 }
 #: kinds of records of version 1.0 and before: each was a table that a host may do without

@@ -1,10 +1,10 @@
 """Changes of nft tables that are replaced as a whole.
 
-Lives here: ``ReplacedTable``, and its kinds ``OptionalTableChange`` (a table a family, which a host
-may do without) and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a
+Lives here: ``ReplacedTable``, and its kinds ``OptionalTableChange`` (one table per family, which a
+host may lack) and ``AnswersChange`` (the host of a backend of ``return: direct``, one table per
 service); ``fed``.
-Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
-as leases, is no part of what is compared, and flows keep it over a change.
+Rules: a table is replaced in one transaction. Elements that the kernel adds and removes itself,
+such as leases, are not compared, and flows keep them over a change.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from paraglider.netfilter.rules.nft import NFT_FAMILY, removal_text
 class ReplacedTable:
     """The table called ``table``.
 
-    ``text`` is the nft input that leads to it, ``saved`` what the kernel made of it (empty until
-    it is applied). ``previous`` is the text that this run replaces; it is not stored, for undoing
-    removes all. ``does`` says what the table does, ``terse`` that elements of its sets are left
-    out of ``saved``.
+    ``text`` is the nft input for it, ``saved`` the kernel's listing of it (empty until it is
+    applied). ``previous`` is the text that this run replaces; it is not stored, because the undo
+    removes the table. ``does`` is the purpose of the table; with ``terse`` the elements of its sets
+    are left out of ``saved``.
     """
 
     kind: ClassVar[str]
@@ -71,16 +71,16 @@ class ReplacedTable:
             host.nft.remove(self.family, self.table)
 
     def settled(self, host: Host) -> Self:
-        """The same with what the kernel made of the text."""
+        """The same with the kernel's listing of the table."""
         return replace(self, saved=host.nft.held(self.family, self.table, terse=self.terse))
 
 
 @dataclass(frozen=True, slots=True)
 class OptionalTableChange(ReplacedTable):
-    """A table that a host may do without (``forward.optional_tables``).
+    """A table that a host may lack (``forward.optional_tables``).
 
-    ``terse``: elements of sets, which packets fill, are not read. Records of earlier versions,
-    which tell neither what it does nor this, are of tables of both kinds.
+    With ``terse``, elements of sets, which packets add, are not read. Records of earlier versions
+    lack ``does`` and ``terse``, and may be of tables of both kinds.
     """
 
     kind: ClassVar[str] = "optional_table"

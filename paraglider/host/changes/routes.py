@@ -1,4 +1,5 @@
-"""What leads packets through the host to backends that hold the VIP: routes, policy rules, proxies.
+"""Changes that lead packets through the host to backends with the VIP: routes, policy rules,
+proxies.
 
 Rules: each change is one entry that exists or does not; an entry that existed before is kept. All
 fields are part of an entry's identity, so an entry is removed exactly as it was added.

@@ -2,6 +2,7 @@
 
     interface            what a worker needs from a queue                    (``base``)
     reader               polls the queues of a worker                        (``reader``)
+    worker queues        opens the queues of a worker                        (``worker_queues``)
     netlink              the fast implementation, on a netlink socket        (``netlink``)
     batch                a round of packets and of verdicts                  (``batch``)
     netfilterqueue       the portable one, on the NetfilterQueue binding     (``netfilterqueue``)
@@ -22,29 +23,35 @@ from paraglider.netfilter.queue.netlink import NetlinkQueueIO
 from paraglider.netfilter.queue.reader import QueueReader
 
 #: queue I/O by its name in the configuration, the fastest first
-QUEUES: dict[str, Callable[[int, int, int, bool], Queue]] = {
+QUEUES: dict[str, Callable[[int, int, int, bool, bool], Queue]] = {
     "netlink": NetlinkQueueIO,
     "netfilterqueue": NetfilterQueueIO,
 }
 
 
 def open_queue(
-    io: str, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+    io: str,
+    number: int,
+    length: int,
+    copy: int = LONGEST_PACKET,
+    fail_open: bool = False,
+    merged: bool = True,
 ) -> Queue:
     """Bind the queue ``number``, which holds ``length`` packets at most, to this process.
 
     ``io`` is the configuration's ``queue.io``; ``auto`` is the fastest that the kernel supports.
     ``copy`` is how many bytes of each packet are read. With ``fail_open`` a packet that finds the
-    queue full is accepted unchanged instead of being dropped. Raises OperatorError when another
+    queue full is accepted unchanged instead of being dropped. Without ``merged`` the kernel splits
+    packets that it has merged (GSO) before it queues them. Raises OperatorError when another
     process reads the queue, PlatformError when the kernel refuses.
     """
     if io != "auto":
-        return QUEUES[io](number, length, copy, fail_open)
+        return QUEUES[io](number, length, copy, fail_open, merged)
     first, *others = QUEUES.values()
     try:
-        return first(number, length, copy, fail_open)
+        return first(number, length, copy, fail_open, merged)
     except PlatformError:
-        return others[0](number, length, copy, fail_open)
+        return others[0](number, length, copy, fail_open, merged)
 
 
 __all__ = ["QUEUES", "Queue", "QueueReader", "open_queue"]

@@ -39,7 +39,7 @@ class Queue(Protocol):
 
     @property
     def refused(self) -> int:
-        """Verdicts that the kernel refused, if the I/O can tell."""
+        """The number of verdicts that the kernel refused, if the I/O can detect it."""
 
     def fileno(self) -> int:
         """The descriptor that is readable when a packet waits."""
@@ -49,6 +49,9 @@ class Queue(Protocol):
 
         Returns how many messages were read; raises OSError when the socket broke.
         """
+
+    def copy(self, size: int) -> None:
+        """Read at most ``size`` bytes of each packet that is queued from now on; raises OSError."""
 
     def close(self) -> None:
         """Unbind; the kernel drops what is still queued."""

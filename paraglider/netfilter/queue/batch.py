@@ -137,11 +137,20 @@ class Batch:
             self._send(out)
 
 
-def open_batch(sock: socket.socket, queue: int) -> Batch:
+def _choose() -> type[Batch]:
     """The compiled batch if it was built, else the interpreted one."""
     try:
         from paraglider.netfilter.queue._batch import Batch as CompiledBatch
     except ImportError:
-        return Batch(sock, queue)
-    compiled: Batch = CompiledBatch(sock, queue)
+        return Batch
+    compiled: type[Batch] = CompiledBatch
     return compiled
+
+
+#: chosen at the import: a worker without privileges may not be able to read the package
+_CHOSEN: Final = _choose()
+
+
+def open_batch(sock: socket.socket, queue: int) -> Batch:
+    """The compiled batch if it was built, else the interpreted one."""
+    return _CHOSEN(sock, queue)

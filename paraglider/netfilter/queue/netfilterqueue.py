@@ -37,7 +37,12 @@ class NetfilterQueueIO:
     name = "netfilterqueue"
 
     def __init__(
-        self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+        self,
+        number: int,
+        length: int,
+        copy: int = LONGEST_PACKET,
+        fail_open: bool = False,
+        merged: bool = True,
     ) -> None:
         self.number = number
         self.packets = 0
@@ -61,8 +66,8 @@ class NetfilterQueueIO:
             ) from error
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
-        flags = messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
-        self._socket.send(messages.configure(number, copy, flags))
+        self._flags = messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
+        self.copy(copy)
         self.drops = Drops(number)
 
     @property
@@ -82,6 +87,10 @@ class NetfilterQueueIO:
         self._now = now
         self._queue.run_socket(self)
         return self._taken
+
+    def copy(self, size: int) -> None:
+        """See ``base.Queue.copy``."""
+        self._socket.send(messages.configure(self.number, size, self._flags))
 
     def close(self) -> None:
         """See ``base.Queue.close``."""

@@ -13,7 +13,7 @@ cdef class NetlinkQueueIO:
     cdef public long long faults
     cdef public object first_fault
     cdef public object drops
-    cdef bint _stopping
+    cdef int _flags
     cdef object _socket
     cdef list _early
     cdef Batch _batch

@@ -42,14 +42,21 @@ class NetlinkQueueIO:
     name = "netlink"
 
     def __init__(
-        self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+        self,
+        number: int,
+        length: int,
+        copy: int = LONGEST_PACKET,
+        fail_open: bool = False,
+        merged: bool = True,
     ) -> None:
         self.number = number
         self.packets = 0
         self.batches = 0
         self.faults = 0
         self.first_fault: Exception | None = None
-        self._socket, self._early = _connect(number, length, copy, fail_open)
+        self._flags = messages.NFQA_CFG_F_GSO if merged else 0
+        self._flags |= messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
+        self._socket, self._early = _connect(number, length, copy, self._flags)
         self._batch = open_batch(self._socket, number)
         self.drops = Drops(number)
 
@@ -74,6 +81,10 @@ class NetlinkQueueIO:
         if count:
             self._round(handle, count, now)
         return count
+
+    def copy(self, size: int) -> None:
+        """See ``base.Queue.copy``."""
+        self._socket.send(messages.configure(self.number, size, self._flags))
 
     def close(self) -> None:
         """See ``base.Queue.close``."""
@@ -107,9 +118,7 @@ class NetlinkQueueIO:
         batch.flush()
 
 
-def _connect(
-    number: int, length: int, copy: int, fail_open: bool
-) -> tuple[socket.socket, list[bytes]]:
+def _connect(number: int, length: int, copy: int, flags: int) -> tuple[socket.socket, list[bytes]]:
     """A socket that reads queue ``number``, and the packet messages that arrived before the
     kernel's acknowledgement. Raises as ``open_queue`` does.
     """
@@ -122,7 +131,6 @@ def _connect(
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SECOND)
-        flags = messages.NFQA_CFG_F_GSO | (messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0)
         sock.send(messages.bind(number, length, copy, flags))
         while (refusal := messages.answer(reply := sock.recv(SLOT))) < 0:
             early.append(reply)

@@ -1,9 +1,9 @@
-"""Reads the queues of a worker by weight, so that none delays those before it and none starves.
+"""Reads the queues of a worker by weight, so that no queue delays those before it or starves.
 
-A turn polls the queues and reads from each readable one, in order: up to ``ROUNDS`` rounds from the
-first queue as long as rounds are full, and ``OTHERS`` packets from every other queue. A packet in
-the first queue therefore waits for at most ``OTHERS`` packets of each other queue, and the other
-queues keep a share of a worker that the first queue alone could fill.
+A turn polls the queues and reads from each readable one, in order: up to ``ROUNDS`` rounds from a
+queue of established traffic as long as rounds are full, and ``OTHERS`` packets from every other
+queue. An established packet therefore waits for at most ``OTHERS`` packets of each other queue, and
+the other queues keep a share of a worker that established traffic alone could fill.
 
 Rules: the only blocking call is one poll; the clock and the poll are arguments, for tests.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from paraglider.netfilter.queue.base import Handle, Queue
@@ -20,7 +20,9 @@ from paraglider.netfilter.queue.batch import ROUND
 
 #: seconds between two calls of ``tick`` at most; also how long ``stop`` can take
 TICK: Final = 0.05
-#: most rounds of the first queue in one turn
+#: seconds between two readings of what the kernel dropped, at least
+DROPS_INTERVAL: Final = 0.2
+#: most rounds of a queue of established traffic in one turn
 ROUNDS: Final = 4
 #: most packets of every other queue in one turn
 OTHERS: Final = 16
@@ -30,15 +32,22 @@ Wait = Callable[[float], Sequence[int]]
 
 
 class QueueReader:
-    """Reads ``queues``, the most urgent first."""
+    """Reads ``queues``, the most urgent first; the ``first`` of them have established traffic. The
+    packets of those in ``whole`` are copied whole, the others as many bytes as ``copy`` says.
+    """
 
     def __init__(
         self,
         queues: Sequence[Queue],
         clock: Callable[[], float] = time.monotonic,
         wait: Wait | None = None,
+        *,
+        first: int = 1,
+        whole: Collection[Queue] = (),
     ) -> None:
         self.queues = tuple(queues)
+        self.first = first
+        self._copied = [queue for queue in queues if queue not in whole]
         self._clock = clock
         self._wait = _polling(queues) if wait is None else wait
         self._stopping = False
@@ -74,35 +83,48 @@ class QueueReader:
         return sum(queue.refused for queue in self.queues)
 
     def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
-        """Read packets and give verdicts until ``stop``; call ``tick(now)`` every TICK seconds.
+        """Read packets and give verdicts until ``stop``, and then one more turn of those that wait;
+        call ``tick(now)`` every TICK seconds. The counters of drops are read every DROPS_INTERVAL.
 
         Raises OSError when the socket of a queue breaks.
         """
-        first = self.queues[0]
+        first = self.queues[: self.first]
         queues = {queue.fileno(): queue for queue in self.queues}
         ready: Sequence[int] = tuple(queues)  # poll does not report packets read while binding
-        next_tick = 0.0
-        while not self._stopping:
+        next_tick = next_drops = 0.0
+        while True:
+            stopping = self._stopping
+            if stopping:
+                ready = tuple(queues)  # what waited before the signal
             now = self._clock()
             for fd in ready:
                 queue = queues[fd]
-                if queue is not first:
+                if queue not in first:
                     queue.read(handle, OTHERS, now)
                     continue
                 for _ in range(ROUNDS):
                     if queue.read(handle, ROUND, now) < ROUND:
                         break
                     now = self._clock()
+            if stopping:
+                return
             if now >= next_tick:
                 next_tick = now + TICK
-                for queue in self.queues:
-                    queue.drops.refresh()
+                if now >= next_drops:
+                    next_drops = now + DROPS_INTERVAL
+                    for queue in self.queues:
+                        queue.drops.refresh()
                 tick(now)
             ready = self._wait(TICK)
 
     def stop(self) -> None:
         """Make ``serve`` return soon; may be called from a signal handler."""
         self._stopping = True
+
+    def copy(self, size: int) -> None:
+        """See ``base.Queue.copy``, of all queues whose packets need not be whole."""
+        for queue in self._copied:
+            queue.copy(size)
 
     def close(self) -> None:
         """Unbind all queues; the kernel drops what still waits in them."""

@@ -1,7 +1,7 @@
-"""The needs of a backend's host for its service (``Need``), and the nft or tc text of these.
+"""The needs of a backend's host for its service (``Need``), and their nft or tc text.
 
-Lives here: the table that rewrites answers under ``return: direct``, and Convey's tc form of it.
-Which need a service has says its method (``ForwardMethod.backend_need``).
+Lives here: the table that rewrites answers under ``return: direct``, and Convey's tc form of it. A
+service's need is given by its method (``ForwardMethod.backend_need``).
 
     postrouting  answers of the backend's address and port leave as the VIP and its port
 
@@ -23,8 +23,9 @@ from paraglider.config.model import BackendConfig, Network, Service
 from paraglider.config.types import Exempt, IPAddress, IPInterface, IPNetwork, PortRange
 from paraglider.netfilter.rules.nft import NFT_FAMILY, port_match
 
-Need = Literal["loopback", "route", "rewrite", "nothing"]
-"""The VIP on loopback, a route through the balancer, answers rewritten, or nothing."""
+Need = Literal["loopback", "decapsulate", "route", "rewrite", "nothing"]
+"""The VIP on loopback, that and the end of a tunnel, a route through the balancer, answers
+rewritten, or nothing."""
 
 ROUTE: Final[tuple[Need, str]] = (
     "route",
@@ -51,11 +52,11 @@ class Spared:
 
 
 def spared(network: Network, service: Service, own: IPInterface | None) -> Spared:
-    """Who connects to the backends of ``service`` past the balancer, or is the balancer.
+    """The hosts that connect to the backends of ``service`` directly, and the balancer itself.
 
-    The networks of the gateways, or, where none of the family is told, the one that the host has
-    the backend's address in (``own``). Where the VIP is in it too, clients may be: then it is the
-    gateways' addresses alone.
+    These are the networks of the gateways or, if none of the family is configured, the network of
+    the backend's address on this host (``own``). If the VIP is in that network too, it may contain
+    clients: then only the gateways' addresses are returned.
     """
     gateways = network.private.gateway if network.private is not None else ()
     links = [gateway for gateway in gateways if gateway.version == service.family]
@@ -87,7 +88,7 @@ def answers_table(
 ) -> str:
     """The nft input by which answers of ``backends``, which are this host, leave as the VIP.
 
-    It leads to the same table from whatever it was.
+    It leads to the same table from any previous one.
     """
     place = f"{NFT_FAMILY[service.family]} {table_name(service)}"
     rules = [
@@ -105,7 +106,7 @@ def answers_table(
 
 
 def tc_unfit(service: Service, local_ports: PortRange) -> str | None:
-    """Why tc's nat cannot do for ``service`` what the table does; None when it can."""
+    """Why tc's nat cannot replace the table for ``service``; None if it can."""
     if service.family == 6:
         return "tc's nat action rewrites IPv4 alone"
     if any(backend.port not in (None, service.single_port) for backend in service.backends):
@@ -122,9 +123,9 @@ def tc_script(
 ) -> str:
     """Convey's form of the same, for a ``service`` that is not ``tc_unfit``.
 
-    ``interface`` is the one by which answers leave. Where Convey excepts the balancer's address,
-    this excepts all that is spared; and it hangs its filters on ``clsact``, which leaves the
-    interface's own queueing alone.
+    ``interface`` is the one by which answers leave. Convey excepts only the balancer's address;
+    this excepts all of ``spared``. The filters are attached to ``clsact``, so that the queueing
+    discipline of the interface stays.
     """
     base = "tc filter add dev $DEV egress protocol ip"
     lines = [
@@ -154,7 +155,7 @@ def tc_script(
 
 def _sparing(family: int, sparing: Spared) -> Iterator[str]:
     to = f"{NFT_FAMILY[family]} daddr"
-    # What the host sends to itself, and what is no answer to a client of the balancer.
+    # Packets of the host to itself, and packets that are no answer to a client of the balancer.
     yield 'oifname "lo" return'
     for network in sparing.networks:
         yield f"{to} {_short(network)} return"
@@ -185,5 +186,5 @@ def _rewriting(
 
 
 def _short(network: IPNetwork) -> IPAddress | IPNetwork:
-    """An address alone as nft lists it."""
+    """A single address as nft lists it."""
     return network.network_address if network.num_addresses == 1 else network

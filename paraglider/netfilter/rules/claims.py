@@ -1,7 +1,7 @@
 """Maps a connection to its backend's mark, by VIP, protocol and port, not by the service's name.
 
-Lives here: ``Claims``, the marks of a family's ``forward: offload`` services by what conntrack
-knows of a connection. Where services share a VIP and protocol the narrower one has its ports, as in
+Lives here: ``Claims``, the marks of a family's ``forward: offload`` services by the fields of a
+conntrack entry. If services share a VIP and protocol, the narrower one has its ports, as in
 ``core.service``.
 Rules: pure.
 """
@@ -38,10 +38,10 @@ class Claims:
     def mark(
         self, protocol: int, vip: bytes, port: int, backend: bytes, backend_port: int
     ) -> int | None:
-        """The mark of the backend of a connection to ``vip`` (packed) and ``port``, which goes to
-        ``backend`` (packed) and ``backend_port``; None if no service has it.
+        """The mark of the backend of a connection to ``vip`` (packed) and ``port``, which is
+        translated to ``backend`` (packed) and ``backend_port``; None if no service has it.
 
-        ``protocol`` is the IP protocol's number; for ICMP echo the ports are not looked at.
+        ``protocol`` is the IP protocol's number; for ICMP echo the ports are ignored.
         """
         echo = protocol not in (_TCP, _UDP)
         for first, last, pool in self._spans.get((protocol, vip), ()):

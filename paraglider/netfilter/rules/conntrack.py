@@ -35,7 +35,7 @@ from paraglider.netfilter.rules.traffic import RuleEndpoint, RuleTraffic, traffi
 INVALID: Final = "invalid"
 """The counter of segments that were dropped as invalid, and the chain that drops them."""
 
-# Behind conntrack (-200), ahead of everything that looks at packets.
+# After conntrack (-200), before everything that matches packets.
 TRACKED_CHAIN: Final = {"tracked": "type filter hook prerouting priority -190"}
 """The base chain of ``invalid``, with its hook."""
 
@@ -99,7 +99,7 @@ def replied_policy(seconds: int) -> tuple[str, str]:
 
 
 def refused_policy() -> tuple[str, str]:
-    """The name and the content of the policy of what no service takes: segments in mid-stream."""
+    """The name and the content of the policy for mid-stream segments that no service accepts."""
     states = ("syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack")
     seconds = dict.fromkeys((*states, "time_wait", "close"), _REFUSED_SECONDS)
     return _policy("tcp", seconds)
@@ -150,7 +150,7 @@ def tracked() -> str:
 
 
 def invalid(family: str, exempt: Iterable[str]) -> Iterator[str]:
-    """Drop what is of a balanced connection; ``exempt`` are the rules for what is none of it."""
+    """Drop invalid packets of balanced connections; ``exempt`` are rules for all other packets."""
     yield 'iifname "lo" return'
     yield from exempt
     ours = f"{family} saddr . tcp sport @{_ANSWERING} {_FLAGS} != syn | ack"

@@ -22,8 +22,8 @@ AT_ONCE: Final = 500
 
 @dataclass(slots=True)
 class _TableLines:
-    """What a text has: lines that add ``objects``, in order; of every ``chains``, ``maps`` and
-    ``sets`` that it empties, by family, table and name, the lines that fill it; the ``rest``.
+    """The parsed text: lines that add ``objects``, in order; the lines that fill each of
+    ``chains``, ``maps`` and ``sets``, by family, table and name; the ``rest``.
     """
 
     objects: list[str] = field(default_factory=list)
@@ -34,8 +34,8 @@ class _TableLines:
 
 
 def delta(before: str, after: str, anew: Iterable[str] = ()) -> str:
-    """The nft input that leads to what ``after`` makes where the kernel holds what ``before`` made;
-    chains and sets named in ``anew`` are filled anew all the same.
+    """The nft input that changes the table of ``before`` to that of ``after``; the chains and sets
+    named in ``anew`` are always refilled.
     """
     old, new = _read(before), _read(after)
     known, again = set(old.objects), frozenset(anew)
@@ -50,7 +50,7 @@ def delta(before: str, after: str, anew: Iterable[str] = ()) -> str:
 
 
 def _elements(place: str, held: list[str], wanted: list[str]) -> Iterator[str]:
-    """What makes a map that has the elements of the lines ``held`` have those of ``wanted``."""
+    """The commands that change a map's elements from the lines ``held`` to those of ``wanted``."""
     start = len(f"add element {place} {{ ")
     for verb, some, others in (("delete", held, set(wanted)), ("add", wanted, set(held))):
         found = [line[start:-2] for line in some if line not in others]

@@ -31,7 +31,7 @@ def no_redirects(family: int) -> Table:
     """
     redirects = Chain(
         "PARAGLIDER-REDIRECT",
-        "nobody is told of a way past the balancer",
+        "no ICMP redirect leads around the balancer",
         (f"{ICMP[family]} {_REDIRECT[family]} -j DROP",),
     )
     return Table("filter", (redirects,), jumps=(("OUTPUT", redirects.name),))

@@ -3,8 +3,8 @@
     UNTRACKED         packets that conntrack does not track, both ways
     FIRST, ANSWERS    the first packet of a connection that was translated (dnat), and answers
 
-Lives here: ``Passing``, packets of one kind (``ForwardMethod.passing``); ``judge``, the effect of a
-base chain on them.
+Lives here: ``Passing``, packets of one kind (``ForwardMethod.passing``); ``is_dropped``, the effect
+of a base chain on them.
 Rules: pure. Three-valued: a rule matches, does not match, or may match. A chain drops packets only
 if a rule that certainly matches, or the policy, drops them and no earlier rule may accept them. A
 jump to one of our chains accepts them.
@@ -103,7 +103,7 @@ class _Walk:
         return outcome or ("return" if kind == "goto" else "")
 
 
-def judge(listing: Iterable[Mapping[str, Any]], base: str, packet: Passing) -> bool:
+def is_dropped(listing: Iterable[Mapping[str, Any]], base: str, packet: Passing) -> bool:
     """Whether the base chain ``base`` of the table in nft's JSON ``listing`` is certain to drop
     ``packet``.
     """

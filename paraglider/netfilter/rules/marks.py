@@ -40,6 +40,15 @@ LONG_BASE = 0x53000000
 LONG = f"0x{LONG_BASE:08x}/0x{MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
 
+TUNNEL_BASE = 0x54000000
+"""The bits that all marks of packets sent on in a tunnel have in common; the mask is ``MASK``."""
+
+TUNNELLED = f"0x{TUNNEL_BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
+SENT = 0x55000000
+"""The mark of what a worker sends by itself."""
+
 ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
 

@@ -32,7 +32,7 @@ def errors(family: int) -> tuple[str, ...]:
 
 
 def requests(traffic: RuleTraffic, *, all_ports: bool | None = None) -> Iterable[str]:
-    """Matches of what goes to the VIPs: to all of their ports, to some of them, or (None) both."""
+    """Matches of packets to the VIPs: to all of their ports, to some of them, or (None) both."""
     return (match for _, match in _requests(traffic, all_ports))
 
 
@@ -85,10 +85,10 @@ def queues(numbers: Iterable[tuple[int, int]]) -> tuple[str, ...]:
 
 
 def to_queues(family: int, steer: str, openings: str, others: str) -> tuple[str, ...]:
-    """Rules that send requests, echo among them, to the chain ``openings`` where they may open a
-    flow, else to ``others``, with the mark that the target ``steer`` gives.
+    """Rules that send requests, echo included, to the chain ``openings`` if they may open a flow,
+    otherwise to ``others``, with the mark that the target ``steer`` sets.
 
-    A packet is steered last, since its mark tells what kind it is.
+    Steering comes last, because the mark before it has the kind of the packet.
     """
     return (
         f"{OPENS} -g {openings}",

@@ -1,12 +1,12 @@
 """The nft table ``paraglider``, by which the kernel translates connections: its parts as text.
 
-Lives here: what the tables of ``forward.offload`` and ``forward.static`` have in common: maps from
+Lives here: the common parts of the tables of ``forward.offload`` and ``forward.static``: maps from
 marks to backends, chains, counters, the matches of first packets, the choice by a hash.
-Rules: pure. One table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up
-and undone by itself. The text is one transaction that leads to the same table from whatever it was:
-base chains are never removed, since with one of them every packet goes that waits in a queue of
-the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). Elements and rules are
-swapped, so a packet meets the old table or the new one, never half of each.
+Rules: pure. One table per family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up
+and undone separately. The text is one transaction that leads to the same table from any previous
+one: base chains are never removed, because the removal of one drops every packet that waits in a
+queue of the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). Elements and rules
+are replaced in the transaction, so a packet meets the old table or the new one, never a mix.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ MAPS = {
 }
 """By mark: the backend with its port, the backend where the port is kept, the source address."""
 
-# Just ahead of everybody else's: the first translation of a connection is the one that counts.
+# Just before all others: only the first translation of a connection has an effect.
 NAT_CHAINS = {
     "prerouting": "type nat hook prerouting priority -105",
     "postrouting": "type nat hook postrouting priority 95",
 }
 """The base chains of translation, with their hooks."""
 
-# Behind the host's firewall: what it drops has not been carried.
+# After the host's firewall: packets that it drops are not counted as carried.
 CARRIED_CHAIN = {"forward": "type filter hook forward priority 10"}
 """The base chain of ``carried``, with its hook."""
 
@@ -59,10 +59,10 @@ _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 @dataclass(frozen=True, slots=True)
 class KernelTable:
-    """The table of ``family``: the nft input that leads to it, and the marks in its maps.
+    """The table of ``family``: its nft input, and the marks in its maps.
 
-    ``datagrams`` are the UDP ports that it serves: VIP, first port, last port; ``claims`` tell
-    which of the marks a connection has.
+    ``datagrams`` are its UDP ports: VIP, first port, last port; ``claims`` maps a connection to its
+    mark.
     """
 
     family: int
@@ -115,7 +115,7 @@ def skeleton(
     bases: dict[str, str],
     chains: Iterable[str],
 ) -> Iterator[str]:
-    """Whatever is missing is added, whatever has content is emptied; counters keep theirs.
+    """Add missing objects and empty all others; counters keep their values.
 
     ``maps`` are from marks to their values, ``bases`` base chains with their hooks.
     """
@@ -139,7 +139,7 @@ def skeleton(
 
 
 def tracking(config: Config, family: int) -> Iterator[str]:
-    """What is asked of conntrack for the ``forward: offload`` services of ``family``."""
+    """The conntrack rules and policies for the ``forward: offload`` services of ``family``."""
     name = NFT_FAMILY[family]
     place = f"{name} {TABLE}"
     traffic = traffic_of(config, family, lambda method: method.conntracked)
@@ -152,12 +152,12 @@ def tracking(config: Config, family: int) -> Iterator[str]:
 
 
 def timed(config: Config, family: int) -> Iterator[str]:
-    """What gives a new connection of ``family`` its timeouts."""
+    """The rules that set the timeouts of new connections of ``family``."""
     return conntrack.timed(NFT_FAMILY[family], config.timeouts, conntrack.replied(config, family))
 
 
 def exempted(end: Exempt, family: int) -> Iterator[str]:
-    """Rules that leave the chain with what is of ``end``, which is never balanced."""
+    """Rules by which packets of ``end``, which are never balanced, leave the chain."""
     protocols = (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",)
     for side, port in (("daddr", "dport"), ("saddr", "sport")):
         for protocol in protocols:
@@ -213,12 +213,12 @@ def without_counters(family: int, marks: Iterable[int], counted: Sequence[str]) 
     """The nft input, to follow that of a table, that removes the counters of ``marks`` with it."""
     place = f"{NFT_FAMILY[family]} {TABLE}"
     names = counters_of(marks, counted)
-    # Added first, for what is not there cannot be deleted.
+    # Added first, because nft cannot delete a missing object.
     return "".join(f"add counter {place} {n}\ndelete counter {place} {n}\n" for n in names)
 
 
 def carried() -> Iterator[str]:
-    """Packets and bytes of what goes on to a backend, and of what comes back, by its mark."""
+    """Count packets and bytes to a backend, and back from it, by its mark."""
     yield "ct direction original counter name ct mark map @requests"
     yield "ct direction reply counter name ct mark map @replies"
 
@@ -235,14 +235,16 @@ def translation(mark: str) -> Iterator[str]:
 
 
 def first_packets(services: Iterable[Service], family: int) -> Iterator[tuple[Service, str, str]]:
-    """Service, protocol (tcp, udp or icmp) and match of what begins a connection to each VIP."""
+    """Service, protocol (tcp, udp or icmp) and match of packets that begin a connection to each
+    VIP.
+    """
     # Some ports of a VIP may be one service's and all the others another's: the narrower first.
     for service in sorted(services, key=lambda service: service.all_ports):
         to_vip = f"{NFT_FAMILY[family]} daddr {service.vip.ip}"
         for protocol in service.protocols:
             match = f"{to_vip} {port_match(protocol, 'dport', service.ports)}"
             if protocol == "tcp":
-                # As a worker has it: any other segment meets the local stack, which answers RST.
+                # As in a worker: any other segment goes to the local stack, which answers RST.
                 match += " tcp flags & (fin | syn | rst | ack) == syn"
             yield service, protocol, match
         if service.protocol == "any":
@@ -270,8 +272,8 @@ def spans(shares: Iterable[tuple[int, int]]) -> tuple[str, int]:
 
 
 def postrouting(hairpin: tuple[str, ...]) -> Iterator[str]:
-    """The source address, where the service names one and where backends are met by a client of
-    their own network.
+    """The source address, if the service has one configured, or if a client in the backends'
+    network connects to them.
     """
     yield f"ct mark & 0x{MASK:08x} != 0x{BASE:08x} return"
     yield "snat to ct mark map @sources"

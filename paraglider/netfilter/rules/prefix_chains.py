@@ -1,16 +1,17 @@
-"""Rules for many addresses, of which a packet is to meet few.
+"""Rules for many addresses, arranged so that a packet meets few of them.
 
-iptables walks a chain rule by rule, so with hundreds of backends a reply would meet hundreds of
-rules, twice, and with hundreds of VIPs a request. Here they are put into chains of their own by the
-networks that the addresses are in: a packet meets a rule a network, and then those of its own.
+iptables checks the rules of a chain one by one, so with hundreds of backends a reply would meet
+hundreds of rules, twice, and with hundreds of VIPs a request. Here the rules are put into chains by
+the networks of their addresses: a packet meets one rule per network, and then those of its own
+network.
 
     -s 10.0.0.0/28 -j NAME-0        and in NAME-0:   -s 10.0.0.1 … -g TARGET
     -s 10.0.0.16/28 -j NAME-1                        -s 10.0.0.2 … -g TARGET
 
-Rules: pure. The same addresses give the same chains, whatever their order. A packet that no rule
-of its network takes comes back, and goes on in the chain that it came from; so does one that TARGET
-does not end. Where that has more to do than such a packet should meet, it stands in a chain of its
-own, ``rest``: then a network's chain is gone to, and ends in a goto there.
+Rules: pure. The same addresses give the same chains, in any order. A packet that matches no rule of
+its network's chain returns to the calling chain; so does a packet that TARGET does not end. If the
+calling chain has further rules that such packets should not meet, these are in a chain of their
+own, ``rest``: then the network's chain is entered by goto, and ends in a goto to ``rest``.
 """
 
 from __future__ import annotations
@@ -37,12 +38,7 @@ def branched(
     side: Literal["-s", "-d"] = "-s",
     rest: str | None = None,
 ) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
-    """The rules by which a packet that one of ``matches`` selects goes to ``target``, and the
-    chains, ``name-0`` and so on, that these lead to.
-
-    ``side`` is the end of a packet that the addresses are of; ``rest`` is where the caller's chain
-    goes on (see the head of this file).
-    """
+    """``rest`` is the chain that the caller's chain continues in (see the head of this file)."""
     bits = _network_bits([address for address, _ in matches])
     if len(matches) <= FEW or bits is None:
         return tuple(_rule(match, target) for match in matches), ()
@@ -70,8 +66,8 @@ def _rule(match: Match, target: str) -> str:
 
 
 def _network_bits(addresses: Sequence[IPAddress]) -> int | None:
-    """The length of the networks' prefixes by which a packet meets the fewest rules; None where
-    that would be no fewer than all of them.
+    """The prefix length of the networks with which a packet meets the fewest rules; None if chains
+    would not reduce them.
     """
     if not addresses:
         return None

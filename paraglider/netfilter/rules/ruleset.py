@@ -1,9 +1,9 @@
-"""A rule set: the tables, chains and jumps that the kernel is to hold for one family.
+"""A rule set: the tables, chains and jumps that the kernel should have for one family.
 
-Lives here: the shape, its text, and the ``iptables-restore --noflush`` input that leads to it from
-what the kernel holds now.
+Lives here: the model, its text, and the ``iptables-restore --noflush`` input that changes the
+kernel's present rules to it.
 Rules: the built-in chains get one jump each and no policy; a chain of ours that the kernel already
-has is refilled and never removed, since removing a chain drops every packet that waits in a queue
+has is refilled and never removed, because removing a chain drops every packet that waits in a queue
 of the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop).
 """
 

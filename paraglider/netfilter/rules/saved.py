@@ -1,8 +1,8 @@
-"""Reads what ``iptables-save`` printed, and tells which part of it is ours.
+"""Parses the output of ``iptables-save``, and finds our part of it.
 
 Lives here: the split by table, our chains and the jumps to them, and the input that removes them.
-Rules: a chain is ours when its name starts with PARAGLIDER, a jump when it leads to such a chain;
-nothing else is ever named. Comments and counters do not count.
+Rules: a chain is ours if its name starts with PARAGLIDER, a jump if it leads to such a chain; no
+other chain is named in the output. Comments and counters are ignored.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def removal_of(tables: Iterable[SavedTable]) -> str:
 
 
 def _leads_to_us(rule: str) -> bool:
-    # A comment is quoted, whatever it says, and so is one word.
+    # A comment is quoted, so it is one word whatever its content.
     words = shlex.split(rule)
     return any(
         option in ("-j", "-g") and target.startswith(PREFIX)

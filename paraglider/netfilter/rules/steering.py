@@ -1,17 +1,18 @@
-"""Which worker gets a packet, and in which of its three queues.
+"""Steering: which worker gets a packet, and in which of its queues.
 
-The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
-apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone
-and the backends' answers to them, but for clients that ``forward.openings`` knows, ICMP echo
-requests, and datagrams that it does not know the flow of: nothing in a datagram itself tells a
-first one from a later one. The first packets of offloaded flows have a third queue: for them the
-kernel has a backend too, and what finds it full passes.
+The worker is chosen by the kernel's hash of the client's end, as a mark. Packets that may open a
+flow have a queue of their own, so that a flood of them does not delay packets of existing flows.
+These are TCP segments with SYN alone and the backends' answers to them, except from clients that
+``forward.openings`` has proved, ICMP echo requests, and datagrams of unknown flows: a datagram
+itself does not show whether it is a first or a later one. The first packets of offloaded flows have
+a third queue: the kernel has a backend for them too, so they pass if the queue is full. The
+established traffic of tunnels has a fourth one, since the kernel splits merged packets for it.
 
 Lives here: the marks, the HMARK options and the numbers of the queues.
-Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
-sorted order and then the two ports in sorted order, with what the tuple leaves out counted as
-zero (Linux, net/netfilter/xt_HMARK.c): so ``src,sport`` of a request equals ``dst,dport`` of its
-reply. ICMP has no ports for it, and of an ICMP error it hashes the packet inside.
+Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in sorted
+order and then the two ports in sorted order; fields that the tuple omits are zero (Linux,
+net/netfilter/xt_HMARK.c): so ``src,sport`` of a request equals ``dst,dport`` of its reply. It uses
+no ports for ICMP, and hashes the inner packet of an ICMP error.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ OPENINGS = 4096
 OFFLOADED = 8192
 """Queue number of the first packets of offloaded flows, for the worker of core 0."""
 
-QUEUE_NAMES = ("queue", "openings", "offloaded")
+TUNNELS = 12288
+"""Queue number of the established traffic of tunnels, for the worker of core 0."""
+
+QUEUE_NAMES = ("queue", "openings", "offloaded", "tunnels")
 """What the queues of a worker are called where they are shown, in the order of their numbers."""
 
 #: a TCP segment that opens a connection, and the one that answers it, of a client not known
@@ -54,11 +58,11 @@ OPENS = f"-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark {KNOWN}
 ANSWERS = f"-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK -m mark ! --mark {KNOWN}"
 
 
-def worker_queues(core: int) -> tuple[int, int, int]:
-    """The queues of the worker on ``core``: established traffic, openings, and first packets of
-    offloaded flows.
+def worker_queues(core: int) -> tuple[int, int, int, int]:
+    """The queues of the worker on ``core``: established traffic, openings, first packets of
+    offloaded flows, and established traffic of tunnels.
     """
-    return core, OPENINGS + core, OFFLOADED + core
+    return core, OPENINGS + core, OFFLOADED + core, TUNNELS + core
 
 
 def cores_of(text: str) -> tuple[int, ...]:
@@ -77,8 +81,8 @@ def worker_mark(index: int) -> int:
 def steered_by_client(services: tuple[Service, ...]) -> bool:
     """Whether the services of one family are steered by the client's address alone.
 
-    One service with ``affinity: client`` decides for all: affinity is kept per worker, and a
-    reply or an ICMP error does not tell of which service it is.
+    One service with ``affinity: client`` is enough: affinity is kept per worker, and a reply or an
+    ICMP error does not show which service it belongs to.
     """
     return any(service.affinity == "client" for service in services)
 
@@ -108,12 +112,16 @@ class Steering:
         return tuple((worker_mark(index), core) for index, core in enumerate(self.cores))
 
     def openings(self) -> tuple[tuple[int, int], ...]:
-        """(mark, queue number) of every worker, for what may open a flow."""
+        """(mark, queue number) of every worker, for packets that may open a flow."""
         return tuple((mark, OPENINGS + core) for mark, core in self.queues())
 
     def offloaded(self) -> tuple[tuple[int, int], ...]:
         """(mark, queue number) of every worker, for first packets of offloaded flows."""
         return tuple((mark, OFFLOADED + core) for mark, core in self.queues())
+
+    def tunnels(self) -> tuple[tuple[int, int], ...]:
+        """(mark, queue number) of every worker, for established traffic of tunnels."""
+        return tuple((mark, TUNNELS + core) for mark, core in self.queues())
 
     def _hmark(self, fields: str) -> str:
         return (

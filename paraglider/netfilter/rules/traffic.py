@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config, Service
+from paraglider.config.service import Method
 from paraglider.config.types import ALL_PORTS, Exempt, IPAddress, PortRange
 
 MULTIPORT_SLOTS = 15
@@ -71,7 +71,9 @@ def traffic_of(config: Config, family: int, chosen: Callable[[Method], bool]) ->
 
 
 def without(traffic: RuleTraffic, other: RuleTraffic) -> RuleTraffic:
-    """``traffic`` less the VIPs and backends that are also the other's, for ICMP errors alone."""
+    """``traffic`` without the VIPs and backends that are also in the other,
+    for ICMP errors only.
+    """
     return replace(
         traffic,
         addresses=tuple(a for a in traffic.addresses if a not in other.addresses),

@@ -35,13 +35,13 @@ def notes(text: str) -> list[str]:
     [("proxy", "proxy", "via"), ("passthrough", "nat", "via"), ("dsr", "nat", "direct")],
 )
 def test_mode_is_the_way_of_forwarding(mode: convey.Mode, forward: str, return_: str) -> None:
-    """Convey's three modes, which its command line tells, have their forwards."""
+    """Each of Convey's three modes, an option of its command line, has a forward method."""
     (service,) = config(LEAST, mode).services
     assert (service.forward, service.return_) == (forward, return_)
 
 
 def test_mode_is_guessed_from_the_section() -> None:
-    """Without being told, a file with `passthrough` was for that, and the output says so."""
+    """Without the option, a file with `passthrough` is in that mode, and the output says so."""
     assert config(LEAST).services[0].forward == "proxy"
     text = LEAST + "[passthrough]\nconnection_tracker_capacity = 5\n"
     assert config(text).services[0].forward == "nat"
@@ -58,7 +58,7 @@ def test_weights() -> None:
 
 
 def test_health_check() -> None:
-    """Convey looks whether a server takes a connection, at the interval of its pool."""
+    """Convey checks whether a server accepts a connection, at the interval of its pool."""
     text = LEAST.replace(
         "[backends.out.", "[backends.out]\nhealth_check_interval = 4\n[backends.out."
     )
@@ -106,7 +106,7 @@ def test_names_that_ours_may_not_have() -> None:
     ],
 )
 def test_what_has_no_counterpart(more: str, note: str) -> None:
-    """What is not taken over is noted at its line."""
+    """Settings without a counterpart are noted with their line."""
     (found,) = notes(LEAST + more)
     assert found.startswith(note)
 
@@ -137,7 +137,7 @@ def test_what_has_no_counterpart(more: str, note: str) -> None:
     ],
 )
 def test_mistake_has_its_place(before: str, after: str, error: str) -> None:
-    """What is wrong is said with the line of Convey's own file."""
+    """A mistake is reported with the line of Convey's file."""
     assert before in LEAST
     with pytest.raises(ConfigError) as caught:
         config(LEAST.replace(before, after, 1))

@@ -9,11 +9,11 @@ from paraglider.config.importers.draft import MOST, Draft, number
 def test_sections_and_lists_come_into_being() -> None:
     """A value brings the sections and lists around it, each with the first place in them."""
     draft = Draft()
-    draft.put(("a", 0, "b"), 1, Mark(3, 4), "why")
-    draft.put(("a", 0, "c"), 2, Mark(5, 1))
-    draft.put(("a", 1), {}, Mark(6, 1))
-    draft.put(("a", 1, "b"), 3, Mark(7, 1))
-    draft.put(("a", 1, "b"), 4, Mark(8, 1))
+    draft.set(("a", 0, "b"), 1, Mark(3, 4), "why")
+    draft.set(("a", 0, "c"), 2, Mark(5, 1))
+    draft.set(("a", 1), {}, Mark(6, 1))
+    draft.set(("a", 1, "b"), 3, Mark(7, 1))
+    draft.set(("a", 1, "b"), 4, Mark(8, 1))
     assert draft.data == {"a": [{"b": 1, "c": 2}, {"b": 4}]}
     assert draft.comments == {("a", 0, "b"): "why"}
     assert draft.marks.value(("a",)) == draft.marks.value(("a", 0)) == Mark(3, 4)
@@ -22,7 +22,7 @@ def test_sections_and_lists_come_into_being() -> None:
 
 
 def test_notes_end_somewhere() -> None:
-    """Beyond a thousand notes the last says that there are more."""
+    """After a thousand notes the last one says that there are more."""
     draft = Draft()
     for line in range(1, 2 * MOST):
         draft.note(Mark(line, 1), "a; b")
@@ -35,15 +35,15 @@ def test_problems_make_it_hopeless() -> None:
     """A thousand mistakes are enough."""
     draft = Draft()
     for line in range(1, MOST):
-        draft.wrong(("a",), Mark(line, 1), "a; b; c")
-    assert not draft.hopeless
+        draft.mistake(("a",), Mark(line, 1), "a; b; c")
+    assert not draft.too_many_problems
     assert (draft.problems[0].what, draft.problems[0].remedy) == ("a", "b; c")
-    draft.wrong(("a",), Mark(1, 1), "a; b")
-    assert draft.hopeless
+    draft.mistake(("a",), Mark(1, 1), "a; b")
+    assert draft.too_many_problems
 
 
 def test_number() -> None:
-    """Only plain digits are a number, and not any amount of them."""
+    """Only plain digits of a bounded length are a number."""
     assert [number(text) for text in ("7", "007", "")] == [7, 7, ""]
     assert [number(text) for text in ("-1", "1.5", "²", "٣")] == ["-1", "1.5", "²", "٣"]
     assert number("9" * 5000) == "9" * 5000

@@ -1,6 +1,8 @@
-"""Tests of ``paraglider.config.importers.formats``: the samples' whole outputs; what is no sample.
+"""Tests of ``paraglider.config.importers.formats``: the samples with their whole output; other
+files.
 
-`samples/NAME` becomes `samples/NAME.conf`; the warnings are those lines in it that say `line N`.
+`samples/NAME` becomes `samples/NAME.conf`; the warnings are those lines in it that contain `line
+N`.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def imported(text: str, name: str | None = None) -> tuple[str, Draft]:
 
 @pytest.mark.parametrize(("sample", "name"), OF_FORMAT.items())
 def test_samples(sample: str, name: str) -> None:
-    """Each sample is known by its content, and becomes the file beside it, every warning in it."""
+    """Each sample's format is detected by its content, and the output equals the file beside it,
+    with every warning.
+    """
     text = (SAMPLES / sample).read_text()
     output, draft = imported(text)
     assert draft_of(text, "f")[0] is FORMATS[name]
@@ -90,7 +94,7 @@ def test_billion_laughs() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("text", ["", "x", "\0", "{", "[", "-A", "a=b\n[", "=\n=", "--", ": :"])
 def test_garbage_by_name(text: str, name: str) -> None:
-    """A format that is named reads what it is given, and refuses it with a place."""
+    """A named format refuses garbage with a place."""
     with pytest.raises(ConfigError) as caught:
         imported(text, name)
     assert caught.value.lines
@@ -123,7 +127,7 @@ def test_lines_of_garbage_are_counted_not_listed(name: str, line: str) -> None:
 @settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from([None, *FORMATS]))
 def test_no_bytes_raise_anything_else(content: bytes, name: str | None) -> None:
-    """Whatever a file holds, and whatever it is taken for: an output, or ConfigError."""
+    """With any content and any format: an output, or ConfigError."""
     with contextlib.suppress(ConfigError):
         imported(decoded(content, "f"), name)
 

@@ -58,7 +58,7 @@ def test_ipv6() -> None:
 
 
 def test_one_address_for_both_sides() -> None:
-    """privateip may be the bind address, as the Go tool's documentation says."""
+    """privateip may be the bind address, as in the Go tool's documentation."""
     text = SAMPLE.replace("privateip: 172.19.0.4", "privateip: 166.1.101.2")
     assert str(parse(text, "f").config.services[0].snat) == "166.1.101.2"
 
@@ -102,13 +102,13 @@ def test_section_or_list_that_is_none(value: str) -> None:
 
 
 def test_every_mistake_at_once() -> None:
-    """What is wrong in several places is said together."""
+    """All mistakes are reported together."""
     text = SAMPLE.replace("4444", "x").replace("172.19.0.4", "y").replace("0.6", "0.999")
     assert [line.split(" ")[0] for line in mistakes(text)] == ["f:2:9:", "f:3:14:", "f:7:7:"]
 
 
 def test_our_own_format_is_not_taken_for_it() -> None:
-    """A file with `services` is ours, whatever else it has."""
+    """A file with `services` is ours, with any other keys."""
     assert not is_glider({"frontend": {}, "services": []})
     assert not is_glider(["frontend"])
     (line,) = mistakes("frontend: {}\nservices: []\n")[:1]
@@ -130,14 +130,14 @@ def test_our_own_format_is_not_taken_for_it() -> None:
     )
 )
 def test_no_shape_raises_anything_else(data: object) -> None:
-    """Whatever stands under `frontend`: a configuration, or lines with places."""
+    """With any content of `frontend`: a configuration, or lines with places."""
     text = f"frontend: {data!r}".replace("None", "null")
     with contextlib.suppress(ConfigError):
         parse(text, "f")
 
 
 def test_keys_without_meaning_are_notes_for_import() -> None:
-    """For `import`, an unknown key is a note at its place and stops nothing."""
+    """For `import`, an unknown key is a note at its place."""
     draft = convert(reader.parse(SAMPLE + "  healthcheck: 1\n"))
     assert [(note.what, note.mark) for note in draft.notes] == [
         ("unknown key `healthcheck`", (8, 3))

@@ -51,7 +51,7 @@ def test_gatewaying_beside_masquerading_on_one_vip() -> None:
 
 
 def test_gatewaying_needs_interfaces() -> None:
-    """They are made up, and that is noted."""
+    """Their names are placeholders, with a note."""
     lines = [ADD, "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g"]
     private = config(*lines).network.private
     assert private is not None
@@ -93,7 +93,7 @@ def test_weights(scheduler: str, weights: list[int]) -> None:
 
 
 def test_persistence_is_affinity() -> None:
-    """`-p` keeps a client, for the longest of the times, 300 s where it says none."""
+    """`-p` is affinity, with the longest of the timeouts, 300 s by default."""
     lines = [
         "-A -t 192.0.2.1:80 -s rr -p",
         SERVER,
@@ -156,7 +156,7 @@ def test_commands_as_people_write_them() -> None:
     ],
 )
 def test_what_has_no_counterpart(lines: list[str], note: str | None) -> None:
-    """What is not taken over is noted at its line, and the rest is taken."""
+    """Settings without a counterpart are noted with their line, and the rest is converted."""
     found = notes(ADD, SERVER, *lines)
     assert found == [] if note is None else len(found) == 1 and found[0].startswith(note)
     assert len(config(ADD, SERVER, *lines).services) == 1
@@ -183,7 +183,7 @@ def test_what_has_no_counterpart(lines: list[str], note: str | None) -> None:
     ],
 )
 def test_mistake_has_its_place(lines: list[str], error: str) -> None:
-    """What is wrong is said with the line of the listing."""
+    """A mistake is reported with the line of the listing."""
     with pytest.raises(ConfigError) as caught:
         config(*lines)
     assert str(caught.value).startswith(error)

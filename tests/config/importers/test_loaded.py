@@ -31,7 +31,7 @@ def mistakes(text: str) -> str:
 
 
 def test_all_ports_and_protocols_and_a_client_keeps_its_backend() -> None:
-    """loaded balances whatever comes to the VIP, by the client's address."""
+    """loaded balances all packets to the VIP, by the client's address."""
     (service,) = config(LEAST).services
     assert (service.protocol, service.all_ports, service.affinity) == ("any", True, "client")
     assert (service.strategy, str(service.vip)) == ("rr", "192.0.2.1/32")
@@ -49,7 +49,7 @@ def test_all_ports_and_protocols_and_a_client_keeps_its_backend() -> None:
     ],
 )
 def test_protocol_is_that_of_the_rule(rules: str, protocol: str) -> None:
-    """The delivered script for IPv6 queues TCP alone, and so does the service made from it."""
+    """The delivered script for IPv6 queues TCP only, and so does the service."""
     assert config(LEAST + rules).services[0].protocol == protocol
 
 
@@ -89,7 +89,9 @@ def test_values_are_read_as_loaded_reads_them() -> None:
     ],
 )
 def test_what_has_no_counterpart(line: str, note: str | None) -> None:
-    """What is not taken over is noted at its line; the delivered commands need no note."""
+    """Settings without a counterpart are noted with their line; the delivered commands need no
+    note.
+    """
     found = notes(LEAST + line + "\n")
     assert found == [] if note is None else len(found) == 1 and found[0].startswith(note)
 
@@ -115,5 +117,5 @@ def test_route_that_comes_with_the_gateway() -> None:
     ],
 )
 def test_mistake_has_its_place(text: str, error: str) -> None:
-    """What is wrong is said with the line and column of loaded's own file."""
+    """A mistake is reported with the line and column of loaded's file."""
     assert error in mistakes(text)

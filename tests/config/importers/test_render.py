@@ -15,17 +15,17 @@ AT = Mark(1, 1)
 
 
 def test_order_comments_and_notes() -> None:
-    """Keys stand in the model's order, comments beside them, notes above what they are about."""
+    """Keys are in the model's order, comments beside them, notes above their keys."""
     draft = Draft()
     service = ("services", 0)
-    draft.put((*service, "backends", 0, "address"), "10.0.0.1", AT)
-    draft.put((*service, "backends", 1), {}, AT, "the second")
-    draft.put((*service, "backends", 1, "weight"), 3, AT)
-    draft.put((*service, "backends", 1, "address"), "fd00::1", AT)
-    draft.put((*service, "vip"), "192.0.2.1/24", AT)
-    draft.put((*service, "name"), "no", AT, "called so")
-    draft.put(("user",), "bob", AT)
-    draft.put(("failover", "enabled"), True, AT)
+    draft.set((*service, "backends", 0, "address"), "10.0.0.1", AT)
+    draft.set((*service, "backends", 1), {}, AT, "the second")
+    draft.set((*service, "backends", 1, "weight"), 3, AT)
+    draft.set((*service, "backends", 1, "address"), "fd00::1", AT)
+    draft.set((*service, "vip"), "192.0.2.1/24", AT)
+    draft.set((*service, "name"), "no", AT, "called so")
+    draft.set(("user",), "bob", AT)
+    draft.set(("failover", "enabled"), True, AT)
     draft.note(Mark(9, 2), "odd; look", service)
     draft.note(Mark(8, 2), "all odd; look")
     assert render(draft, "/x/in", "a test") == (
@@ -51,7 +51,7 @@ def test_order_comments_and_notes() -> None:
 
 @pytest.mark.parametrize("name", ["a\nb: c", "\u2028", "x" * 500, "#", "é", "\udc80"])
 def test_name_of_the_file_stays_in_its_comment(name: str) -> None:
-    """Whatever a file is called, the output is the same YAML."""
+    """With any file name, the output is the same YAML."""
     text = render(Draft(data={"user": "x"}), name, "a test")
     assert yaml.safe_load(text.encode()) == {"user": "x"}
 
@@ -61,5 +61,5 @@ TEXTS = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), 
 
 @given(TEXTS | st.integers() | st.booleans())
 def test_every_value_is_read_back(value: object) -> None:
-    """A value that YAML could take for something else is quoted."""
+    """A value that YAML could read as another type is quoted."""
     assert yaml.safe_load(render(Draft(data={"user": value}), "f", "t")) == {"user": value}

@@ -1,4 +1,4 @@
-"""What a strategy is told of a new flow, and what every strategy of the registry has to keep."""
+"""The arguments of a strategy about a new flow, and the promises that every strategy keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from packets import MANY, V4, V6, Family, nat, packed, service
 from paraglider.core.flow import ICMP, TCP, Flow
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event, Pool
-from paraglider.core.strategies import STRATEGIES, Context, NewFlow, create
+from paraglider.core.strategies import KINDS, STRATEGIES, Context, NewFlow, create
+from paraglider.core.strategies.base import Strategy
 from paraglider.core.strategies.maglev import Maglev
 
 
@@ -43,6 +44,12 @@ TURNS = ("rr", "weighted", "wrr")  # the workers' turns start apart
 HASHES = ("maglev", "source")  # every worker picks alike
 
 
+def quickly_built(name: str, context: Context) -> Strategy:
+    """The strategy; one with a table has a small one."""
+    made = create(name, context)
+    return type(made)(table_size=251) if isinstance(made, Maglev) else made
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @MANY
 @given(
@@ -66,9 +73,7 @@ def test_only_ready_backends_are_picked(
     """Through any history of states and weights, a pick is one of the backends ready then."""
     pool = Pool([Backend(str(i), bytes([i]), weight=w) for i, w in enumerate(weights)])
     context = Context(worker=worker)
-    strategy = (
-        Maglev(table_size=251) if name == "maglev" else create(name, context)
-    )  # quickly built
+    strategy = quickly_built(name, context)
     pool.watch(strategy.prepare)
     for step in history:
         if isinstance(step, str):
@@ -109,7 +114,7 @@ def test_workers_start_apart(name: str) -> None:
 
 @pytest.mark.parametrize("name", HASHES)
 def test_workers_agree(name: str) -> None:
-    """Each worker, asked any number of times and before any other, picks the same backend."""
+    """Each worker picks the same backend, at any call and in any order of the workers."""
     keys = [bytes([i]) * 12 for i in range(50)]
     seen = set()
     for worker in range(4):
@@ -124,7 +129,7 @@ def test_workers_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", HASHES)
 def test_seeds_differ(name: str) -> None:
-    """Another seed, another choice: for about two keys of three over three backends."""
+    """Another seed gives another backend for about two keys of three over three backends."""
     backends = tuple(Backend(str(i), bytes([i])) for i in range(3))
     picks = []
     for seed in (0, 1, 2**32 - 1):
@@ -154,8 +159,8 @@ def reachable(start: object) -> list[object]:
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_no_strategy_can_see_the_flows(name: str) -> None:
-    """What a pick costs cannot grow with the flows: no strategy of a packet path that has flows
-    can reach one of them or their table, and none holds more after many picks than before.
+    """The cost of a pick cannot grow with the number of flows: no strategy of a packet path with
+    flows can reach a flow or the table, and none is larger after many picks.
     """
     path = nat(service(V4, strategy=name))
     strategy = path.balancer.services.services[0].strategy
@@ -170,3 +175,36 @@ def test_no_strategy_can_see_the_flows(name: str) -> None:
     after = reachable(strategy)
     assert len(after) == len(before)
     assert not [item for item in after if isinstance(item, (Flow, FlowTable))]
+
+
+def test_a_strategy_without_a_table_is_a_workers() -> None:
+    """It says so, and has nothing to compute."""
+
+    class Plain(Strategy):
+        """Picks the first."""
+
+        name = "plain"
+
+        def prepare(self, ready: tuple[Backend, ...]) -> None:
+            """See ``Strategy``."""
+            self.ready = ready
+
+        def pick(self, flow: NewFlow) -> Backend:
+            """See ``Strategy``."""
+            return self.ready[0]
+
+    assert Plain.kernel_pick is None
+    with pytest.raises(TypeError, match="does not pick"):
+        Plain().kernel_table(lambda _: 0, 0)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, each in KINDS.items() if each.kernel_pick))
+def test_the_kernels_table_has_the_ready_backends(name: str) -> None:
+    """Every one of them, and nothing after all have left."""
+    backends = tuple(Backend(str(n), bytes((10, 0, 0, n))) for n in range(1, 6))
+    strategy = create(name)
+    strategy.prepare(backends)
+    table = strategy.kernel_table(lambda _: 0, 0)
+    assert {table.backends[entry] for entry in table.entries} == set(backends)
+    strategy.prepare(())
+    assert len(strategy.kernel_table(lambda _: 0, 0).entries) == 0

@@ -1,4 +1,4 @@
-"""The hash of source and maglev: fixed by seed and purpose, and by nothing else."""
+"""The hash of source and maglev depends only on seed and purpose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.hashing import identity, keyed
+from paraglider.core.strategies.hashing import flow_hash_key, identity, keyed
 
 
 def digest(seed: int, purpose: bytes, data: bytes) -> bytes:
@@ -48,3 +48,9 @@ def test_identity_is_address_and_port() -> None:
     assert identity(Backend("a", address, 80, 1)) == identity(Backend("b", address, 80, 9))
     assert identity(Backend("a", address, 80)) != identity(Backend("a", address, 81))
     assert identity(Backend("a", address)) == address + b"\0\0"
+
+
+def test_two_purposes_have_two_keys() -> None:
+    """Of flows: source and maglev draw apart, with the same seed too."""
+    keys = {flow_hash_key(seed, purpose) for seed in (0, 7) for purpose in (b"a", b"b")}
+    assert len({word for key in keys for word in key}) == 8

@@ -1,4 +1,6 @@
-"""``maglev``: the table against the paper's procedure written down slowly, and what it promises."""
+"""``maglev``: the table compared with a slow implementation of the paper's procedure, and its
+promises.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,14 @@ def pools(least: int, most: int) -> st.SearchStrategy[Shares]:
 
 
 def equal(count: int) -> Shares:
-    """So many backends of weight 1, with addresses as they come in a network."""
+    """``count`` backends of weight 1 with consecutive addresses."""
     return tuple((bytes([10, 0, i >> 8, i & 255, 0, 0]), 1) for i in range(count))
 
 
 def slowly(seed: int, shares: Shares, size: int) -> list[int]:
-    """§3.4 of the paper: a whole permutation each, and whoever is furthest behind has the turn."""
+    """§3.4 of the paper: a permutation per backend; the backend that is furthest behind has the
+    next turn.
+    """
     permutations = []
     for name, _ in shares:
         digest = hashlib.blake2b(
@@ -70,7 +74,7 @@ def moved(before: Shares, after: Shares, size: int = SIZE, seed: int = 0) -> flo
 @SOME
 @given(SEEDS, pools(1, 12), PRIMES)
 def test_the_table_is_that_of_the_paper(seed: int, shares: Shares, size: int) -> None:
-    """Every entry is what the slow procedure puts there."""
+    """Every entry equals that of the slow procedure."""
     assert list(build_table(seed, shares, size)) == slowly(seed, shares, size)
 
 
@@ -126,7 +130,7 @@ def test_equal_weights_are_equal_within_one_percent(count: int) -> None:
 @SOME
 @given(pools(1, 20))
 def test_weights_are_respected(shares: Shares) -> None:
-    """Each backend has its share of the entries, but for rounding."""
+    """Each backend has its share of the entries, except for rounding."""
     size = 4093
     filled = Counter(build_table(1, shares, size))
     total = sum(weight for _, weight in shares)
@@ -148,10 +152,9 @@ def test_removing_one_moves_little_more_than_its_share(count: int, bound: float)
 @SOME
 @given(pools(2, 12), st.data())
 def test_removing_any_moves_little_more_than_its_share(shares: Shares, data: st.DataObject) -> None:
-    """With any weights, and also where the one that leaves has most of the table.
-
-    Of one seed in a thousand, two backends walk the table in step and far more moves: so this
-    holds for the middle one of some seeds (1.4 % at most in 400 random pools), not for each.
+    """With any weights, also if the backend that leaves has most of the table. With one seed in a
+    thousand, two backends walk the table in step and far more entries move, so this is tested for
+    the median of some seeds (at most 1.4 % in 400 random pools).
     """
     gone = data.draw(st.integers(0, len(shares) - 1))
     after = shares[:gone] + shares[gone + 1 :]
@@ -183,7 +186,7 @@ def test_the_order_of_the_file_does_not_count(backends: list[Backend], key: byte
 
 
 def test_ports_are_part_of_a_backend() -> None:
-    """Two backends on one host are two, and the mapped port tells them apart."""
+    """Two backends on one host with different mapped ports are two backends."""
     backends = tuple(Backend(str(port), bytes(4), port) for port in (8000, 8001))
     strategy = Maglev()
     strategy.prepare(backends)
@@ -217,7 +220,7 @@ def test_what_did_not_change_is_not_built_again() -> None:
 
 
 def test_an_empty_pool_is_taken_notice_of() -> None:
-    """All backends may leave and come back."""
+    """All backends may leave and return."""
     strategy = Maglev(0, 251)
     strategy.prepare(())
     strategy.prepare(tuple(BACKENDS))
@@ -225,7 +228,7 @@ def test_an_empty_pool_is_taken_notice_of() -> None:
 
 
 def test_entries_and_holders_are_what_picks_go_by() -> None:
-    """The backend of a flow is the holder of its key's entry, whatever the backends."""
+    """The backend of a flow is the holder of its key's entry, for any backends."""
     strategy = Maglev(seed=3, table_size=251)
     assert list(strategy.holders()) == []
     ready = tuple(Backend(str(n), bytes((10, 0, 0, n)), weight=n) for n in (1, 2, 3))
@@ -235,13 +238,14 @@ def test_entries_and_holders_are_what_picks_go_by() -> None:
     assert len(held) == strategy.size == 251
     for port in range(300):
         key = bytes((192, 0, 2, 1, 198, 51, 100, 1)) + port.to_bytes(2, "big") + b"\0\x50"
-        assert strategy.pick(NewFlow(TCP, key, 0.0)) is held[strategy.entry(key)]
+        flow = NewFlow(TCP, key, 0.0)
+        assert strategy.pick(flow) is held[strategy.entry(flow)]
     strategy.prepare(ready[:2])
     assert strategy.held() == Counter(strategy.holders())
 
 
 def test_tables_agree_by_seed_and_size() -> None:
-    """Only with the same seed and size does every key fall on the same entry."""
+    """Every key has the same entry only with the same seed and size."""
     assert Maglev(1).table().key == Maglev(1).table().key
     assert Maglev(1).table().key != Maglev(2).table().key
     assert Maglev(1).table().key != Maglev(1, table_size=251).table().key
@@ -264,5 +268,5 @@ def test_the_size_of_the_table_is_a_prime_number(value: object, wrong: str) -> N
     """Any other one is refused, with the next prime number."""
     (size,) = Maglev.parameters
     assert size.name == "table_size"
-    assert size.wrong(value) == wrong
-    assert size.wrong(size.default) == ""
+    assert size.error(value) == wrong
+    assert size.error(size.default) == ""

@@ -27,7 +27,7 @@ def picks(strategy: RoundRobin, count: int) -> str:
 
 
 def test_turns_are_exact() -> None:
-    """One flow each, in the order of the configuration, for ever."""
+    """One flow each, in the order of the configuration."""
     strategy = RoundRobin()
     strategy.prepare(of("abc"))
     assert picks(strategy, 8) == "abcabcab"
@@ -60,13 +60,13 @@ def test_workers_start_apart(worker: int, expected: str) -> None:
         ("abcd", 3, "abc", "abca"),  # the last one leaves on its turn
         ("bcd", 1, "abcd", "cdab"),  # one comes back ahead of the one whose turn it is
         ("abd", 2, "abcd", "dabc"),  # one comes back where it had been passed
-        ("ab", 1, "cd", "dcdc"),  # nobody stays
+        ("ab", 1, "cd", "dcdc"),  # all are replaced
     ],
 )
 def test_a_change_leaves_the_turn_in_place(
     before: str, count: int, after: str, expected: str
 ) -> None:
-    """The backend whose turn it was keeps it; where it left, the next of those that stay."""
+    """The next backend stays the next one; if it left, the first after it that is still there."""
     strategy = RoundRobin()
     strategy.prepare(of(before))
     picks(strategy, count)
@@ -75,7 +75,7 @@ def test_a_change_leaves_the_turn_in_place(
 
 
 def test_all_gone_and_back() -> None:
-    """A pool that was empty for a while starts with any backend, and goes on in turn."""
+    """A pool that was empty for a while starts with any backend, and continues in turn."""
     strategy = RoundRobin()
     strategy.prepare(of("ab"))
     picks(strategy, 1)
@@ -90,7 +90,7 @@ def test_no_backend_is_passed_over(history: list[tuple[int, set[str]]]) -> None:
     """Between two picks of one backend, each that was ready all the time had its turn."""
     strategy = RoundRobin()
     strategy.prepare(of("abcde"))
-    waiting: dict[str, set[str]] = {}  # name: who has not been picked since it was
+    waiting: dict[str, set[str]] = {}  # name: those not picked since that name was
     ready = set("abcde")
     for count, after in history:
         for name in picks(strategy, count):
@@ -101,4 +101,13 @@ def test_no_backend_is_passed_over(history: list[tuple[int, set[str]]]) -> None:
         ready = after
         strategy.prepare(of("".join(sorted(after))))
         for others in waiting.values():
-            others.intersection_update(ready)  # who left in between has no claim
+            others.intersection_update(ready)  # those that left have no claim
+
+
+def test_the_kernels_table_has_each_ready_backend_once() -> None:
+    """In their order; without one it is empty."""
+    strategy = RoundRobin()
+    for names in ("abc", "b", ""):
+        strategy.prepare(of(names))
+        table = strategy.kernel_table(lambda _: 0, 0)
+        assert "".join(table.backends[entry].name for entry in table.entries) == names

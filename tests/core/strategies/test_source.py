@@ -1,8 +1,7 @@
-"""``source``: against a slow reference, and what rendezvous hashing promises."""
+"""``source``: the table of maglev, indexed by the hash of the client's address."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from hashlib import blake2b
 
@@ -13,7 +12,9 @@ from packets import MANY, SOME, V4, V6, Family, packed
 
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
+from paraglider.core.siphash import siphash13
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.maglev import build_table
 from paraglider.core.strategies.source import SourceHash
 
 CLIENTS = [bytes([192, 168, i >> 8, i & 255]) for i in range(2000)]
@@ -39,46 +40,29 @@ def picks(backends: tuple[Backend, ...], seed: int = 0) -> list[str]:
     return [strategy.pick(flow(client)).name for client in CLIENTS]
 
 
-def slowly(client: bytes, backends: tuple[Backend, ...], seed: int) -> Backend:
-    """The highest -weight / ln(u), as the paper has it, with u from the same hashes."""
-    key = seed.to_bytes(8, "big")
-
-    def hashed(data: bytes, size: int, purpose: bytes) -> bytes:
-        return blake2b(data, digest_size=size, key=key, person=purpose).digest()
-
-    def score(backend: Backend) -> float:
-        name = backend.address + backend.port.to_bytes(2, "big")
-        salt = hashed(name, 16, b"source backend")
-        mask = int.from_bytes(salt[:8], "big")
-        factor = int.from_bytes(salt, "big") % (2**61 - 2) + 1
-        number = int.from_bytes(hashed(client, 8, b"source client"), "big")
-        u = (((number ^ mask) * factor) % (2**61 - 1) + 1) / 2**61
-        return -backend.weight / math.log(u) if u < 1 else math.inf
-
-    return max(backends, key=score)
-
-
-WEIGHTS = st.lists(st.integers(1, 65535), min_size=1, max_size=8)
-SEEDS = st.integers(0, 2**32 - 1)
+SEEDS = st.integers(0, 2**64 - 1)
 ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 
 
 @MANY
-@given(WEIGHTS, SEEDS, ADDRESSES)
-def test_picks_are_those_of_the_reference(weights: list[int], seed: int, client: bytes) -> None:
-    """Each client gets the backend with the highest score."""
-    backends = of(weights)
-    strategy = SourceHash(seed)
+@given(SEEDS, ADDRESSES)
+def test_picks_are_by_the_hash_of_the_address(seed: int, client: bytes) -> None:
+    """The client's entry of the table has its backend; the key of the hash is of the seed."""
+    backends = of([1, 2, 3])
+    strategy = SourceHash(seed, table_size=251)
     strategy.prepare(backends)
-    key = client + bytes(len(client) + 4)
-    assert strategy.pick(NewFlow(TCP, key, 0.0)) is slowly(client, backends, seed)
+    key = blake2b(digest_size=16, key=seed.to_bytes(8, "big"), person=b"source flow").digest()
+    words = (int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"))
+    shares = tuple((each.address + bytes(2), each.weight) for each in backends)
+    index = build_table(seed, shares, 251)[siphash13(*words, client) % 251]
+    asked = NewFlow(TCP, client + bytes(len(client) + 4), 0.0)
+    assert strategy.pick(asked) is backends[index]
 
 
 def test_picks_are_the_same_for_ever() -> None:
     """Two versions side by side have to agree: a change here moves every client at an upgrade."""
-    assert (
-        "".join(picks(of([1, 2, 3, 4]), seed=7)[:48])
-        == "221202310322033123232323231322232313320122222220"
+    assert "".join(picks(of([1, 2, 3, 4]), seed=7)[:48]) == (
+        "323123213132322232321321323102231123212123031032"
     )
 
 
@@ -97,52 +81,60 @@ def test_every_port_of_a_client_has_one_backend(family: Family) -> None:
     assert len(found) == 1
 
 
-@SOME
-@given(st.lists(st.integers(1, 100), min_size=2, max_size=8), st.data())
-def test_who_leaves_moves_only_its_own_clients(weights: list[int], data: st.DataObject) -> None:
-    """And who comes takes clients, without moving any between the others."""
-    backends = of(weights)
-    gone = data.draw(st.sampled_from(backends))
+@pytest.mark.parametrize("count", [2, 5, 50])
+def test_few_clients_of_the_others_move(count: int) -> None:
+    """When a backend leaves, or comes back, of the clients of the others less than 3 in 100."""
+    backends = of([1] * count)
     before = picks(backends)
-    after = picks(tuple(backend for backend in backends if backend is not gone))
-    for old, new in zip(before, after, strict=True):
-        assert old in (new, gone.name)
+    for gone in range(min(count, 5)):
+        after = picks(backends[:gone] + backends[gone + 1 :])
+        others = [(old, new) for old, new in zip(before, after, strict=True) if old != str(gone)]
+        assert sum(old != new for old, new in others) < 0.03 * len(CLIENTS)
 
 
 @SOME
-@given(st.lists(st.integers(1, 100), min_size=2, max_size=6), st.integers(1, 100))
-def test_who_grows_only_takes(weights: list[int], more: int) -> None:
-    """A higher weight moves clients to that backend alone."""
-    before = picks(of(weights))
-    after = picks(of([weights[0] + more, *weights[1:]]))
-    for old, new in zip(before, after, strict=True):
-        assert new in (old, "0")
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=8))
+def test_shares_are_by_weight(weights: list[int]) -> None:
+    """Of the table, rounded to one entry."""
+    backends = of(weights)
+    strategy = SourceHash()
+    strategy.prepare(backends)
+    for backend, share in strategy.shares(backends).items():
+        assert share is not None
+        assert abs(share - backend.weight / sum(weights)) < 2 / strategy.size
 
 
-@pytest.mark.parametrize("weights", [[1] * 3, [1] * 10, [5, 3, 2], [1, 9], [1] * 9 + [90]])
-def test_weights_are_respected(weights: list[int]) -> None:
-    """20,000 clients of a network spread by weight, as close as a fair draw would."""
+@pytest.mark.parametrize("weights", [[1] * 3, [5, 3, 2], [1, 9]])
+def test_clients_spread_by_weight(weights: list[int]) -> None:
+    """20,000 clients of a network, as close as a fair draw would."""
     strategy = SourceHash()
     strategy.prepare(of(weights))
-    clients = (bytes([172, 16 + (i >> 16), i >> 8 & 255, i & 255]) for i in range(20_000))
+    clients = (bytes([172, 16, i >> 8 & 255, i & 255]) for i in range(20_000))
     filled = Counter(strategy.pick(flow(client)).name for client in clients)
     for index, weight in enumerate(weights):
         share = weight / sum(weights)
-        deviation = math.sqrt(20_000 * share * (1 - share))
+        deviation = (20_000 * share * (1 - share)) ** 0.5
         assert abs(filled[str(index)] - 20_000 * share) < 5 * deviation
 
 
-def test_two_backends_draw_apart() -> None:
-    """The clients of one that left spread over all others by weight, not to a neighbour."""
-    backends = of([1] * 6)
-    for gone in range(6):
-        rest = backends[:gone] + backends[gone + 1 :]
-        homeless = [
-            new for old, new in zip(picks(backends), picks(rest), strict=True) if old != new
-        ]
-        shares = Counter(homeless)
-        expected = len(homeless) / 5
-        assert all(abs(shares[b.name] - expected) < 5 * math.sqrt(expected) for b in rest)
+def test_two_seeds_and_maglev_draw_apart() -> None:
+    """The backend of a client with one seed says nothing of that with another."""
+    backends = of([1] * 2)
+    same = sum(a == b for a, b in zip(picks(backends, 1), picks(backends, 2), strict=True))
+    assert abs(same - 1000) < 200
+
+
+def test_an_explanation_names_the_entry() -> None:
+    """And its holder."""
+    strategy = SourceHash(table_size=251)
+    backends = of([1, 1])
+    strategy.prepare(backends)
+    asked = flow(CLIENTS[0])
+    assert strategy.reason(asked, backends) == (
+        f"source: the hash of the client's address falls on entry {strategy.entry(asked)} of 251,"
+        f" which {strategy.pick(asked).name} holds, one of its"
+        f" {strategy.held()[strategy.pick(asked)]}"
+    )
 
 
 @MANY
@@ -150,7 +142,7 @@ def test_two_backends_draw_apart() -> None:
 def test_the_order_of_the_file_does_not_count(order: list[int], client: bytes) -> None:
     """Machines whose files list the backends in another order agree."""
     backends = of([3, 1, 4, 1, 5, 9])
-    one, other = SourceHash(), SourceHash()
+    one, other = SourceHash(table_size=251), SourceHash(table_size=251)
     one.prepare(backends)
     other.prepare(tuple(backends[i] for i in order))
     asked = NewFlow(TCP, client + bytes(len(client) + 4), 0.0)
@@ -164,7 +156,7 @@ def test_ports_are_part_of_a_backend() -> None:
 
 
 def test_an_empty_pool_is_taken_notice_of() -> None:
-    """All backends may leave and come back."""
+    """All backends may leave and return."""
     strategy = SourceHash()
     strategy.prepare(())
     strategy.prepare(of([1]))

@@ -24,7 +24,7 @@ class Other(RoundRobin):
 
 def test_a_module_is_a_strategy() -> None:
     """Every module of the folder that defines one, and no helper among them."""
-    helpers = {"__init__", "base", "hashing"}
+    helpers = {"__init__", "base", "hashing", "turns"}
     assert {file.stem for file in FOLDER.glob("*.py")} - helpers == set(KINDS) == set(STRATEGIES)
     for name, each in KINDS.items():
         assert each.__module__ == f"paraglider.core.strategies.{name}"
@@ -38,7 +38,7 @@ def test_an_unknown_name_is_a_key_error() -> None:
 
 
 def test_aliases_are_those_of_ipvs_and_haproxy() -> None:
-    """Each stands for one strategy; a name stands for itself, an unknown one too."""
+    """Each alias maps to one strategy; a name and an unknown name map to themselves."""
     assert ALIASES == {"wlc": "weighted", "leastconn": "weighted", "sh": "source", "mh": "maglev"}
     assert [canonical(name) for name in ("wlc", "rr", "no:Such")] == ["weighted", "rr", "no:Such"]
 

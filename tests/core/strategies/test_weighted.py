@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
+from heapq import heappop, heappush
+from math import sqrt
+from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY
@@ -11,17 +16,17 @@ from packets import MANY
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.strategies.weighted import LeastFlows
+from paraglider.core.strategies.weighted import MOST, LeastFlows
 
 FLOW = NewFlow(TCP, bytes(12), 0.0)
 fills = st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 65535)), min_size=1, max_size=8)
 
 
 def of(flows_and_weights: list[tuple[int, int]]) -> tuple[Backend, ...]:
-    """Backends a, b, c … with so many flows and such weights."""
+    """Backends a, b, c … with these numbers of flows and weights."""
     backends = []
     for index, (flows, weight) in enumerate(flows_and_weights):
-        backend = Backend(chr(97 + index), bytes([index]), weight=weight)
+        backend = Backend(chr(97 + index), index.to_bytes(2, "big"), weight=weight)
         backend.flows = flows
         backends.append(backend)
     return tuple(backends)
@@ -45,7 +50,7 @@ def test_the_least_filled_is_picked(flows_and_weights: list[tuple[int, int]], wo
     st.lists(st.integers(0, 10**6), max_size=80),
 )
 def test_lasting_flows_are_shared_by_weight(weights: list[int], ends: list[int]) -> None:
-    """However flows come and go, right after a pick nobody could have been filled less."""
+    """With any history, the picked backend had the fewest flows per weight."""
     backends = of([(0, weight) for weight in weights])
     strategy = LeastFlows()
     strategy.prepare(backends)
@@ -72,7 +77,9 @@ def test_flows_that_last_fill_by_weight() -> None:
 
 
 def test_flows_that_do_not_last_are_shared_by_weight() -> None:
-    """Each ends before the next one comes: no backend has any, and weights decide all the same."""
+    """Each flow ends before the next begins, so no backend has any: the weights still decide the
+    shares.
+    """
     strategy = LeastFlows()
     strategy.prepare(of([(0, 3), (0, 2), (0, 1)]))
     names = "".join(strategy.pick(FLOW).name for _ in range(60))
@@ -80,8 +87,8 @@ def test_flows_that_do_not_last_are_shared_by_weight() -> None:
     assert "ccc" not in names
 
 
-def test_workers_begin_with_different_backends() -> None:
-    """Else the first flows of all workers met at one backend."""
+def test_workers_start_with_different_backends() -> None:
+    """Otherwise the first flows of all workers would go to one backend."""
     begins = []
     for worker in range(3):
         strategy = LeastFlows(worker)
@@ -91,7 +98,7 @@ def test_workers_begin_with_different_backends() -> None:
 
 
 def test_credit_is_no_more_than_a_cycle() -> None:
-    """What was saved beside a heavy backend is not paid out in a burst when that one leaves."""
+    """Credit from the time beside a heavy backend causes no burst when that one leaves."""
     backends = of([(0, 1000), (0, 1), (0, 1)])
     strategy = LeastFlows()
     strategy.prepare(backends)
@@ -111,10 +118,120 @@ def test_equals_behind_a_busy_one_share_evenly() -> None:
 
 
 def test_flows_elsewhere_do_not_count() -> None:
-    """The fill is the backend's own count: nobody need be told of a flow that ended."""
+    """Only the backend's own counter is read: ended flows need no notification."""
     a, b = of([(2, 1), (1, 1)])
     strategy = LeastFlows()
     strategy.prepare((a, b))
     assert strategy.pick(FLOW) is b
     a.flows = 0
     assert strategy.pick(FLOW) is a
+
+
+TICK = 0.05  # seconds between two tables
+
+
+class Kernel:
+    """Picks by the last table, which it gets every TICK seconds of the clock that is an argument;
+    flows of which the worker has heard with the tick end when they are due.
+    """
+
+    def __init__(self, strategy: LeastFlows, backends: tuple[Backend, ...]) -> None:
+        self.strategy = strategy
+        self.backends = backends
+        self.live = Counter[Backend]()
+        self.picked = Counter[Backend]()
+        self._ends: list[tuple[float, int]] = []
+        self._turn = self._used = 0
+        self._table_at = 0.0
+        self._table: list[Backend] = []
+
+    def tick(self, now: float) -> None:
+        """End flows, and swap the table if it is time."""
+        while self._ends and self._ends[0][0] <= now:
+            self.live[self.backends[heappop(self._ends)[1]]] -= 1
+        if now >= self._table_at:
+            self._table_at = now + TICK
+            table = self.strategy.kernel_table(self.live.__getitem__, self._turn - self._used)
+            self._table = [table.backends[entry] for entry in table.entries]
+            self._used = self._turn
+
+    def open(self, now: float, seconds: float) -> None:
+        """A new flow that lives for ``seconds``."""
+        self.tick(now)
+        backend = self._table[(self._turn - self._used) % len(self._table)]
+        self._turn += 1
+        self.picked[backend] += 1
+        self.live[backend] += 1
+        heappush(self._ends, (now + seconds, self.backends.index(backend)))
+
+
+def fills_of(kernel: Kernel) -> list[float]:
+    """Live flows for a unit of weight of each backend."""
+    return [kernel.live[each] / each.weight for each in kernel.backends]
+
+
+@pytest.mark.parametrize("rate", [20, 400, 4000], ids=["slow", "busy", "more than the table has"])
+def test_the_kernels_live_flows_are_shared_by_weight(rate: int) -> None:
+    """Over a long steady run the backends differ by few flows for a unit of weight: by what chance
+    ends within a tick.
+    """
+    backends = of([(0, weight) for weight in (1, 2, 5, 10)])
+    strategy, random = LeastFlows(), Random(1)
+    strategy.prepare(backends)
+    kernel = Kernel(strategy, backends)
+    worst = 0.0
+    for number in range(40_000):
+        now = number / rate
+        kernel.open(now, random.expovariate(1 / 3.0))
+        if now > 10.0 or number > 20_000:
+            worst = max(worst, max(fills_of(kernel)) - min(fills_of(kernel)))
+    assert worst < 2 + sqrt(rate * TICK)
+
+
+def test_a_backend_that_returns_is_filled_and_not_flooded() -> None:
+    """It gets the new flows until it has its share, also those of several ticks."""
+    backends = of([(0, 1)] * 4)
+    strategy = LeastFlows()
+    kernel = Kernel(strategy, backends)
+    strategy.prepare(backends[:3])
+    for number in range(3000):
+        kernel.open(number / 1000, 1000.0)
+    strategy.prepare(backends)
+    for number in range(1000):
+        kernel.open(3.0 + number / 1000, 1000.0)
+    assert kernel.live[backends[3]] == pytest.approx(1000, abs=60)
+    for number in range(400):
+        kernel.open(4.0 + number / 1000, 1000.0)
+    assert max(fills_of(kernel)) - min(fills_of(kernel)) <= 60
+
+
+def test_flows_that_end_at_once_are_shared_by_weight() -> None:
+    """No backend has a flow when a table is made, and yet each gets its share."""
+    backends = of([(0, weight) for weight in range(1, 101)])
+    strategy = LeastFlows()
+    strategy.prepare(backends)
+    kernel = Kernel(strategy, backends)
+    for number in range(20_000):
+        kernel.open(number / 100, 0.0)
+    for each in backends:
+        assert kernel.picked[each] == pytest.approx(20_000 * each.weight / 5050, abs=2)
+
+
+def test_the_table_of_no_backend_is_empty() -> None:
+    """The kernel then decides nothing."""
+    strategy = LeastFlows()
+    assert list(strategy.kernel_table(lambda _: 0, 0).entries) == []
+    strategy.prepare(of([(0, 1)]))
+    strategy.kernel_table(lambda _: 0, 0)
+    strategy.prepare(())
+    assert list(strategy.kernel_table(lambda _: 0, 200).entries) == []
+
+
+def test_the_work_for_a_table_is_bounded() -> None:
+    """As many entries as there are backends, and no more than MOST for few."""
+    many, few = of([(n % 7, 1 + n % 3) for n in range(2000)]), of([(0, 1)] * 2)
+    strategy = LeastFlows()
+    strategy.prepare(many)
+    assert len(strategy.kernel_table(lambda each: each.flows, 0).entries) == len(many)
+    strategy.prepare(few)
+    assert len(strategy.kernel_table(lambda _: 0, 1_000_000).entries) == MOST

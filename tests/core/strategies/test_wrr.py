@@ -10,7 +10,7 @@ from packets import MANY
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.strategies.wrr import SmoothRoundRobin
+from paraglider.core.strategies.wrr import CYCLE, SmoothRoundRobin
 
 FLOW = NewFlow(TCP, bytes(12), 0.0)
 weights_lists = st.lists(st.integers(1, 20), min_size=1, max_size=6)
@@ -69,7 +69,7 @@ def test_picks_are_those_of_the_textbook(weights: list[int], worker: int) -> Non
 @MANY
 @given(weights_lists, st.integers(0, 60))
 def test_shares_are_exact_in_every_cycle(weights: list[int], offset: int) -> None:
-    """In any stretch as long as the sum of weights, each backend has exactly its weight."""
+    """Over any number of picks equal to the sum of weights, each backend has exactly its weight."""
     strategy = SmoothRoundRobin()
     strategy.prepare(of(weights))
     picks(strategy, offset)
@@ -80,7 +80,7 @@ def test_shares_are_exact_in_every_cycle(weights: list[int], offset: int) -> Non
 @MANY
 @given(weights_lists)
 def test_shares_are_smooth(weights: list[int]) -> None:
-    """At no time is a backend a whole round of flows away from its share."""
+    """A backend is never a whole round of flows away from its share."""
     strategy = SmoothRoundRobin()
     strategy.prepare(of(weights))
     total = sum(weights)
@@ -92,7 +92,7 @@ def test_shares_are_smooth(weights: list[int]) -> None:
 
 
 def test_credit_survives_a_change() -> None:
-    """A backend that comes back does not make the others start their cycle anew."""
+    """A backend that returns does not restart the cycle of the others."""
     a, b, c = of([1, 1, 1])
     strategy = SmoothRoundRobin()
     strategy.prepare((a, b, c))
@@ -102,7 +102,7 @@ def test_credit_survives_a_change() -> None:
 
 
 def test_a_heavy_backend_that_leaves_leaves_no_burst() -> None:
-    """What the others saved up beside it is not paid to one of them in a row."""
+    """Credit of the others is not paid to one of them in a row."""
     heavy, b, c = of([1000, 1, 1])
     strategy = SmoothRoundRobin()
     strategy.prepare((heavy, b, c))
@@ -142,3 +142,27 @@ def test_shares_are_exact_again_after_any_change(
     picks(strategy, size * 2 * total)
     cycle = picks(strategy, total)
     assert [cycle.count(backend.name) for backend in backends] == after[:size]
+
+
+def table(weights: list[int]) -> list[int]:
+    """How many entries of the kernel's table each backend has."""
+    backends = of(weights)
+    strategy = SmoothRoundRobin()
+    strategy.prepare(backends)
+    found = strategy.kernel_table(lambda _: 0, 0)
+    assert found.backends == backends
+    return [list(found.entries).count(index) for index in range(len(weights))]
+
+
+def test_the_kernels_table_has_one_cycle() -> None:
+    """Of the weights without their common divisor; none without backends."""
+    assert table([5, 1, 1]) == [5, 1, 1]
+    assert table([50, 10, 10]) == [5, 1, 1]
+    assert table([]) == []
+
+
+def test_a_long_cycle_is_rounded() -> None:
+    """So that the table stays small."""
+    counted = table([65535, 32768, 1021])
+    assert sum(counted) == CYCLE
+    assert counted == pytest.approx([CYCLE * w / 99324 for w in (65535, 32768, 1021)], abs=1)

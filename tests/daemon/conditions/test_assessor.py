@@ -1,4 +1,4 @@
-"""The assessor: what counters, processes and pools say is wrong now."""
+"""The assessor: conditions from counters, processes and pools."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.pool import Event
 from paraglider.daemon.conditions.assessor import LATELY, Assessor
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
@@ -34,16 +35,16 @@ class Figures:
         self._figures = figures
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return self._figures
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         yield from ()
 
 
 def sample(**figures: int) -> Sample:
-    """What a worker has counted."""
+    """The counters of a worker."""
     counters = Counters()
     CounterWriter(counters, Figures(**figures)).tick()
     return counters.read()
@@ -58,7 +59,7 @@ class World:
         self.worker = Child(WorkerSpec(0, 1, CONFIG, 1, 1), pid=77)
 
     def update(self, now: float, **figures: int) -> dict[str, str]:
-        """The severities by object, after a look at a worker that has counted ``figures``."""
+        """The severities by object, after an update with a worker that has counted ``figures``."""
         self.assessor.workers([self.worker], {0: sample(**figures)}, now)
         return self.found()
 
@@ -79,7 +80,7 @@ class World:
     ],
 )
 def test_a_count_is_wrong_while_it_grows(count: str, severity: str) -> None:
-    """Not for what was counted before the first look, and not for ever."""
+    """Earlier counts are no condition, and a condition ends when the counter stops."""
     world = World()
     assert world.update(10.0, **{count: 5}) == {}
     assert world.update(11.0, **{count: 6}) == {f"worker 0 on core 1, {count}": severity}
@@ -88,7 +89,7 @@ def test_a_count_is_wrong_while_it_grows(count: str, severity: str) -> None:
 
 
 def test_flows_near_their_bound() -> None:
-    """From 80 % on, until they are below 75 %; of a worker that is dead nothing is known."""
+    """From 80 % until below 75 %; a dead worker has no condition."""
     world = World()
     near = {"worker 0 on core 1, flows": "degraded"}
     assert world.update(1.0, active=79, bound=100) == {}
@@ -101,7 +102,7 @@ def test_flows_near_their_bound() -> None:
 
 
 def test_a_service_without_a_backend_for_new_flows() -> None:
-    """Drained, weightless or down is all the same; one that is leaving is not missed."""
+    """Drained, without weight or down; a backend that is being removed does not count."""
     world, pools = World(), BackendTable(CONFIG, 0.0)
     first, second = pools.of("web")
     pools.apply(first, Event.SET_DRAIN, "asked", 1.0)
@@ -115,8 +116,31 @@ def test_a_service_without_a_backend_for_new_flows() -> None:
     assert world.found() == {}
 
 
+def test_a_service_for_which_the_kernel_has_no_room() -> None:
+    """While it is to decide; the text has the remedy."""
+    world, switch = World(), CarrierSwitch("")
+    config = Config.model_validate(
+        {"services": [{**CONFIG.services[0].model_dump(exclude_unset=True), "decide": "auto"}]}
+    )
+    world.assessor.deciding(config, switch)
+    assert world.found() == {}
+    switch.unplaced = frozenset({"web", "gone"})
+    world.assessor.deciding(config, switch)
+    (standing,) = world.conditions
+    assert standing.line.startswith(
+        "service web: the kernel has no room for its table, so a worker"
+    )
+    assert standing.condition.severity == "degraded"
+    world.assessor.deciding(CONFIG, switch)
+    assert world.found() == {}
+    world.assessor.deciding(config, switch)
+    switch.on = False
+    world.assessor.deciding(config, switch)
+    assert world.found() == {}
+
+
 def test_a_process_that_does_not_serve() -> None:
-    """One that starts and one that waits to be started again are told apart."""
+    """A starting process and one that waits for its restart have different texts."""
     world = World()
     world.assessor.processes([Child(Checks(3), pid=5, report=9), world.worker])
     assert [s.line for s in world.conditions] == ["checker: does not serve; it starts"]

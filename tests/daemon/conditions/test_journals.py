@@ -17,7 +17,7 @@ SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 
 
 class World:
-    """A worker that serves, its files, and who looks at them."""
+    """A running worker, its files, and the monitor."""
 
     def __init__(self, directory: Path, forward: str = "nat") -> None:
         service = {**SERVICE, "forward": forward, "backends": ["10.0.0.1"]}
@@ -28,18 +28,18 @@ class World:
         self.watch = JournalMonitor(self.conditions)
 
     def begin(self) -> None:
-        """The worker makes what it lacks, and serves."""
+        """Create missing files, as a starting worker does."""
         self.files.open("nat")
         self.watch.on_ready(self.worker)
 
     def check(self) -> list[Child]:
-        """Who is to be replaced."""
+        """The workers to be replaced."""
         return self.watch.check([self.worker])
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """All is well."""
+    """No fault."""
     world = World(tmp_path)
     world.begin()
     assert world.check() == []
@@ -48,7 +48,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_file_that_is_removed_is_replaced_with_its_worker(world: World) -> None:
-    """Until the next one serves, and not again while that one is on its way."""
+    """Until the next worker is ready, and not again while it is starting."""
     world.files.path("nat").unlink()
     assert world.check() == [world.worker]
     assert "its file was removed" in next(iter(world.conditions)).line
@@ -60,15 +60,15 @@ def test_a_file_that_is_removed_is_replaced_with_its_worker(world: World) -> Non
     assert world.conditions.status == "healthy"
 
 
-def test_a_damaged_file_is_told_of(world: World) -> None:
-    """The worker goes on: what it knows is in its memory alone."""
+def test_a_damaged_file_is_reported(world: World) -> None:
+    """The worker is not replaced: its memory is the only copy of its flows."""
     world.files.path("nat").write_bytes(b"damaged")
     assert world.check() == []
     assert world.conditions.status == "degraded"
 
 
 def test_where_there_can_be_none(tmp_path: Path) -> None:
-    """/run is full or read-only: told, and nobody is replaced for it again and again."""
+    """If /run is full or read-only: a condition, and no worker is replaced repeatedly."""
     world = World(tmp_path)
     world.watch.on_ready(world.worker)
     assert world.check() == []

@@ -1,4 +1,4 @@
-"""What the kernel refused, as counts and conditions; with counters made of air."""
+"""New flows that the kernel refused, as counts and conditions; with fake counters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ V4, V6 = "192.168.0.11/24", "2001:db8::11/64"
 
 
 class Air:
-    """Counters by family, and what looks at them."""
+    """Counters by family, and the monitor."""
 
     def __init__(self, wanted: Config) -> None:
         self.tables: dict[int, dict[str, int] | None] = {}
@@ -44,13 +44,13 @@ class Air:
         return self.tables.get(family)
 
     def update(self, seconds: float = INTERVAL) -> list[str]:
-        """What is wrong ``seconds`` later."""
+        """The conditions ``seconds`` later."""
         self.now += seconds
         return list(self.refusals.update(self.now))
 
 
 def test_what_grows_is_a_condition_for_a_while() -> None:
-    """What was counted before the first look is none; each protocol has its own."""
+    """Earlier counts are no condition; each protocol has its own."""
     air = Air(config(("nat", V4)))
     air.tables[4] = {"tcp": 5, "udp": 0, "icmp": 0}
     assert air.update() == []
@@ -62,7 +62,7 @@ def test_what_grows_is_a_condition_for_a_while() -> None:
 
 
 def test_counts_are_of_all_families() -> None:
-    """Those that are queued: offload's and a proxy's openings are never refused."""
+    """Families with queued services: openings of offload and proxy are never refused."""
     air = Air(config(("nat", V4), ("dsr", V6)))
     air.tables = {4: {"tcp": 1, "udp": 2, "icmp": 3}, 6: {"tcp": 10, "udp": 20, "icmp": 30}}
     air.update()
@@ -74,7 +74,7 @@ def test_counts_are_of_all_families() -> None:
 
 
 def test_without_a_table_nothing_is_wrong() -> None:
-    """Nor where the kernel does not tell; a table that was made anew begins at 0."""
+    """Nor if the kernel refuses the request; a recreated table begins at 0."""
     air = Air(config(("nat", V4)))
     assert air.update() == []
     assert air.refusals.counts == {"refused_tcp": 0, "refused_udp": 0, "refused_icmp": 0}

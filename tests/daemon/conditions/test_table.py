@@ -1,4 +1,4 @@
-"""Conditions: each is told once when it begins and once when it ends, whoever repeats it."""
+"""Conditions are logged once when they begin and once when they end, for any number of reports."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def test_told_at_the_beginning_and_at_the_end() -> None:
-    """A source that repeats itself says nothing new, another text included."""
+def test_logged_at_the_beginning_and_at_the_end() -> None:
+    """A repeated report logs nothing, also with another text."""
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions()
         for text in ("9 of 10 flows; raise it", "10 of 10 flows; raise it"):
@@ -37,8 +37,8 @@ def test_told_at_the_beginning_and_at_the_end() -> None:
     assert not list(conditions)
 
 
-def test_what_the_log_has_from_elsewhere_is_not_told_again() -> None:
-    """Neither its beginning nor its end; it is a condition all the same."""
+def test_what_is_logged_elsewhere_is_not_logged_again() -> None:
+    """Neither its beginning nor its end; `health` has it."""
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions()
         conditions.report("processes", {"worker 0": HIGH}, logged=False)
@@ -48,7 +48,7 @@ def test_what_the_log_has_from_elsewhere_is_not_told_again() -> None:
 
 
 def test_the_worst_counts_and_comes_first() -> None:
-    """SourceInput do not know of each other; one that ends what it found leaves the others'."""
+    """Sources are independent; the end of one's condition leaves the others'."""
     conditions = Conditions()
     assert conditions.status == "healthy"
     conditions.report("host", {"eth0": LOW})
@@ -73,8 +73,8 @@ def test_worse_is_news_and_better_is_not() -> None:
     assert [standing.since for standing in conditions] == [1000.0]
 
 
-def test_what_comes_and_goes_is_told_once_a_while() -> None:
-    """A condition that flaps does not fill the log, and is there all the same."""
+def test_a_flapping_condition_is_logged_rarely() -> None:
+    """A condition that flaps does not fill the log; `health` has it."""
     clock = Clock()
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions(clock)
@@ -91,7 +91,7 @@ def test_what_comes_and_goes_is_told_once_a_while() -> None:
 
 
 def test_a_source_that_finds_no_end_is_bounded() -> None:
-    """So many objects and a count of the rest, as bad as the worst of them."""
+    """A bounded number of objects and a count of the rest, with the worst severity."""
     conditions = Conditions()
     found = {f"object {number}": LOW for number in range(MOST)}
     conditions.report("host", {**found, "one more": HIGH, "another": LOW})

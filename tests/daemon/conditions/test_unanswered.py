@@ -1,4 +1,4 @@
-"""Openings without an answer: told of where answers must pass here, and over when they do."""
+"""Openings without an answer: reported if answers must pass here, until they do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 
 
 class World:
-    """A service with two backends, what one worker and the kernel count of it, and who looks."""
+    """A service with two backends, the counters of one worker and the kernel, and the monitor."""
 
     def __init__(self, **changes: Any) -> None:
         service = {**SERVICE, "backends": [ONE, TWO], "check": {"type": "tcp"}, **changes}
@@ -40,11 +40,11 @@ class World:
         self.unanswered = UnansweredOpenings(self.conditions)
 
     def figures(self) -> Mapping[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return {}
 
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         offloaded = self.config.services[0].forward == "offload"
         for name, counts in self.counts.items():
             yield "web", name, {**counts, **({"packets_back": 0} if offloaded else {})}
@@ -64,18 +64,20 @@ class World:
         self.replies[backend] += answered
 
     def update(self, now: float, *, read: bool = True) -> list[str]:
-        """What is wrong at ``now``; ``read`` tells that the kernel's counters are new."""
+        """The conditions at ``now``; ``read`` means that the kernel's counters are new."""
         self._writer.tick()
         if read:
             self.carried.update(now)
         found = TrafficCounters({0: self._counters.read()}, self.carried)
-        self.unanswered.update(self.config, self.pools, found, now, self.carried.looked)
+        self.unanswered.update(self.config, self.pools, found, now, self.carried.read_at)
         return [standing.line for standing in self.conditions]
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])
 def test_many_in_and_none_out(forward: str) -> None:
-    """Degraded, with how many, to whom and what may be wrong; answers end it, whoever counts."""
+    """Degraded, with the number, the backend and possible causes; answers
+    counted anywhere end it.
+    """
     world = World(forward=forward)
     assert world.update(1.0) == []
     for _ in range(LEAST):
@@ -92,7 +94,9 @@ def test_many_in_and_none_out(forward: str) -> None:
 
 
 def test_what_the_kernel_was_not_asked_is_not_known() -> None:
-    """Where its counters are read rarely, for there are many, silence is none before they are."""
+    """With many backends the kernel's counters are read rarely; until the next reading nothing is
+    reported.
+    """
     world = World(forward="offload")
     world.update(1.0)
     world.opens(ONE, answered=5, again=9)
@@ -114,7 +118,7 @@ def test_both_in_one_line() -> None:
 
 
 def test_what_is_no_sign_yet() -> None:
-    """Too few that came again, or too short a silence; openings that did not come again."""
+    """Too few repeated openings, too short a silence, or openings that were not repeated."""
     world = World()
     world.update(1.0)
     world.opens(ONE, again=LEAST - 1)
@@ -139,7 +143,7 @@ def test_what_is_no_sign_yet() -> None:
     ids=["dsr", "direct", "udp", "proxy"],
 )
 def test_where_no_answer_passes_by_design(changes: dict[str, Any]) -> None:
-    """Nothing is said."""
+    """No condition."""
     world = World(**changes)
     world.update(1.0)
     for _ in range(50):
@@ -147,7 +151,7 @@ def test_where_no_answer_passes_by_design(changes: dict[str, Any]) -> None:
     assert world.update(60.0) == []
 
 
-def test_a_backend_that_is_out_is_not_told_of() -> None:
+def test_a_backend_that_is_down_is_not_reported() -> None:
     """Health has given it up: that it is silent is no news."""
     world = World()
     world.update(1.0)
@@ -157,8 +161,8 @@ def test_a_backend_that_is_out_is_not_told_of() -> None:
     assert world.update(9.0) == []
 
 
-def test_a_backend_that_nobody_checks() -> None:
-    """It may be down: that is asked first."""
+def test_a_backend_without_a_check() -> None:
+    """It may be down: the condition names that first."""
     world = World(check=None)
     world.update(1.0)
     world.opens(ONE, again=9)
@@ -166,7 +170,7 @@ def test_a_backend_that_nobody_checks() -> None:
     assert "is the backend up? If so, is a filter dropping" in line
 
 
-def test_what_nobody_tries_any_more() -> None:
+def test_a_backend_without_openings() -> None:
     """After a while without an opening nothing is known."""
     world = World()
     world.update(1.0)
@@ -176,7 +180,7 @@ def test_what_nobody_tries_any_more() -> None:
     assert world.update(9.0 + LATELY) == []
 
 
-def test_a_thousand_backends_are_looked_at_less_often() -> None:
+def test_a_thousand_backends_are_read_less_often() -> None:
     """The supervisor has other work."""
     world = World(backends=[f"10.0.{n // 250}.{n % 250 + 1}" for n in range(1000)])
     found = TrafficCounters({}, None)

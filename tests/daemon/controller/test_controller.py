@@ -1,7 +1,8 @@
-"""The controller: another configuration reaches all who go by it, or nobody."""
+"""The controller: another configuration reaches all consumers, or none."""
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, cast, get_args
 
 import pytest
 import structlog
+from stand_ins import RecordedProcesses, in_steps, supervisors_end
 
 from paraglider.config.diagnostics import ConfigError, Marks
 from paraglider.config.load import LoadedConfig
@@ -18,10 +20,8 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
+from paraglider.daemon.ipc import Frame
 from paraglider.daemon.messages import (
-    FROM_ROLE,
-    TO_ROLE,
     ApplyConfig,
     DnsName,
     DnsUpdate,
@@ -34,6 +34,7 @@ from paraglider.daemon.messages import (
     SetStates,
     ShowRequest,
     SuspendPolicies,
+    UnplacedServices,
     View,
 )
 from paraglider.daemon.monitor.process import MonitorSpec
@@ -58,38 +59,27 @@ def config(*backends: Any, **service: Any) -> Config:
 
 
 class Counted:
-    """What a worker counts: flows by backend."""
+    """The counters of a worker: flows by backend."""
 
     def __init__(self, flows: dict[str, int]) -> None:
         self._flows = flows
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return {}
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         for backend, flows in self._flows.items():
             yield "web", backend, {"flows": flows}
 
 
-def pair(role: str) -> IpcEndpoint:
-    """The supervisor's end of an endpoint; the other one stays open."""
-    ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
-    OPEN.append(theirs)
-    return ours
-
-
-#: ends of processes that are none
-OPEN: list[IpcEndpoint] = []
-
-
-class Everybody:
-    """The processes: one worker that serves, and what it was sent."""
+class Everybody(RecordedProcesses):
+    """The processes: one running worker, and the messages to it."""
 
     def __init__(self, before: Config) -> None:
         spec = WorkerSpec(0, 0, before, 1, 1, counters=Counters())
-        self.worker = Child(spec, pid=1, endpoint=pair("worker"))
+        self.worker = Child(spec, pid=1, endpoint=supervisors_end("worker"))
         self.sent: list[Message] = []
         self.dismissed: list[str] = []
         self.numbers: list[int] = []
@@ -104,17 +94,8 @@ class Everybody:
         self.woken.append(child.spec.role)
         child.spec = replace(child.spec, idle=False)
 
-    def send(
-        self,
-        child: Child,
-        message: Message | bytes,
-        kind: Kind = Kind.MESSAGE,
-        number: int = 0,
-    ) -> None:
-        """See ``ProcessManager``."""
-        if isinstance(message, bytes):
-            message = TO_ROLE[child.spec.role].validate_json(message)
-        assert isinstance(message, Message)
+    def received(self, child: Child, message: Message, body: bytes, number: int) -> None:
+        """Record it."""
         self.sent.append(message)
         self.numbers.append(number)
 
@@ -124,7 +105,7 @@ class Everybody:
 
 
 class World:
-    """A controller, its processes, and what the host was brought to."""
+    """A controller, its processes, and the applied configurations of the host."""
 
     def __init__(self, before: Config, tmp_path: Path) -> None:
         self.hosts: list[Config] = []
@@ -135,34 +116,42 @@ class World:
         self.path.touch()
         file = FilePoller([self.path])
         self.controller = Controller(
-            before, STRATEGIES, read=self.read, file=file, adjust=self.adjust
+            before, STRATEGIES, read=in_steps(self.read), file=file, adjust=self.adjust
         )
         self.controller.attach(cast(ProcessManager, self.all))
 
     def adjust(self, wanted: Config, again: Callable[[], object]) -> list[str]:
-        """Take note, or refuse."""
+        """Record the configuration, or refuse it."""
         if self.refusal is not None:
             raise self.refusal
         self.hosts.append(wanted)
         return ["rules changed"]
 
     def read(self) -> Read:
-        """The next file, or what is wrong with it."""
+        """The next file, or its mistake."""
         file = self.files.pop(0)
         if isinstance(file, OperatorError):
             raise file
         return Read(LoadedConfig(file, Marks(), "file"), file, (), {})
 
     def turn(self) -> list[Message]:
-        """One turn of the loop, in which the worker applies all that it is sent; all messages."""
+        """One turn of the loop, in which the worker applies its messages; returns all messages."""
         self.controller.turn(time.monotonic())
         for message in self.all.sent:
             self.all.worker.spec.heartbeat.applied = getattr(message, "version", 0)
         self.controller.turn(time.monotonic())
         return self.all.sent
 
+    def until(self, condition: Callable[[], object]) -> None:
+        """Turns of the loop until ``condition`` holds: a file is read and compared in several."""
+        for _ in range(10):
+            if condition():
+                return
+            self.controller.turn(time.monotonic())
+        raise AssertionError("it does not come about")
+
     def count(self, flows: int) -> None:
-        """So many flows has the worker to the backend 10.0.0.2."""
+        """Set the worker's number of flows to the backend 10.0.0.2."""
         (counters,) = [self.all.worker.spec.counters]
         assert counters is not None
         writer = CounterWriter(counters, Counted({"10.0.0.1": 5, "10.0.0.2": flows}))
@@ -170,14 +159,16 @@ class World:
 
     def states(self) -> dict[str, tuple[State, int]]:
         """The state and weight of every backend."""
-        return {member.backend: (member.state, member.weight) for member in self.controller.pools}
+        return {
+            member.backend: (member.state, member.weight) for member in self.controller.store.pools
+        }
 
 
 Make = Callable[[Config], World]
 
 
 class WithDiscovery(Everybody):
-    """The same with a monitor that asks the DNS."""
+    """The same with a monitor that queries the DNS."""
 
     def __init__(self, before: Config) -> None:
         super().__init__(before)
@@ -191,7 +182,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def test_another_configuration_is_taken_over(make: Make) -> None:
-    """By the host, the table, the worker in place, and by whom starts later."""
+    """By the host, the table, the worker in place, and processes that start later."""
     world = make(config("10.0.0.1"))
     new = config("10.0.0.1", {"address": "10.0.0.3", "weight": 4}, strategy="wrr")
     change = world.controller.apply_config(new, "a test")
@@ -210,19 +201,19 @@ def test_another_configuration_is_taken_over(make: Make) -> None:
 
 
 def test_nothing_changes_where_the_host_refuses(make: Make) -> None:
-    """Neither the table nor any process hears of it."""
+    """Neither the table nor any process changes."""
     before = config("10.0.0.1")
     world = make(before)
     world.refusal = PlatformError("no")
     with pytest.raises(PlatformError):
         world.controller.apply_config(config("10.0.0.2"), "a test")
-    assert world.controller.config == world.controller.wanted == before
+    assert world.controller.store.config == world.controller.store.wanted == before
     assert world.all.sent == []
     assert list(world.states()) == ["10.0.0.1"]
 
 
 def test_a_bad_file_changes_nothing(make: Make) -> None:
-    """Whoever asked is told, and the next good one is taken."""
+    """The requester gets the error, and the next valid file is applied."""
     world = make(config("10.0.0.1"))
     world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
     with structlog.testing.capture_logs() as logged:
@@ -236,22 +227,42 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
     assert [a.lines for a in asked if isinstance(a, Refusal)] == [("f:1:2: no",)]
     assert (world.hosts, world.all.sent) == ([], [])
     world.controller.on_hangup(lambda: None)
-    assert world.controller.loaded.success
-    assert [b.name for b in world.controller.wanted.services[0].backends] == ["10.0.0.2"]
+    world.until(lambda: world.controller.loaded.success)
+    assert [b.name for b in world.controller.store.wanted.services[0].backends] == ["10.0.0.2"]
 
 
-def test_who_asked_hears_when_it_is_so(make: Make) -> None:
-    """In words, when the worker has taken it over."""
+def test_the_answer_comes_after_the_change(make: Make) -> None:
+    """As text, when the worker has applied it."""
     world = make(config("10.0.0.1"))
     world.files = [config("10.0.0.1", strategy="wrr")]
     asked: list[Message] = []
     world.controller.handlers.handle(ReloadRequest(listener="control"), asked.append)
-    world.controller.turn(time.monotonic())
+    world.until(lambda: world.all.sent)
     assert [type(message) for message in world.all.sent] == [ApplyConfig]
     assert asked == []
     world.turn()
     words = {"changed": ["service web: strategy rr → wrr"], "restart": []}
     assert asked == [Result(value=words)]
+
+
+def test_many_reloads_leave_nothing_behind(make: Make) -> None:
+    """A backend is exchanged for another 300 times: less than an object a reload stays."""
+    world = make(config("10.0.0.1", "10.0.0.2"))
+
+    def reload(times: int) -> int:
+        for number in range(times):
+            changed = config("10.0.0.1", f"10.0.0.{2 + number % 2}")
+            assert world.controller.apply_config(changed, "a test").words
+            world.turn()
+            world.all.sent.clear()
+            world.hosts.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    world.controller.apply_config(config("10.0.0.1", "10.0.0.3"), "a test")
+    before = reload(20)
+    assert reload(300) - before < 300
+    assert len(world.controller.store.desired.draining) <= 1
 
 
 def test_the_first_check_starts_the_monitor(make: Make) -> None:
@@ -266,7 +277,7 @@ def test_the_first_check_starts_the_monitor(make: Make) -> None:
 
 
 def test_the_same_again_changes_nothing(make: Make) -> None:
-    """Nobody is told anything."""
+    """No message is sent."""
     world = make(config("10.0.0.1"))
     assert world.controller.apply_config(config("10.0.0.1"), "a test").words == ()
     assert (world.hosts, world.turn()) == ([], [])
@@ -275,8 +286,8 @@ def test_the_same_again_changes_nothing(make: Make) -> None:
 def test_what_was_set_by_hand_stays(make: Make) -> None:
     """A state for as long as the backend is there, a weight until the file has another."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    world.controller.weigh(world.controller.pools.find("web", "10.0.0.1"), 7)
-    world.controller.weigh(world.controller.pools.find("web", "10.0.0.2"), 7)
+    world.controller.store.set_weight(world.controller.store.pools.find("web", "10.0.0.1"), 7)
+    world.controller.store.set_weight(world.controller.store.pools.find("web", "10.0.0.2"), 7)
     world.controller.apply_config(
         config("10.0.0.1", {"address": "10.0.0.2", "weight": 3}), "a test"
     )
@@ -284,11 +295,11 @@ def test_what_was_set_by_hand_stays(make: Make) -> None:
 
 
 def test_a_backend_leaves_with_its_last_flow(make: Make) -> None:
-    """Until then it drains, at the worker and on the host; then it is gone from everywhere."""
+    """Until then it drains, at the worker and on the host; then it is removed everywhere."""
     world = make(config("10.0.0.1", "10.0.0.2"))
     world.controller.apply_config(config("10.0.0.1"), "a test")
     assert world.states() == {"10.0.0.1": (State.READY, 1), "10.0.0.2": (State.DRAIN, 0)}
-    now = 10.0 * PAUSE + world.controller.pools.find("web", "10.0.0.2").since
+    now = 10.0 * PAUSE + world.controller.store.pools.find("web", "10.0.0.2").since
     for flows in (1, 0):
         assert [b.name for b in world.hosts[-1].services[0].backends] == ["10.0.0.1", "10.0.0.2"]
         world.count(flows)
@@ -299,7 +310,7 @@ def test_a_backend_leaves_with_its_last_flow(make: Make) -> None:
 
 
 def test_a_backend_that_comes_back_is_ready(make: Make) -> None:
-    """With the weight of the file, whatever it had in between."""
+    """With the file's weight, whatever it was in between."""
     world = make(config("10.0.0.1", "10.0.0.2"))
     world.controller.apply_config(config("10.0.0.1"), "a test")
     world.controller.apply_config(config("10.0.0.1", "10.0.0.2"), "a test")
@@ -307,7 +318,7 @@ def test_a_backend_that_comes_back_is_ready(make: Make) -> None:
 
 
 def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(make: Make) -> None:
-    """What they start with is the new configuration."""
+    """They start with the new configuration."""
     world = make(config("10.0.0.1", forward="offload"))
     new = config("10.0.0.1")
     world.controller.apply_config(new, "a test")
@@ -319,26 +330,26 @@ def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(mak
 
 @pytest.mark.parametrize("watch", [True, False])
 def test_the_file_changes_on_disk(make: Make, watch: bool) -> None:
-    """It is read again where that is wanted, and once; also one that then wants it no more."""
+    """With `watch` it is read again, once; also if the new file has no `watch`."""
     world = make(config("10.0.0.1").model_copy(update={"watch": watch}))
     world.path.write_text("other")
     world.files = [config("10.0.0.1", strategy="wrr")]
     for look in range(1, 10):
         world.controller.turn(look * LOOK)
     assert len(world.files) == (0 if watch else 1)
-    assert world.controller.wanted.services[0].strategy == ("wrr" if watch else "rr")
+    assert world.controller.store.wanted.services[0].strategy == ("wrr" if watch else "rr")
 
 
 def test_every_change_of_a_state_is_a_line(make: Make) -> None:
-    """A backend that goes down is a warning; what moves nothing says nothing."""
+    """A backend that goes down is a warning; an event without a change has no line."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    member = world.controller.pools.find("web", "10.0.0.1")
+    member = world.controller.store.pools.find("web", "10.0.0.1")
     with structlog.testing.capture_logs() as lines:
-        world.controller.move(member, Event.CHECK_FAILED, "refused")
-        world.controller.move(member, Event.CHECK_FAILED, "refused")
-        world.controller.move(member, Event.CHECK_PASSED, "connected")
-        world.controller.weigh(member, 4)
-        world.controller.weigh(member, 4)
+        world.controller.store.move(member, Event.CHECK_FAILED, "refused", time.monotonic())
+        world.controller.store.move(member, Event.CHECK_FAILED, "refused", time.monotonic())
+        world.controller.store.move(member, Event.CHECK_PASSED, "connected", time.monotonic())
+        world.controller.store.set_weight(member, 4)
+        world.controller.store.set_weight(member, 4)
     assert world.all.sent == []
     world.turn()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
@@ -354,7 +365,7 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
 
 
 def test_an_answer_that_nothing_was_asked_for(make: Make) -> None:
-    """What a worker sends beside its answers is logged, and changes nothing."""
+    """A message of a worker that is no answer is logged, and changes nothing."""
     world = make(config("10.0.0.1"))
     with structlog.testing.capture_logs() as lines:
         world.controller.on_message(world.all.worker, Frame(FlowList(flows=(), more=False)))
@@ -363,16 +374,25 @@ def test_an_answer_that_nothing_was_asked_for(make: Make) -> None:
     assert world.all.sent == []
 
 
+def test_services_without_room_in_the_kernel_are_noted(make: Make) -> None:
+    """Those that the worker reported last."""
+    world = make(config("10.0.0.1"))
+    for services in (("web", "dns"), ("web",), ()):
+        world.controller.on_message(world.all.worker, Frame(UnplacedServices(services=services)))
+        assert world.controller.carrier.unplaced == frozenset(services)
+
+
 def test_status_is_all_of_it_at_once(make: Make) -> None:
-    """The parts are what they are when asked for alone, but for the time that passes."""
+    """The parts equal those of single requests, except for times."""
     world = make(config("10.0.0.1", "10.0.0.2"))
     world.count(7)
     replies: list[Message] = []
     for view in get_args(View):
         world.controller.handlers.handle(ShowRequest(listener="control", view=view), replies.append)
     values = [reply.value for reply in replies if isinstance(reply, Result)]
-    services, backends, workers, health, status = values
+    services, backends, workers, health, carrier, status = values
     assert status["services"] == services
+    assert status["carrier"] == carrier
     assert status["health"] == health
     assert services[0]["flows"] == 12
     assert [row["backend"] for row in status["backends"]] == [row["backend"] for row in backends]
@@ -381,9 +401,11 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
 
 
 def test_sources_come_with_a_reload(make: Make) -> None:
-    """What a name had last stays with it; the monitor asks for the new name, and is heard."""
+    """The last backends of a name stay with it; the monitor queries the new name, and its answers
+    are applied.
+    """
     world = make(config("10.0.0.1"))
-    all_of_them = WithDiscovery(world.controller.config)
+    all_of_them = WithDiscovery(world.controller.store.config)
     world.controller.attach(cast(ProcessManager, all_of_them))
     source = {"dns": "_web._tcp.example"}
     world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
@@ -400,20 +422,39 @@ def test_sources_come_with_a_reload(make: Make) -> None:
     assert all_of_them.sent == [SetSources(names=(name,), files=())]
 
 
+def test_the_first_file_of_backends_replaces_the_monitor(make: Make, tmp_path: Path) -> None:
+    """It needs the host's root directory for it, and none when the last one is gone."""
+    world = make(config("10.0.0.1"))
+    all_of_them = WithDiscovery(world.controller.store.config)
+    world.controller.attach(cast(ProcessManager, all_of_them))
+    listing = tmp_path / "backends"
+    listing.write_text("10.0.0.1\n")
+    service = {**SERVICE, "backends": {"file": str(listing)}}
+    named = Config.model_validate({"services": [service]})
+    world.files = [named, named, config("10.0.0.1")]
+    for chroot, replaced in (("/", 1), ("/", 1), ("/var/run/empty", 2)):
+        world.controller.reload("a test")
+        assert all_of_them.dismissed == ["monitor"] * replaced
+        spec = all_of_them.monitor.spec.updated(world.controller.startup_state())
+        assert isinstance(spec, MonitorSpec)
+        assert spec.chroot == chroot
+        all_of_them.monitor.starts += 1
+
+
 def test_sources_without_discovery(make: Make) -> None:
-    """They take a restart, and the backends stay as they are."""
+    """They need a restart, and the backends stay."""
     world = make(config("10.0.0.1"))
     source = {"file": "/etc/web"}
     world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
     change = world.controller.reload("a test")
     assert change.restart == (
-        "service web takes a restart: nobody looks where its backends are listed",
+        "service web takes a restart: no process watches its list of backends",
     )
     assert list(world.states()) == ["10.0.0.1"]
 
 
 def test_what_a_process_that_hangs_was_about(make: Make) -> None:
-    """A number that is none of ours, or of a strategy of ours, says nothing."""
+    """An unknown number, or one of a built-in strategy, names no policy."""
     world = make(config("10.0.0.1"))
     life = world.all.worker.spec.heartbeat
     assert world.controller.on_hang(world.all.worker) == {}
@@ -425,7 +466,7 @@ def test_what_a_process_that_hangs_was_about(make: Make) -> None:
 
 
 def test_a_reload_has_policies_tried_again(make: Make) -> None:
-    """A policy that did not return is told of to who carries flows, until then."""
+    """A suspended policy is sent to the processes with flows, until a reload."""
     policy = Config.model_validate(
         {"services": [{**SERVICE, "strategy": "mine:Own", "backends": ["10.0.0.1"]}]}
     )

@@ -1,4 +1,4 @@
-"""The supervisor's answers to the control socket: every name is looked up."""
+"""The supervisor's answers to the control socket: every name is validated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.core.pool import Event, State
+from paraglider.core.pool import State
+from paraglider.daemon.conditions.carrier import CarrierSwitch, Switched
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.controller.handlers import Handlers
 from paraglider.daemon.controller.views import Loaded
@@ -18,6 +19,8 @@ from paraglider.daemon.ipc import MOST_REQUESTS, Broadcasts
 from paraglider.daemon.messages import (
     TO_ROLE,
     Acknowledged,
+    CarrierDevices,
+    CarrierRequest,
     FlowList,
     FlowMatch,
     FlowsRequest,
@@ -35,8 +38,8 @@ from paraglider.daemon.messages import (
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
-from paraglider.daemon.store.backends import BackendRecord, BackendTable
-from paraglider.errors import OperatorError
+from paraglider.daemon.store.store import Store
+from paraglider.errors import OperatorError, PlatformError
 
 CONFIG = Config.model_validate(
     {
@@ -54,11 +57,10 @@ CONFIG = Config.model_validate(
 
 
 class Controller:
-    """What the handlers needs of one: two workers, numbers 4 and 7, to which nothing is sent."""
+    """A controller with two workers, numbers 4 and 7, to which nothing is sent."""
 
     def __init__(self) -> None:
-        self.config = CONFIG
-        self.pools = BackendTable(CONFIG, 0.0)
+        self.store = Store(CONFIG, 0.0)
         self.started = 0.0
         self.loaded = Loaded(success=True, at=0.0)
         self.sent: list[tuple[int, int, Message]] = []
@@ -67,6 +69,9 @@ class Controller:
         self.forced = False
         self.waiting: list[Callable[[], object]] = []
         self.conditions = Conditions()
+        self.carrier = CarrierSwitch("")
+        self.attaching: list[Switched] = []
+        self.carrier.connect(lambda _, then: self.attaching.append(then), lambda _: None)
 
     def send(self, index: int, message: Message | bytes, number: int) -> None:
         """See ``Broadcasts``."""
@@ -77,35 +82,27 @@ class Controller:
         self.conditions.report("processes", {"http": Condition("unhealthy", "does not serve")})
 
     def processes(self) -> list[Child]:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         return [Child(Spec(0))]
 
     def traffic(self, samples: Samples) -> TrafficCounters:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         return TrafficCounters(samples)
 
     def carriers(self) -> list[int]:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         return [4, 7]
 
-    def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """See ``handlers.State``."""
-        self.pools.apply(member, event, why, 1.0)
-
-    def weigh(self, member: BackendRecord, weight: int) -> None:
-        """See ``handlers.State``."""
-        self.pools.set_weight(member, weight)
-
     def when_read(self, done: Callable[[], object]) -> None:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         done()
 
     def when_applied(self, done: Callable[[], object]) -> None:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         self.waiting.append(done)
 
     def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
-        """See ``handlers.State``."""
+        """See ``handlers.RequestController``."""
         self.forced = force
         done(
             self.refusal
@@ -118,7 +115,7 @@ class Controller:
             self.waiting.pop(0)()
 
     def answer(self, message: Message) -> None:
-        """Both workers answer what they were asked last."""
+        """Both workers answer their last request."""
         for index, number, _ in self.sent[-2:]:
             self.requests.on_answer(index, number, message)
 
@@ -139,7 +136,7 @@ class Asked:
 
 @pytest.fixture
 def asked() -> Asked:
-    """A handlers of its own."""
+    """Handlers of the test."""
     return Asked()
 
 
@@ -190,8 +187,8 @@ def test_what_there_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
         (change("web", "10.0.0.1"), "nothing is to be set"),
     ],
 )
-def test_what_is_wrong_is_told(asked: Asked, request_: Message, words: str) -> None:
-    """Once, as the operator's mistake, and no worker is asked."""
+def test_mistakes_are_answered(asked: Asked, request_: Message, words: str) -> None:
+    """Once, as the operator's mistake, and no worker gets a request."""
     (reply,) = asked.ask(request_)
     assert isinstance(reply, Refusal)
     assert reply.fault == "operator"
@@ -209,24 +206,24 @@ def test_what_is_wrong_is_told(asked: Asked, request_: Message, words: str) -> N
     ],
 )
 def test_a_change_that_is_wrong_in_part_changes_nothing(asked: Asked, what: Any) -> None:
-    """Neither the state nor the weight."""
+    """Neither the state nor the weight changes."""
     (reply,) = asked.ask(change("web", "10.0.0.1", **what))
     assert isinstance(reply, Refusal)
     assert reply.fault == "operator"
-    assert asked.controller.pools.states()["web"]["10.0.0.1"] == ("ready", 1)
+    assert asked.controller.store.pools.states()["web"]["10.0.0.1"] == ("ready", 1)
 
 
 def test_set_is_answered_when_the_workers_know(asked: Asked) -> None:
     """The table changes at once, the answer waits for the processes with flows."""
     what = {"state": "drain", "weight": 5}
     assert asked.ask(change("web", "10.0.0.2:8080", **what)) == []
-    assert asked.controller.pools.find("web", "10.0.0.2:8080").state is State.DRAIN
+    assert asked.controller.store.pools.find("web", "10.0.0.2:8080").state is State.DRAIN
     asked.controller.apply()
     assert asked.replies == [Result(value={"service": "web", "backend": "10.0.0.2:8080", **what})]
 
 
 def test_flows_of_all_workers(asked: Asked) -> None:
-    """One list, no longer than was asked for; a worker that answers otherwise adds nothing."""
+    """One list, limited to the requested length; an invalid answer of a worker adds nothing."""
     asked.ask(flows(backend="10.0.0.1"))
     match = FlowMatch(backend="10.0.0.1")
     assert asked.controller.sent[0][2] == ListFlows(match=match, limit=3)
@@ -250,7 +247,7 @@ def test_the_killed_are_added_up(asked: Asked) -> None:
 
 
 def test_reload(asked: Asked) -> None:
-    """What changed and what takes a restart, in words; a bad file's lines where it is bad."""
+    """The changes and those that need a restart, as text; for an invalid file its lines."""
     assert asked.ask(ReloadRequest(listener="control")) == []
     asked.controller.apply()
     words = {"changed": ["service web: strategy rr → wrr"], "restart": ["user takes a restart"]}
@@ -260,8 +257,26 @@ def test_reload(asked: Asked) -> None:
     assert refused == Refusal(error="no", remedy="do so", fault="operator")
 
 
-def test_only_who_says_so_has_flows_end(asked: Asked) -> None:
-    """`force` is false where nothing is said."""
+def test_the_carrier_is_switched_and_then_shown(asked: Asked) -> None:
+    """The answer is what carries then; a refusal of the host is passed on."""
+    off, on = (CarrierRequest(listener="control", state=state) for state in ("off", "on"))
+    assert asked.ask(off) == []
+    asked.controller.attaching.pop()(CarrierDevices(devices=()))
+    (reply,) = asked.replies
+    assert isinstance(reply, Result)
+    assert (reply.value["carrier"], reply.value["on"]) == ("worker", False)
+    assert reply == asked.ask(show("carrier"))[1]
+    asked.ask(on)
+    asked.controller.attaching.pop()(PlatformError("no such device"))
+    assert asked.replies[2] == Refusal(error="no such device", fault="platform")
+    asked.controller.carrier = CarrierSwitch("no libbpf")
+    refused = asked.ask(on)[3]
+    assert isinstance(refused, Refusal)
+    assert (refused.fault, refused.error) == ("operator", "BPF carries no flow here: no libbpf")
+
+
+def test_flows_end_only_with_force(asked: Asked) -> None:
+    """`force` is false by default."""
     for force in (True, False):
         asked.ask(ReloadRequest(listener="control", force=force))
         assert asked.controller.forced is force
@@ -269,7 +284,7 @@ def test_only_who_says_so_has_flows_end(asked: Asked) -> None:
 
 
 def test_too_much_at_a_time(asked: Asked) -> None:
-    """The request that is too many is told so, as the platform's fault, and the rest goes on."""
+    """A request above the limit is refused as the platform's fault, and the others continue."""
     for _ in range(MOST_REQUESTS):
         asked.ask(kill(everything=True))
     (reply,) = asked.ask(kill(everything=True))

@@ -1,13 +1,14 @@
-"""Processes that were taken over: whatever they send, the controller goes on as before.
+"""Compromised processes: with any messages, the controller continues as before.
 
-Messages of every type, with fields that are missing, of another type, huge, or another role's,
-through the endpoint as they would come.
+Messages of every type, with missing, mistyped, huge or another role's fields, through the endpoint.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -15,15 +16,18 @@ from typing import Any, ClassVar, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stand_ins import RecordedProcesses, in_steps
 
 from paraglider.config.diagnostics import Marks
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import BackendSource, Config
 from paraglider.core.pool import State
 from paraglider.core.strategies import STRATEGIES
+from paraglider.daemon.control.connections import ControlConnections
+from paraglider.daemon.control.listening import ControlSocket
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.http.metrics import render
-from paraglider.daemon.ipc import EndpointError, IpcEndpoint, Kind, encode
+from paraglider.daemon.ipc import EndpointError, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -119,7 +123,8 @@ VALUES = st.one_of(
 FIELDS = (
     *("listener", "view", "service", "backend", "reports", "changes", "hosts", "name", "records"),
     *("ttl", "why", "file", "state", "weight", "all", "force", "limit", "flows", "killed", "more"),
-    *("token", "error", "match", "found", "families", "marks", "done"),
+    *("token", "error", "match", "found", "families", "marks", "done", "connection"),
+    "services",
 )
 NAMES = (st.sampled_from(("web", "own", "mail")), st.sampled_from(("10.0.0.1", "10.0.0.77")))
 TIMES = (st.sampled_from((0.0, 1.5, -1.0, 1e300)), st.sampled_from((0.0, 7.5, math.nan)))
@@ -142,9 +147,10 @@ GOOD = st.one_of(
         RECORDS,
     ),
     st.builds(
-        lambda listener, state, weight, token: {
+        lambda listener, connection, state, weight, token: {
             "type": "set",
             "listener": listener,
+            "connection": connection,
             "service": "web",
             "backend": "10.0.0.1",
             "state": state,
@@ -152,6 +158,7 @@ GOOD = st.one_of(
             "token": token,
         },
         st.sampled_from(("control", "stats")),
+        st.sampled_from((0, 1)),
         st.sampled_from(("drain", "maint", "ready", "down", None)),
         st.sampled_from((None, 0, 3, 70_000, -1)),
         st.sampled_from((None, "guess")),
@@ -175,38 +182,34 @@ class Plain(Spec):
 
 
 def process(role: str, index: int) -> Child:
-    """One of ``role`` that serves."""
+    """A running process of ``role``."""
     if role == "worker":
         return Child(WorkerSpec(index, 0, CONFIG, 1, 1, counters=Counters()), pid=1)
     kind = type("One", (Plain,), {"role": role})
     return Child(kind(index), pid=1)
 
 
-class Everybody:
-    """The processes of every role; what they are sent is encoded as it would be."""
+class Unwatched:
+    """A loop that watches nothing."""
+
+    def watch(self, what: object, ready: object) -> None:
+        """See ``Loop``."""
+
+    def forget(self, what: object) -> None:
+        """See ``Loop``."""
+
+
+class Everybody(RecordedProcesses):
+    """The processes of every role; messages to them are encoded as usual."""
 
     def __init__(self) -> None:
-        self.all = [process(role, index) for index, role in enumerate(ROLES)]
+        super().__init__(*(process(role, index) for index, role in enumerate(ROLES)))
+        self.sent: list[bytes] = []
+        self.loop = Unwatched()
 
-    def __iter__(self) -> Any:
-        return iter(self.all)
-
-    def send(
-        self,
-        child: Child,
-        message: Message | bytes,
-        kind: Kind = Kind.MESSAGE,
-        number: int = 0,
-    ) -> None:
-        """See ``ProcessManager``; what is sent is what the process accepts."""
-        body = message if isinstance(message, bytes) else encode(message)
-        TO_ROLE[child.spec.role].validate_json(body)
-
-    def wake(self, child: Child) -> None:
-        """See ``ProcessManager``."""
-
-    def restart(self, child: Child) -> None:
-        """See ``ProcessManager``."""
+    def received(self, child: Child, message: Message, body: bytes, number: int) -> None:
+        """Record it."""
+        self.sent.append(body)
 
 
 class World:
@@ -215,19 +218,32 @@ class World:
     def __init__(self, directory: Path) -> None:
         path = directory / "file"
         path.touch()
+        self.socket = ControlSocket(str(directory / "control"))
+        self.control = ControlConnections(self.socket.listening, os.geteuid())
         self.controller = Controller(
             CONFIG,
             STRATEGIES,
             token=digest(TOKEN),
-            read=lambda: Read(LoadedConfig(CONFIG, Marks(), "file"), CONFIG, (), {}),
+            read=in_steps(lambda: Read(LoadedConfig(CONFIG, Marks(), "file"), CONFIG, (), {})),
             file=FilePoller([path]),
             named={"dns": BackendSource(dns="_web._tcp.example")},
+            control=self.control,
         )
         self.children = Everybody()
         self.controller.attach(cast(ProcessManager, self.children))
+        # A client that asks for the health: http has its connection, number 1.
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket.path))
+            client.sendall(b"GET /v1/health HTTP/1.1\r\n\r\n")
+            self.control._accept()
+
+    def close(self) -> None:
+        """The end."""
+        self.control.close()
+        self.socket.close()
 
     def receive(self, role: str, plain: Any, kind: Kind, number: int) -> None:
-        """``plain`` comes at an endpoint; what is invalid ends its sender before that."""
+        """``plain`` arrives at an endpoint; an invalid message ends its sender."""
         ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
         try:
             theirs.send(json.dumps(plain).encode(), kind, number)
@@ -242,7 +258,7 @@ class World:
             self.controller.on_message(child, frame)
 
     def shown(self) -> dict[str, Any]:
-        """All that can be shown, as it is sent to browsers and Prometheus."""
+        """All views, as sent to browsers and Prometheus."""
         replies: list[Message] = []
         self.controller.handlers.handle(
             ShowRequest(listener="control", view="status"), replies.append
@@ -264,27 +280,66 @@ class World:
 def test_no_message_raises_or_spoils_what_is_shown(
     role: str, messages: list[tuple[Any, Kind, int]], tmp_path: Path
 ) -> None:
-    """And the controller's own turn goes on as before."""
+    """And the controller's next turn works as before."""
     world = World(tmp_path)
-    for message, kind, number in messages:
-        world.receive(role, message, kind, number)
-    world.controller.turn(time.monotonic())
-    found = world.shown()
-    assert not [c for c in found["health"]["conditions"] if c["source"] == "supervisor"]
-    assert_own_subject(role, world)
+    try:
+        for message, kind, number in messages:
+            world.receive(role, message, kind, number)
+        world.controller.turn(time.monotonic())
+        found = world.shown()
+        assert not [c for c in found["health"]["conditions"] if c["source"] == "supervisor"]
+        assert_own_subject(role, world)
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "kill", "all": True},
+        {"type": "kill", "match": {"service": "web"}},
+        {"type": "set", "service": "web", "backend": "10.0.0.1", "state": "maint"},
+        {"type": "reload", "force": True},
+        {"type": "flows"},
+        {"type": "show", "view": "status"},
+    ],
+)
+def test_http_does_only_what_a_client_asked_for(message: dict[str, Any], tmp_path: Path) -> None:
+    """Neither by the number of the client's connection nor by another, nor without one."""
+    world = World(tmp_path)
+    try:
+        for connection in (1, 0, 2):
+            forged = {"listener": "control", "connection": connection, **message}
+            world.receive("http", forged, Kind.REQUEST, 7)
+        assert [json.loads(body)["type"] for body in world.children.sent] == ["refusal"] * 3
+        assert_own_subject("http", world)
+    finally:
+        world.close()
+
+
+def test_http_does_what_a_client_asked_for_once(tmp_path: Path) -> None:
+    """The answer is the client's."""
+    world = World(tmp_path)
+    asked = {"type": "show", "listener": "control", "connection": 1, "view": "health"}
+    try:
+        for _ in range(2):
+            world.receive("http", asked, Kind.REQUEST, 7)
+        assert [json.loads(body)["type"] for body in world.children.sent] == ["result", "refusal"]
+    finally:
+        world.close()
 
 
 def assert_own_subject(role: str, world: World) -> None:
     """What a process of ``role`` cannot change is as it was."""
-    states = {m.state for m in world.controller.pools}
-    weights = {m.weight for m in world.controller.pools}
-    names = {s.name: [b.name for b in s.backends] for s in world.controller.wanted.services}
+    states = {m.state for m in world.controller.store.pools}
+    weights = {m.weight for m in world.controller.store.pools}
+    if role != "worker":
+        assert world.controller.carrier.unplaced == frozenset()
+    names = {s.name: [b.name for b in s.backends] for s in world.controller.store.wanted.services}
     here = ["10.0.0.1", "10.0.0.2"]
-    if role != "http":  # which has the operator's word
-        assert states <= {State.READY, State.DOWN} | ({State.DRAIN} if role == "monitor" else set())
-    if role not in ("monitor", "http"):
+    assert states <= {State.READY, State.DOWN} | ({State.DRAIN} if role == "monitor" else set())
+    if role != "monitor":  # http changes nothing: no client of the control socket asked for it
         assert State.DOWN not in states
-    if role not in ("http", "monitor"):
         assert weights == {1}
     if role != "monitor":
         assert names == {"web": here, "own": here, "dns": here}

@@ -1,4 +1,4 @@
-"""The processes as the controller has them: who carries flows, who is sent what, who is next."""
+"""The processes for the controller: selection by role, messages, replacement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Helper(Spec):
 
 
 class Manager:
-    """One process of each role, and what was done with them."""
+    """One process of each role, and the calls for them."""
 
     def __init__(self, *, discovers: bool = False) -> None:
         self.children = [
@@ -77,7 +77,7 @@ def attached(manager: Manager) -> Processes:
 
 
 def test_before_there_are_any() -> None:
-    """Nobody serves, and what is sent or begun is dropped."""
+    """No process is ready, and messages are dropped."""
     processes = Processes()
     assert (list(processes), processes.carriers(), processes.discovering()) == ([], [], [])
     assert (processes.host_helper(), processes.monitor()) == (None, None)
@@ -87,7 +87,7 @@ def test_before_there_are_any() -> None:
     processes.wake_monitor()
 
 
-def test_who_carries_flows() -> None:
+def test_processes_that_carry_flows() -> None:
     """Workers and proxy workers, as far as they serve."""
     manager = Manager()
     processes = attached(manager)
@@ -98,7 +98,7 @@ def test_who_carries_flows() -> None:
 
 
 def test_the_one_of_a_role() -> None:
-    """None while it does not serve."""
+    """None while it is not ready."""
     manager = Manager(discovers=True)
     processes = attached(manager)
     helper, monitor = manager.children[4:]
@@ -122,7 +122,7 @@ def test_roles(discovers: bool) -> None:
 
 
 def test_what_is_sent() -> None:
-    """To one, as a request to one, and to all that carry flows."""
+    """To one, as a request to one, and to all with flows."""
     manager, message = Manager(), SuspendPolicies(services=("web",))
     processes = attached(manager)
     processes.send(1, message)
@@ -137,7 +137,7 @@ def test_what_is_sent() -> None:
 
 
 def test_roles_are_replaced_one_at_a_time() -> None:
-    """The next one ends when the one before serves again; an idle one is left alone."""
+    """The next one ends when the one before is ready; an idle one is not restarted."""
     manager = Manager()
     processes = attached(manager)
     processes.replace_roles({"worker", "monitor"})

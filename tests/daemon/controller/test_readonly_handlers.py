@@ -1,4 +1,4 @@
-"""Tests of ``daemon.controller.readonly_handlers``: what comes from the network may ask."""
+"""Tests of ``daemon.controller.readonly_handlers``: requests from the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from paraglider.daemon.controller.handlers import Handlers, Reply
 from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.messages import (
+    CarrierRequest,
     FlowsRequest,
     KillRequest,
     Message,
@@ -25,7 +26,7 @@ DONE = Result(value="done")
 
 
 class FakeDesk:
-    """A handlers that notes what it is asked."""
+    """Handlers that record the requests."""
 
     def __init__(self) -> None:
         self.asked: list[Message] = []
@@ -37,7 +38,7 @@ class FakeDesk:
 
 
 def taken(request: Message, wanted: bytes | None = None) -> tuple[Message, list[Message]]:
-    """The reply to ``request``, and what the handlers was asked."""
+    """The reply to ``request``, and the recorded requests."""
     handlers, replies = FakeDesk(), []
     ReadOnlyHandlers(cast(Handlers, handlers), wanted).handle(request, replies.append)
     (reply,) = replies
@@ -56,12 +57,13 @@ def test_status() -> None:
         FlowsRequest(listener="stats"),
         KillRequest(listener="stats", all=True),
         ReloadRequest(listener="stats"),
+        CarrierRequest(listener="stats", state="off"),
         ShowRequest(listener="stats", view="services"),
         Result(value=0),
     ],
 )
 def test_nothing_else(request_: Message) -> None:
-    """Flows, a reload, and everything else are not for the network."""
+    """Flows, a reload, and everything else are refused."""
     reply, asked = taken(request_, digest(TOKEN))
     assert isinstance(reply, Refusal)
     assert (reply.error, asked) == ("there is no such request", [])
@@ -75,7 +77,7 @@ def change(token: str | None) -> SetRequest:
 
 
 def test_changes() -> None:
-    """A change needs the token, where there is one."""
+    """A change needs the token, if there is one."""
     reply, asked = taken(change(TOKEN))
     assert isinstance(reply, Refusal)
     assert (reply.error, asked) == ("this page changes nothing", [])

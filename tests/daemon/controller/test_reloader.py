@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import pytest
 import structlog
+from stand_ins import in_steps
 
 from paraglider.config.model import Config
+from paraglider.config.steps import Steps, completed
 from paraglider.daemon.controller.reloader import FlowCounts, Reloader
 from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
 from paraglider.daemon.messages import Message, SetSources, WriteCounters
@@ -68,7 +70,9 @@ class Host:
 
 
 def test_flows_are_counted_by_all() -> None:
-    """First the workers write what they have, then the host helper lists; only then it is told."""
+    """First the workers write their counters, then the host helper lists connections; then the
+    result is reported.
+    """
     host, ends = Host(), list[int]()
     flows = host.flows("offload")
     flows.refresh(lambda: ends.append(1))
@@ -84,7 +88,7 @@ def test_flows_are_counted_by_all() -> None:
 
 @pytest.mark.parametrize("forward", ["offload", "nat"])
 def test_where_the_kernel_cannot_be_asked(forward: str) -> None:
-    """The last counters are what is known; too many open requests are no reason to wait."""
+    """The last counters are used; too many open requests cause no waiting."""
     host, ends = Host(), list[int]()
     host.full = True
     flows = host.flows(forward)
@@ -96,7 +100,7 @@ def test_where_the_kernel_cannot_be_asked(forward: str) -> None:
 
 
 def test_a_service_that_the_kernel_does_not_carry() -> None:
-    """Its flows are those of the workers, whatever was listed."""
+    """Its flows are those of the workers, whatever the list."""
     host = Host()
     flows = host.flows("nat")
     flows.refresh(lambda: None)
@@ -109,7 +113,7 @@ ORDER = SetSources(names=(), files=("/etc/backends",))
 
 
 class Sources:
-    """Backends that are listed elsewhere; what it was told is in ``done``."""
+    """Backends of other sources; records the calls in ``done``."""
 
     def __init__(self, done: list[Any]) -> None:
         self._done = done
@@ -128,7 +132,7 @@ class Sources:
 
 
 class World:
-    """A controller, sources and processes that note what is done with them."""
+    """A controller, sources and processes that record the calls."""
 
     def __init__(self, file: Path, discovering: list[int]) -> None:
         self.done: list[Any] = []
@@ -140,7 +144,7 @@ class World:
             cast(Any, SimpleNamespace(discovering=lambda: discovering, send=self._send)),
             cast(Any, Sources(self.done)),
             cast(Any, SimpleNamespace(of=lambda _: 3, refresh=lambda then: then())),
-            read=self._read,
+            read=in_steps(self._read),
             file=FilePoller([file]),
         )
 
@@ -161,6 +165,11 @@ class World:
         self.done.append(("apply", wanted, requested_by))
         return ReloadOutcome(Config.model_construct(services=()), ("changed",), ())
 
+    def planning(self, wanted: Any) -> Steps[None]:
+        """See ``Applies``."""
+        self.done.append(("plan", wanted))
+        yield
+
     def reloaded(self) -> None:
         """See ``Applies``."""
         self.done.append("reloaded")
@@ -175,39 +184,39 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_applied(file: Path) -> None:
-    """As it was read; nobody is told of sources where nobody asks for any."""
+    """As it was read; without sources no message is sent."""
     world = World(file, [])
     assert world.reloader.reload("a test").words == ("changed",)
-    assert world.done == [("apply", "new", "a test"), "reloaded"]
+    assert world.done == [("plan", "new"), ("apply", "new", "a test"), "reloaded"]
     assert world.reloader.loaded.success
 
 
 def test_a_file_with_sources(file: Path) -> None:
-    """Its backends are applied with it, and every process that discovers is told what to ask."""
+    """Its backends are applied with it, and processes that discover get the sources."""
     world = World(file, [4, 5])
     world.reloader.reload("a test")
     assert world.done == [
         ("apply", "new with listed", "a test"),
-        "reloaded",
         ("sources", "new"),
+        "reloaded",
         ("send", 4, ORDER),
         ("send", 5, ORDER),
     ]
 
 
 def test_a_file_that_was_read_is_not_read_again(file: Path) -> None:
-    """One that has waited for the host goes on with what it has found."""
+    """A reload that waited for the host continues with the data it has read."""
     world = World(file, [])
-    found = world.reloader.read()
+    found = completed(world.reloader.read())
     world.reloader._read = lambda: pytest.fail("read again")
     world.reloader.reload("a test", found)
-    assert world.done[0] == ("apply", "new", "a test")
+    assert world.done == [("plan", "new"), ("apply", "new", "a test"), "reloaded"]
 
 
 def test_warnings_are_logged(file: Path) -> None:
     """At each reading, a line each."""
     with structlog.testing.capture_logs() as logged:
-        World(file, []).reloader.read()
+        completed(World(file, []).reloader.read())
     assert [(line["event"], line["log_level"]) for line in logged] == [("careful", "warning")]
 
 
@@ -215,7 +224,7 @@ def test_warnings_are_logged(file: Path) -> None:
 def test_what_fails_changes_nothing(file: Path, at: str) -> None:
     """A mistake in the file, a host that refuses: it is raised, and the last reload has failed."""
     world = World(file, [4])
-    found = world.reloader.read() if at == "apply" else None
+    found = completed(world.reloader.read()) if at == "apply" else None
     world.error = OperatorError("no", "yes")
     with pytest.raises(OperatorError):
         world.reloader.reload("a test", found)
@@ -229,15 +238,15 @@ def test_what_fails_changes_nothing(file: Path, at: str) -> None:
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is noted as it was before it is read, not after."""
+    """The file's state is recorded before it is read, not after."""
     world = World(file, [])
     order: list[str] = []
-    monkeypatch.setattr(world.reloader.file, "note", lambda: order.append("note"))
+    monkeypatch.setattr(world.reloader.file, "mark_read", lambda: order.append("mark_read"))
 
     def read() -> Read:
         order.append("read")
         return world.found
 
-    world.reloader._read = read
-    world.reloader.read()
-    assert order == ["note", "read"]
+    world.reloader._read = in_steps(read)
+    completed(world.reloader.read())
+    assert order == ["mark_read", "read"]

@@ -1,17 +1,17 @@
-"""A host helper that does not answer: nobody waits for it, and nothing is lost.
+"""A host helper that does not answer: nothing waits for it, and nothing is lost.
 
-Whatever the supervisor would run or dump itself is forbidden here.
+Running programs or dumps in the supervisor is forbidden here.
 """
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import pytest
+from stand_ins import RecordedProcesses, in_steps, supervisors_end
 
 from paraglider.config.diagnostics import Marks
 from paraglider.config.load import LoadedConfig
@@ -23,10 +23,8 @@ from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.process import HostHelperSpec
-from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
+from paraglider.daemon.ipc import Frame, Kind
 from paraglider.daemon.messages import (
-    FROM_ROLE,
-    TO_ROLE,
     Acknowledged,
     ApplyHost,
     ConnectionCounts,
@@ -47,7 +45,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
 from paraglider.daemon.shared_memory.counters import Counters
-from paraglider.daemon.stats.kernel_readings import PATIENCE, KernelReadings
+from paraglider.daemon.stats.kernel_readings import TIMEOUT, KernelReadings
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
@@ -64,7 +62,7 @@ def show(view: Any) -> ShowRequest:
 
 
 def value(replies: list[Message]) -> Any:
-    """What the only reply says."""
+    """The value of the only reply."""
     (reply,) = replies
     assert isinstance(reply, Result)
     return reply.value
@@ -76,31 +74,19 @@ def config(**changes: Any) -> Config:
     return Config.model_validate({"services": [{**service, "backends": BACKENDS, **changes}]})
 
 
-class Processes:
+class Processes(RecordedProcesses):
     """A worker that applies all it is sent, and a host helper that does not answer."""
 
     def __init__(self, of: Config) -> None:
         spec = WorkerSpec(0, 0, of, 1, 1, counters=Counters())
-        ours, self._other = IpcEndpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
-        self.worker = Child(spec, pid=1, endpoint=ours)
+        self.worker = Child(spec, pid=1, endpoint=supervisors_end("worker"))
         self.helper = Child(HostHelperSpec(1, of, frozenset({4})), pid=1)
+        super().__init__(self.worker, self.helper)
         self.orders: list[tuple[Message, int]] = []
         self.requests: list[tuple[Message, int]] = []  # to the worker
 
-    def __iter__(self) -> Iterator[Child]:
-        return iter([self.worker, self.helper])
-
-    def send(
-        self,
-        child: Child,
-        message: Message | bytes,
-        kind: Kind = Kind.MESSAGE,
-        number: int = 0,
-    ) -> None:
-        """See ``ProcessManager``."""
-        if isinstance(message, bytes):
-            message = TO_ROLE[child.spec.role].validate_json(message)
-        assert isinstance(message, Message)
+    def received(self, child: Child, message: Message, body: bytes, number: int) -> None:
+        """Record it; the worker applies its states."""
         if child is self.helper:
             self.orders.append((message, number))
         else:
@@ -112,7 +98,7 @@ class Processes:
 
 
 class World:
-    """A controller; ``now`` is what its readings go by."""
+    """A controller; ``now`` is the time of its readings."""
 
     def __init__(self, directory: Path) -> None:
         self.now = 100.0
@@ -124,7 +110,9 @@ class World:
         self.controller = Controller(
             self.config,
             STRATEGIES,
-            read=lambda: Read(LoadedConfig(self.file, Marks(), "file"), self.file, (), {}),
+            read=in_steps(
+                lambda: Read(LoadedConfig(self.file, Marks(), "file"), self.file, (), {})
+            ),
             file=FilePoller([path]),
             kernel=KernelMonitor(
                 TableMonitor({4}, log.logger(), counters=readings.tables, full=readings.fill),
@@ -137,8 +125,8 @@ class World:
         self.controller.attach(cast(ProcessManager, self.processes))
 
     def turn(self) -> None:
-        """Two turns of the daemon's loop."""
-        for _ in range(2):
+        """Some turns of the daemon's loop: a file is read and compared in several."""
+        for _ in range(5):
             self.controller.turn(time.monotonic())
 
     def ask(self, request: Message) -> list[Message]:
@@ -146,7 +134,7 @@ class World:
         replies: list[Message] = []
         self.controller.handlers.handle(request, replies.append)
         self.turn()
-        self.now += PATIENCE
+        self.now += TIMEOUT
         self.turn()
         return replies
 
@@ -165,7 +153,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A daemon at work; from here on nothing may be run, and no table be walked."""
+    """A running daemon; from here on no program may run, and no table be read."""
     made = World(tmp_path)
 
     def forbidden(*_: Any, **__: Any) -> Any:
@@ -173,15 +161,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     for where, name in ((subprocess, "run"), (subprocess, "Popen"), (nft, "attempt")):
         monkeypatch.setattr(where, name, forbidden)
-    monkeypatch.setattr(nfnetlink, "ask", forbidden)
+    monkeypatch.setattr(nfnetlink, "send_request", forbidden)
     monkeypatch.setattr("paraglider.netfilter.connections.dump", forbidden)
     made.turn()
     return made
 
 
 def test_everything_else_goes_on(world: World) -> None:
-    """The hash is being loaded, the tables are being read; meanwhile all requests are answered, and
-    what changes reaches the workers.
+    """While the hash is loaded and the tables are read, all requests are answered, and changes
+    reach the workers.
     """
     assert set(world.kinds()) == {LoadRules, ReadTables}
     for view in get_args(View):
@@ -189,7 +177,7 @@ def test_everything_else_goes_on(world: World) -> None:
     change = {"service": "web", "backend": BACKENDS[0], "state": "drain", "weight": 7}
     request = SetRequest.model_validate({"listener": "control", **change})
     assert value(world.ask(request))["state"] == "drain"
-    assert world.processes.worker.spec.heartbeat.applied == world.controller.pools.version
+    assert world.processes.worker.spec.heartbeat.applied == world.controller.store.pools.version
     health = value(world.ask(show("status")))["health"]
     assert not [c for c in health["conditions"] if c["source"] == "supervisor"]
     assert sorted(kind.__name__ for kind in world.kinds()) == ["LoadRules", "ReadTables"]
@@ -197,9 +185,9 @@ def test_everything_else_goes_on(world: World) -> None:
 
 def test_what_changed_meanwhile_is_applied_later(world: World) -> None:
     """As one load of the newest state, when nft has ended at last."""
-    record = world.controller.pools.find("web", BACKENDS[0])
+    record = world.controller.store.pools.find("web", BACKENDS[0])
     for weight in (5, 6, 7):
-        world.controller.weigh(record, weight)
+        world.controller.store.set_weight(record, weight)
         world.turn()
     assert world.kinds().count(LoadRules) == 1
     world.answer(LoadRules, Acknowledged())
@@ -216,18 +204,17 @@ def test_a_reload_waits_and_nothing_else_does(world: World) -> None:
     world.turn()
     assert ApplyHost in world.kinds()
     value(world.ask(show("health")))
-    world.controller.move(
-        world.controller.pools.find("web", BACKENDS[1]), Event.CHECK_FAILED, "refused"
-    )
+    record = world.controller.store.pools.find("web", BACKENDS[1])
+    world.controller.store.move(record, Event.CHECK_FAILED, "refused", time.monotonic())
     world.turn()
-    assert world.processes.worker.spec.heartbeat.applied == world.controller.pools.version
+    assert world.processes.worker.spec.heartbeat.applied == world.controller.store.pools.version
     assert replies == []
     world.answer(ApplyHost, HostChanged(done=()))
     assert value(replies)["changed"] == ["service web: strategy rr → wrr"]
 
 
 def test_flows_that_a_reload_would_end_are_counted_by_the_helper(world: World) -> None:
-    """The reload waits for the count, and is refused by what was counted."""
+    """The reload waits for the count, and is refused by it."""
     world.file = config(forward="nat")
     replies: list[Message] = []
     world.controller.handlers.handle(ReloadRequest(listener="control"), replies.append)
@@ -243,7 +230,7 @@ def test_flows_that_a_reload_would_end_are_counted_by_the_helper(world: World) -
 
 
 def test_what_was_read_is_shown(world: World) -> None:
-    """Who asks gets what the helper has read just now."""
+    """The answer has the helper's newest reading."""
     marks = backend_marks(world.config)["web"]
     counts = {4: {marks[0]: {"requests": nfnetlink.CounterValue(3, 300)}}}
     replies: list[Message] = []

@@ -1,17 +1,20 @@
-"""What the control socket shows: sums, states with their times, processes, what is wrong."""
+"""The views of the control socket: sums, states with their times, processes, conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.pool import Event
+from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant
+from paraglider.daemon.messages import CarrierReading
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
@@ -29,6 +32,7 @@ CONFIG = Config.model_validate(
                 "vip": "2001:db8::11/64",
                 "protocol": "tcp",
                 "ports": [80, "8000-8010"],
+                "carrier": "worker",
                 "backends": [{"address": "fd00::1", "weight": 3}, "fd00::2"],
             },
             {
@@ -38,6 +42,26 @@ CONFIG = Config.model_validate(
                 "forward": "offload",
                 "backends": ["10.0.0.1"],
             },
+        ]
+    }
+)
+BPF = Config.model_validate(
+    {
+        "services": [
+            {
+                "name": name,
+                "vip": "192.0.2.1/24",
+                "protocol": "tcp",
+                "ports": port,
+                "carrier": carrier,
+                "decide": decide,
+                "backends": ["10.0.0.1"],
+            }
+            for name, port, carrier, decide in (
+                ("fast", 80, "auto", "auto"),
+                ("slow", 81, "worker", "auto"),
+                ("own", 82, "bpf", "python"),
+            )
         ]
     }
 )
@@ -51,24 +75,24 @@ class Api(Spec):
 
 
 class Counted:
-    """What a worker counts: some figures, and packets of backends of `web`."""
+    """The counters of a worker: some numbers, and packets of backends of `web`."""
 
     def __init__(self, figures: dict[str, int], packets: dict[str, int]) -> None:
         self._figures = figures
         self._packets = packets
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return self._figures
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         for backend, packets in self._packets.items():
             yield "web", backend, {"flows": 1, "conns": 2, "packets_out": packets}
 
 
 def sample(figures: dict[str, int], **packets: int) -> Sample:
-    """What a worker has counted; backends of `web` by the ends of their addresses."""
+    """The counters of a worker; backends of `web` by the last byte of their addresses."""
     counters = Counters()
     named = {f"fd00::{end[1:]}": count for end, count in packets.items()}
     CounterWriter(counters, Counted(figures, named)).tick()
@@ -77,12 +101,12 @@ def sample(figures: dict[str, int], **packets: int) -> Sample:
 
 @pytest.fixture
 def pools() -> BackendTable:
-    """All backends, ready since a minute ago."""
+    """All backends, ready for a minute."""
     return BackendTable(CONFIG, AT.now - 60)
 
 
 def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
-    """Seen from the client: ``in`` goes to the backend; what nobody knows is None, not 0."""
+    """From the client's side: ``in`` goes to the backend; an unknown count is None, not 0."""
     traffic = TrafficCounters({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
     rows = views.backends(CONFIG, pools, traffic, AT)
     assert [(row["packets_in"], row["packets_out"]) for row in rows] == [
@@ -90,15 +114,15 @@ def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
         (1, None),
         (None, None),
     ]
-    web, every = views.services(CONFIG, pools, traffic)
+    web, every = views.services(CONFIG, pools, traffic, CarrierSwitch())
     assert (web["packets_in"], web["flows"], web["conns"]) == (16, 3, 6)
     assert (every["packets_in"], every["flows"]) == (None, None)
 
 
-def test_a_service_is_told_as_the_file_has_it(pools: BackendTable) -> None:
+def test_a_service_is_shown_as_in_the_file(pools: BackendTable) -> None:
     """Ports as one text, all of them as that word."""
     pools.set_weight(pools.find("web", "fd00::2"), 0)
-    web, every = views.services(CONFIG, pools, TrafficCounters({}))
+    web, every = views.services(CONFIG, pools, TrafficCounters({}), CarrierSwitch())
     assert (web["vip"], web["ports"], web["ready"], web["backends"]) == (
         "2001:db8::11",
         "80,8000-8010",
@@ -140,6 +164,7 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
         1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4),
         8193: QueueStatus(8193, 77, waiting=2, copy_range=0, queue_dropped=0, user_dropped=0),
         4097: QueueStatus(4097, 77, waiting=1, copy_range=0, queue_dropped=8, user_dropped=0),
+        12289: QueueStatus(12289, 77, waiting=5, copy_range=0, queue_dropped=0, user_dropped=0),
     }
     (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
     assert (row["role"], row["core"], row["pid"], row["up"]) == ("worker", 1, 77, True)
@@ -151,13 +176,98 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
     most = CONFIG.queue.openings
     assert row["openings"] == {"waiting": 1, "length": most, "overflows": 8, "overruns": 0}
     assert row["offloaded"] == {"waiting": 2, "length": most, "overflows": 0, "overruns": 0}
+    assert row["tunnels"] == {"waiting": 5, "length": length, "overflows": 0, "overruns": 0}
     (row,) = views.processes([worker(confined=True)], {}, {}, AT)
     assert row["filter"] == "worker"
-    assert row["queue"] is row["openings"] is row["offloaded"] is None
+    assert row["queue"] is row["openings"] is row["offloaded"] is row["tunnels"] is None
 
 
-def test_who_is_dead_has_no_flows() -> None:
-    """What it counted stays; what it had is gone; one that counts nothing has no numbers."""
+def carried(switch: CarrierSwitch, config: Config = BPF, **figures: int) -> dict[str, Any]:
+    """The view of the carrier of ``config``, if each of two workers has counted ``figures``."""
+    counts = {0: sample(figures), 1: sample(figures)}
+    return views.carrier(
+        cast(views.Viewable, SimpleNamespace(carrier=switch, store=SimpleNamespace(config=config))),
+        counts,
+    )
+
+
+def test_what_carries_and_why() -> None:
+    """BPF if the host can, a service wants it and it is on; else the worker, with the reason."""
+    switch = CarrierSwitch("")
+    found = carried(switch)
+    assert (found["carrier"], found["reason"], found["able"], found["on"]) == (
+        "bpf",
+        "",
+        True,
+        True,
+    )
+    found = carried(switch, CONFIG)
+    assert (found["carrier"], found["reason"]) == (
+        "worker",
+        "no service has `carrier: auto`, `bpf` or `xdp`",
+    )
+    switch.on = False
+    assert carried(switch)["reason"] == "switched off by the operator"
+    found = carried(CarrierSwitch("no libbpf"))
+    assert (found["carrier"], found["reason"], found["able"]) == ("worker", "no libbpf", False)
+
+
+def test_what_bpf_carries_is_shown() -> None:
+    """The interfaces and packets as they were read, and the flows of all workers."""
+    switch = CarrierSwitch("")
+    switch.read = CarrierReading(devices=("eth0",), reasons={"carried": 9, "syn": 0})
+    found = carried(switch, carried=7, carrier_refused=2)
+    assert (found["devices"], found["packets"]) == (["eth0"], {"carried": 9, "syn": 0})
+    assert (found["flows"], found["refused"]) == (14, 4)
+    switch.on = False  # the workers have not counted since
+    assert carried(switch, carried=7, carrier_refused=2)["flows"] == 0
+
+
+def test_the_carrier_has_the_services_that_want_the_kernel_to_decide() -> None:
+    """With what decides, and why."""
+    fast, slow = carried(CarrierSwitch(""))["services"]
+    assert fast == {"service": "fast", "decide": "auto", "decided_by": "kernel", "why_python": ""}
+    assert (slow["service"], slow["why_python"]) == ("slow", "the workers carry its flows")
+    assert carried(CarrierSwitch(""), CONFIG)["services"] == []
+
+
+def test_the_carrier_of_services_and_workers(pools: BackendTable) -> None:
+    """Of each service whose method has several; of a worker those of its services."""
+    table, none = BackendTable(BPF, 0.0), TrafficCounters({})
+    rows = views.services(BPF, table, none, CarrierSwitch(""))
+    assert [row["carrier"] for row in rows] == ["bpf", "worker", "bpf"]
+    rows = views.services(CONFIG, pools, none, CarrierSwitch())
+    assert [row["carrier"] for row in rows] == ["worker", None]
+    child = Child(WorkerSpec(3, 1, BPF, 1, 1), pid=77)
+    for by, text in (("bpf", "bpf, worker"), ("worker", "worker")):
+        (row,) = views.processes([child], {3: sample({"carried": 5})}, {}, AT, carries=by)
+        assert (row["carrier"], row["carried"]) == (text, 5)
+        assert "carried" not in row["counts"]
+
+
+def test_who_decides_about_the_flows_of_a_service(pools: BackendTable) -> None:
+    """The kernel where BPF carries, unless the service needs a worker; with the reason."""
+
+    able = CarrierSwitch("")
+
+    def deciding(
+        config: Config, table: BackendTable, switch: CarrierSwitch = able
+    ) -> list[tuple[str, str]]:
+        rows = views.services(config, table, TrafficCounters({}), switch)
+        return [(row["decided_by"], row["why_python"]) for row in rows]
+
+    carried = "the workers carry its flows"
+    table = BackendTable(BPF, 0.0)
+    found = deciding(BPF, table)
+    assert found == [("kernel", ""), ("python", carried), ("python", "`decide: python`")]
+    assert deciding(BPF, table, CarrierSwitch("no libbpf")) == [("python", carried)] * 3
+    assert deciding(CONFIG, pools) == [("python", carried), (None, None)]
+    able.unplaced = frozenset(service.name for service in BPF.services)
+    assert deciding(BPF, table) == [("python", "the kernel has no room for its table"), *found[1:]]
+
+
+def test_a_dead_process_has_no_flows() -> None:
+    """Its counters stay, its gauges are gone; a process without counters has no numbers."""
     gone = Child(WorkerSpec(3, 1, CONFIG, 1, 1))
     row, other = views.processes(
         [gone, Child(Api(4))], {3: sample({"flows": 5, "packets": 9})}, {}, AT
@@ -168,7 +278,7 @@ def test_who_is_dead_has_no_flows() -> None:
     assert "queue" not in other
 
 
-def test_health_says_all_that_is_wrong() -> None:
+def test_health_has_all_conditions() -> None:
     """The worst severity, and every condition as a line and in parts."""
     conditions = Conditions(lambda: 990.0)
     assert views.health(conditions, AT) == {

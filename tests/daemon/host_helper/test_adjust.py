@@ -1,4 +1,4 @@
-"""What a change of the configuration changes of the host: all of it, nothing, or why not."""
+"""Changes of the host for a changed configuration: all of them, or none with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG = Config.model_validate(
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A host that is set up; what is done to it from here on."""
+    """A host that is set up; the changes from now on."""
     steps: list[str] = []
 
     def set_up(plan: Any, _host: Any, _state: Any, say: Any) -> None:
@@ -43,22 +43,22 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, str]) -> None:
-    """These are the steps, and what becomes of them."""
+    """Set the plan and its outcome."""
     monkeypatch.setattr(apply, "prepare", lambda *_: steps)
 
 
 def adjust(config: Config = CONFIG) -> list[str]:
-    """What is said to have been done."""
+    """The reported changes."""
     return HostRules(frozenset({4}), Host()).adjust(config)
 
 
 def test_what_was_done(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
-    """Without what was so already."""
+    """Without unchanged steps."""
     plan(monkeypatch, ("an address", "unchanged"), ("rules", "done"))
     assert adjust() == ["rules"]
 
 
-def test_a_host_that_nobody_set_up_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_setup_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its operator has done it by hand."""
     monkeypatch.setattr(StateFile, "load", lambda _self: [])
     monkeypatch.setattr(apply, "prepare", lambda *_: pytest.fail("it was planned for"))
@@ -66,7 +66,7 @@ def test_a_host_that_nobody_set_up_is_left_alone(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_step_that_fails(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
-    """What is to be done instead is said, and the log has the step."""
+    """The error has the remedy, and the log has the step."""
     plan(monkeypatch, ("sysctl", "failed"), ("rules", "done"))
     failing = pytest.raises(PlatformError, match="the step failed")
     with structlog.testing.capture_logs() as logged, failing as caught:
@@ -77,7 +77,7 @@ def test_a_step_that_fails(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> 
 
 
 def test_what_can_be_known_before(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
-    """Another interface that is not there, or whatever the plan refuses: nothing is done."""
+    """A missing interface, or a refusal of the plan: nothing is changed."""
     plan(monkeypatch, ("rules", "done"))
     network = {"public": {"interface": "nowhere0"}}
     other = CONFIG.model_validate({**CONFIG.model_dump(by_alias=True), "network": network})

@@ -1,4 +1,4 @@
-"""Addresses that come to the host while the daemon runs."""
+"""Addresses that are added to the host while the daemon runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def config(*vips: str) -> Config:
 
 
 class Wire(Announcer):
-    """Takes note of what is announced."""
+    """Records the announcements."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
 
     def reachable(self, places: Iterable[Place]) -> list[Place]:
-        """All of them."""
+        """All links."""
         return list(places)
 
     def announce(self, places: Iterable[Place]) -> int:
@@ -46,7 +46,7 @@ class Wire(Announcer):
 
 
 class Log:
-    """Takes note of the warnings."""
+    """Records the warnings."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -57,7 +57,7 @@ class Log:
 
 
 def test_what_comes_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the start, by a reload, and moved here; what is not here is nobody's to announce."""
+    """At the start, by a reload, and moved here; addresses of other hosts are not announced."""
     here = {"192.0.2.1", "2001:db8::1"}
 
     def held(wanted: Iterable[Any]) -> list[Place]:
@@ -70,23 +70,23 @@ def test_what_comes_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     arrivals.refresh(0.0)
     assert arrivals.wait(0.0) == 0.0
-    arrivals.work(10.0)
+    arrivals.announce_due(10.0)
     assert sorted(wire.heard) == ["192.0.2.1", "2001:db8::1"]
     here.add("192.0.2.2")
     arrivals.refresh(20.0)
-    arrivals.work(30.0)
+    arrivals.announce_due(30.0)
     assert wire.heard[2:] == ["192.0.2.2"]
     here.add("192.0.2.3")
     arrivals.refresh(40.0)
     assert arrivals.wait(40.0) == float("inf")
     arrivals.apply_config(config("192.0.2.3/24"))
     arrivals.refresh(50.0)
-    arrivals.work(60.0)
+    arrivals.announce_due(60.0)
     assert wire.heard[3:] == ["192.0.2.3"]
 
 
 def test_a_host_that_cannot_announce_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so once, whether there can be no socket or the kernel does not say what is here."""
+    """One warning, whether no socket can be opened or the addresses cannot be read."""
     log = Log()
 
     def refuse(*_: object) -> Any:
@@ -94,7 +94,7 @@ def test_a_host_that_cannot_announce_serves(monkeypatch: pytest.MonkeyPatch) -> 
 
     arrivals = Arrivals(config("192.0.2.1/24"), log, refuse)
     arrivals.refresh(0.0)
-    arrivals.work(0.0)
+    arrivals.announce_due(0.0)
     assert arrivals.wait(0.0) == float("inf")
     monkeypatch.setattr(module, "held", refuse)
     arrivals = Arrivals(config("192.0.2.1/24"), log, Wire)

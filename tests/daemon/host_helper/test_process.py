@@ -1,16 +1,17 @@
-"""The host helper as a process in a namespace of its own: requests, reports, and its end."""
+"""The host helper as a process in a network namespace: requests, reports, and its end."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyroute2 import netns
+from stand_ins import ForkedProcess
+from waiting import wait_until
 
 from paraglider.config.model import Config
 from paraglider.daemon.host_helper import process as module
@@ -18,8 +19,6 @@ from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.process import HostHelperSpec, Requests, needed
 from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
-    FROM_ROLE,
-    TO_ROLE,
     Acknowledged,
     ApplyHost,
     ConnectionCounts,
@@ -53,23 +52,23 @@ CONFIG = Config.model_validate(
 
 
 class Service:
-    """Takes note of what is needed."""
+    """Records the needed families."""
 
     def __init__(self) -> None:
         self.needed: frozenset[int] | None = None
 
-    def need(self, families: Any) -> None:
+    def set_families(self, families: Any) -> None:
         """See ``HostService``."""
         self.needed = frozenset(families)
 
 
 def test_what_has_to_be_set_up() -> None:
-    """Not a family whose connections are all proxied."""
+    """Families with only proxy services need none."""
     assert needed(CONFIG) == {4}
 
 
 def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has its answer; what fails and what is none of these is answered by a refusal."""
+    """Each has an answer; a failure and an unknown request are answered by a refusal."""
     said: list[Any] = []
 
     class Rules:
@@ -94,76 +93,51 @@ def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuse() -> None:
-    """A kernel that does not know conntrack."""
+    """A kernel without conntrack."""
     raise OSError(93, "Protocol not supported")
 
 
-class Running:
+class Running(ForkedProcess):
     """A host helper that was forked into ``namespace``, and the supervisor's end."""
 
     def __init__(self, namespace: str) -> None:
-        self.endpoint, theirs = IpcEndpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
-        reading, writing = os.pipe()
-        parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            status = 99
-            try:
-                os.close(reading)
-                self.endpoint.close()
-                netns.setns(namespace)
-                spec = HostHelperSpec(0, CONFIG, frozenset({4, 6}), endpoint=theirs)
-                status = module.run(spec, writing, parent)
-            finally:
-                os._exit(status)
-        os.close(writing)
-        theirs.close()
-        with os.fdopen(reading, "rb") as report:
-            assert report.read() == b"ready"
+        def life(endpoint: IpcEndpoint, report: int, parent: int) -> int:
+            netns.setns(namespace)
+            spec = HostHelperSpec(0, CONFIG, frozenset({4, 6}), endpoint=endpoint)
+            return module.run(spec, report, parent)
+
+        super().__init__("host helper", life)
         self.received: list[Frame] = []
 
     def until(self, done: Callable[[Frame], bool]) -> Message:
         """The first message for which ``done`` holds."""
-        deadline = time.monotonic() + 20
-        while True:
-            found = next((frame for frame in self.received if done(frame)), None)
-            if found is not None:
-                return found.message
-            assert time.monotonic() < deadline, self.received
+
+        def found() -> Message | None:
             self.received += self.endpoint.receive()
-            time.sleep(0.02)
+            return next((frame.message for frame in self.received if done(frame)), None)
+
+        message = wait_until(found, lambda: self.received)
+        assert message is not None
+        return message
 
     def ask(self, number: int, request: Message) -> Message:
         """The answer to a request."""
         self.endpoint.send(request, Kind.REQUEST, number)
         return self.until(lambda frame: (frame.kind, frame.number) == (Kind.ANSWER, number))
 
-    def ended(self) -> int:
-        """The exit code."""
-        deadline = time.monotonic() + 20
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    """One in a namespace where nothing is set up."""
+    """A host helper in a namespace without a set-up."""
     with Namespace(f"{new_prefix()}-host") as namespace:
         it = Running(namespace.name)
         yield it
-        if it.pid:
-            os.kill(it.pid, signal.SIGKILL)
-            os.waitpid(it.pid, 0)
+        it.close()
 
 
 @pytest.mark.root
 def test_its_life(running: Running) -> None:
-    """It says that nothing is set up, answers, has two capabilities, and ends when asked."""
+    """It reports the missing set-up, answers, has two capabilities, and exits on request."""
     said = running.until(lambda frame: isinstance(frame.message, HostConditions))
     assert isinstance(said, HostConditions)
     assert list(said.found) == ["set-up of IPv4"]
@@ -198,8 +172,7 @@ def test_a_slow_nft_delays_no_request_that_runs_no_program(
             assert running.until(lambda frame: frame.number == 1) == Acknowledged()
         finally:
             release.touch()
-            os.kill(running.pid, signal.SIGKILL)
-            os.waitpid(running.pid, 0)
+            running.close()
 
 
 @pytest.mark.root

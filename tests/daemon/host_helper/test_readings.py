@@ -1,4 +1,4 @@
-"""One reading of the kernel's tables: by family, with the errors of those that cannot be read."""
+"""One reading of the kernel's tables: by family, with the errors of unreadable ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_all_there_is() -> None:
 
 
 def test_a_family_that_cannot_be_read() -> None:
-    """Its error is told, and the other one is read all the same."""
+    """Its error is in the answer, and the other family is read."""
     found = readings.read((5, 4))
     assert found.errors == {5: "[Errno 1] Operation not permitted"}
     assert list(found.tables) == list(found.carried) == list(found.refused) == [4]
@@ -62,8 +62,8 @@ def test_no_family() -> None:
     assert readings.read(()) == Reading(fill=FILL)
 
 
-def test_refused_flows_are_told_by_protocol() -> None:
-    """By what was refused, not by the names that the counters have in the kernel."""
+def test_refused_flows_are_counted_by_protocol() -> None:
+    """By protocol, not by the kernel's names of the counters."""
     found = readings.refused_counters(4)
     assert found is not None
     assert set(found) == set(REFUSED)

@@ -1,4 +1,4 @@
-"""The turns of who keeps a host: news are passed on at once, the rest is asked by the clock."""
+"""Turns of the host helper: kernel events are handled at once, everything else is polled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from paraglider.daemon.host_helper.turns import POLL, HostTurns
 
 
 class Parts:
-    """Events, service and arrivals in one, which take note of what they are asked."""
+    """Events, service and arrivals in one object that records the calls."""
 
     def __init__(self) -> None:
         self.fresh: set[str] = set()
         self.told: list[list[str]] = []
-        self.polls = self.refreshes = 0
+        self.polls = self.refreshes = self.reconciled = 0
 
     def collect(self) -> set[str]:
         """See ``HostEvents``."""
@@ -27,16 +27,23 @@ class Parts:
         self.polls += 1
         return {"filter"}
 
-    def news(self, parts: Iterable[str]) -> None:
+    def mark_changed(self, parts: Iterable[str]) -> None:
         """See ``HostService``."""
         self.told.append(list(parts))
 
-    def work(self, _now: float = 0.0) -> None:
-        """See ``HostService`` and ``Arrivals``."""
+    def reconcile_due(self) -> None:
+        """See ``HostService``."""
+
+    def announce_due(self, _now: float) -> None:
+        """See ``Arrivals``."""
 
     def refresh(self, _now: float) -> None:
         """See ``Arrivals``."""
         self.refreshes += 1
+
+    def reconcile(self) -> None:
+        """See ``CarrierAttachment``."""
+        self.reconciled += 1
 
     def wait(self, _now: float = 0.0) -> float:
         """Nothing is due."""
@@ -44,12 +51,14 @@ class Parts:
 
 
 def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are looked at when links have news, and each second; filters when they have."""
+    """Addresses and the carrier's interfaces are read after a change of links and every second,
+    filters after a change only.
+    """
     now = 100.0
     monkeypatch.setattr("paraglider.daemon.host_helper.turns.time.monotonic", lambda: now)
     parts = Parts()
     any_part = cast(Any, parts)
-    turns = HostTurns(any_part, any_part, any_part)
+    turns = HostTurns(any_part, any_part, any_part, any_part)
     turns.turn()
     assert (parts.told, parts.polls, parts.refreshes) == ([["filter"]], 1, 1)
     assert turns.pause() == POLL
@@ -62,3 +71,4 @@ def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     now += POLL / 2
     turns.turn()
     assert (parts.told[3:], parts.polls, parts.refreshes) == ([["filter", "links"]], 2, 3)
+    assert parts.reconciled == parts.refreshes

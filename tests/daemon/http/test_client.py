@@ -27,7 +27,7 @@ def listening() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def answering(listening: socket.socket) -> Iterator[Callable[[bytes], ControlClient]]:
-    """A function that has one connection be given an answer, whatever it asks."""
+    """A function that answers one connection, whatever the request."""
     threads: list[threading.Thread] = []
 
     def answer(with_: bytes) -> ControlClient:
@@ -47,7 +47,7 @@ def answering(listening: socket.socket) -> Iterator[Callable[[bytes], ControlCli
 
 
 def request(end: socket.socket) -> bytes:
-    """One request, whole, in however many pieces it comes."""
+    """One complete request, in any number of pieces."""
     said = b""
     while b"\r\n\r\n" not in said:
         said += end.recv(1 << 16)
@@ -69,7 +69,7 @@ def http(status: int, body: object) -> bytes:
 
 
 def test_a_question_and_its_answer(answering: Callable[[bytes], ControlClient]) -> None:
-    """Words that are None are not said; names are quoted."""
+    """Parameters that are None are omitted; names are quoted."""
     heard.clear()
     assert answering(http(200, [1])).get("flows", client="a/b", backend=None, limit=3) == [1]
     changed = answering(http(200, {"ok": 1})).set_backend("web", "[fd00::1]:80", weight=3)
@@ -87,7 +87,7 @@ def test_a_question_and_its_answer(answering: Callable[[bytes], ControlClient]) 
 def test_a_refusal(
     answering: Callable[[bytes], ControlClient], status: int, kind: type[Exception]
 ) -> None:
-    """The daemon's words, as the fault of whom the status says."""
+    """The daemon's message, with the exit code by the status."""
     with pytest.raises(kind, match="not so; but so"):
         answering(http(status, {"error": "not so", "remedy": "but so"})).get("health")
     with pytest.raises(kind, match="Odd"):
@@ -99,20 +99,22 @@ def test_a_refusal(
     [b"", b"220 mail.example ESMTP\r\n", http(200, 1)[:-1], b"HTTP/1.1 200 OK\r\n\r\n<html>"],
     ids=["nothing", "another protocol", "half an answer", "no JSON"],
 )
-def test_somebody_else_answers(answering: Callable[[bytes], ControlClient], answer: bytes) -> None:
-    """It is said that this is no daemon of ours, or that it failed; no traceback, no waiting."""
+def test_another_server_answers(answering: Callable[[bytes], ControlClient], answer: bytes) -> None:
+    """The error says that the server is not our daemon, or that it failed; no traceback, no
+    waiting.
+    """
     with pytest.raises(PlatformError, match=r"is no paraglider|failed"):
         answering(answer).get("health")
 
 
 def test_a_refusal_before_the_request_is_whole(answering: Callable[[bytes], ControlClient]) -> None:
-    """It is read all the same: what cannot be sent any more does not matter."""
+    """The answer is read although the request could not be sent completely."""
     refusing = answering(http(413, {"error": "too large", "remedy": "send less"}))
     with pytest.raises(OperatorError, match="too large; send less"):
         refusing.post("flows/kill", {"client": "x" * 4_000_000})
 
 
-def test_nobody_is_there(tmp_path: Path, listening: socket.socket) -> None:
+def test_no_daemon_listens(tmp_path: Path, listening: socket.socket) -> None:
     """No socket, or one that a dead daemon left."""
     path = listening.getsockname()
     listening.close()
@@ -122,7 +124,7 @@ def test_nobody_is_there(tmp_path: Path, listening: socket.socket) -> None:
 
 
 def test_silence(listening: socket.socket) -> None:
-    """A daemon that hangs is waited for no longer than was said."""
+    """A daemon that hangs is waited for until the timeout."""
     with pytest.raises(PlatformError, match=r"no answer from .* in 0\.05 s"):
         ControlClient(listening.getsockname(), 0.05).get("health")
 
@@ -139,13 +141,13 @@ def test_silence(listening: socket.socket) -> None:
     ],
 )
 def test_the_socket_of_a_file(tmp_path: Path, text: str, path: str) -> None:
-    """The rest of the file may be wrong: it is the daemon that is asked about."""
+    """The rest of the file may be invalid: only the socket matters."""
     file = tmp_path / "paraglider.conf"
     file.write_text(text)
     assert socket_of(file) == path
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """It is not guessed which daemon is meant."""
+    """An error, instead of another daemon's socket."""
     with pytest.raises(OperatorError, match="cannot be read: Is a directory"):
         socket_of(tmp_path)

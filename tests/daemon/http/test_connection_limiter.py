@@ -18,7 +18,7 @@ from paraglider.daemon.http.connection_limiter import (
 
 
 class Echo(asyncio.Protocol):
-    """Says hello, and what it hears."""
+    """Sends hello, and echoes its input."""
 
     transports: list[asyncio.BaseTransport]
 
@@ -26,7 +26,7 @@ class Echo(asyncio.Protocol):
         self.transports = transports
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello."""
+        """Send hello."""
         assert isinstance(transport, asyncio.Transport)
         self.transports.append(transport)
         transport.write(b"hello")
@@ -48,13 +48,13 @@ async def door(
 
 
 async def first(address: Any) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
-    """What a new connection hears first."""
+    """The first bytes of a new connection."""
     reader, writer = await asyncio.open_connection(*address)
     return await asyncio.wait_for(reader.read(1000), 20), reader, writer
 
 
-def test_strangers_are_told() -> None:
-    """Who is not admitted hears why, and is let go."""
+def test_a_refused_connection_gets_the_reason() -> None:
+    """A refused connection gets the reason, and is closed."""
 
     async def main() -> None:
         async with door(lambda _: (403, "not you")) as (_, address, transports):
@@ -68,7 +68,7 @@ def test_strangers_are_told() -> None:
 
 
 def test_few_at_a_time() -> None:
-    """One too many hears so; when one goes, the next is let in."""
+    """One above the limit gets the reason; after one has closed, the next is admitted."""
 
     async def main() -> None:
         async with door(most=2) as (_, address, _transports):
@@ -88,7 +88,7 @@ def test_none_for_ever() -> None:
     """A connection is ended when its time is over; one that is kept lives on."""
 
     async def main() -> None:
-        async with door(lifetime=0.1) as (made, address, transports):
+        async with door(lifetime=2.0) as (made, address, transports):
             _, kept, writer = await first(address)
             made.keep(transports[0], 60.0)
             _, ended, other = await first(address)
@@ -103,7 +103,7 @@ def test_none_for_ever() -> None:
 
 
 async def come(address: Any, source: str) -> tuple[bytes, asyncio.StreamReader]:
-    """A connection of ``source``, and what it hears first."""
+    """A connection from ``source``, and its first bytes."""
     reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
     said = await asyncio.wait_for(reader.read(1000), 20)
     held.append(writer)
@@ -114,7 +114,7 @@ held: list[asyncio.StreamWriter] = []
 
 
 def sharing(**bounds: int) -> Shares:
-    """Shares of clients that are told apart by their address of loopback; 127.0.0.1 is near."""
+    """Shares of clients identified by their loopback address; 127.0.0.1 is local."""
 
     def client(end: socket.socket) -> Client:
         found = client_of(end)
@@ -131,7 +131,7 @@ async def is_over(reader: asyncio.StreamReader) -> bool:
 
 
 def test_a_client_has_its_share() -> None:
-    """Who has as many as it may loses the oldest for a new one; others keep theirs."""
+    """A client with its maximum loses its oldest connection for a new one; others keep theirs."""
 
     async def main() -> None:
         async with door(most=9, shares=sharing(each=2, reserve=1)) as (made, address, transports):
@@ -152,9 +152,9 @@ def test_a_client_has_its_share() -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_slow_clients_keep_nobody_out() -> None:
-    """However many connections one has, or many have, the next who comes is let in: a monitor of
-    this host, which has places of its own, and one from elsewhere.
+def test_slow_clients_do_not_exclude_others() -> None:
+    """For any number of connections of one or many clients, the next client is admitted: a monitor
+    on this host, which has reserved places, and a remote one.
     """
 
     async def main() -> None:
@@ -178,8 +178,8 @@ def test_slow_clients_keep_nobody_out() -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def test_whose_a_connection_is() -> None:
-    """An IPv4 address, or the network of an IPv6 one; one that is gone is nobody's."""
+def test_the_client_of_a_connection() -> None:
+    """An IPv4 address, or the network of an IPv6 one; a closed connection has no client."""
 
     class End:
         def __init__(self, *name: Any) -> None:

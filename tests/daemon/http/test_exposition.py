@@ -1,4 +1,4 @@
-"""Prometheus' text: what becomes of a row, and of what is not known."""
+"""Prometheus' text format: rows and unknown values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_gauge_and_a_count() -> None:
 
 
 def test_what_is_not_known_has_no_sample() -> None:
-    """None is left out, false is 0; a metric without samples is not named at all."""
+    """None is left out, false is 0; a metric without samples is not listed."""
     assert text(Described("p_size", "", plain("size"))) == ['p_size{name="a"} 3.0']
     assert text(Described("p_well", "", plain("well"))) == [
         'p_well{name="a"} 1.0',
@@ -58,7 +58,7 @@ def test_what_is_not_known_has_no_sample() -> None:
 
 
 def test_values_by_a_label() -> None:
-    """One for each name, 0 for those that are not among the counts; none without counts."""
+    """One for each name, 0 for names without a count; none without counts."""
     reasons = each(("counts",), {"short": "cut", "long": "long"})
     assert text(Described("p_total", "", reasons, ("why",))) == [
         'p_total{name="a",why="cut"} 2.0',
@@ -69,7 +69,7 @@ def test_values_by_a_label() -> None:
     assert text(Described("p_total", "", each(("size",), {"x": "x"}), ("why",))) == []
 
 
-def test_one_of_the_counts() -> None:
+def test_a_missing_count_is_zero() -> None:
     """A count that is left out is 0."""
     assert [line[-3:] for line in text(Described("p_total", "", count("short")))] == ["2.0", "0.0"]
 

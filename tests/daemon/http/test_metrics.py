@@ -1,4 +1,4 @@
-"""The table of metrics: what it makes of a status, and that the documents know all of it."""
+"""The table of metrics: the samples of a status, and their documentation."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def worker(number: int, **changes: Any) -> dict[str, Any]:
 def status(**changes: Any) -> dict[str, Any]:
     """The status of two backends and two workers."""
     service = {"service": "web", "vip": "192.168.0.11", "protocol": "tcp", "ports": "80"}
-    service |= {"forward": "nat", "strategy": "rr", "affinity": "flow"}
+    service |= {"forward": "nat", "carrier": "bpf", "strategy": "rr", "affinity": "flow"}
+    service |= {"decided_by": "python", "why_python": "`decide: python`"}
     return {
         "at": 1000.0,
         "services": [{**service, "backends": 2, "ready": 1, **TRAFFIC}],
@@ -76,12 +77,19 @@ def status(**changes: Any) -> dict[str, Any]:
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "config": {"success": True, "at": 950.0},
         "kernel": None,
+        "carrier": {
+            "carrier": "bpf",
+            "reason": "",
+            "flows": 8,
+            "refused": 2,
+            "packets": {"carried": 90, "syn": 5, "vlan": 0, "events_lost": 1},
+        },
         **changes,
     }
 
 
 class Found:
-    """The samples that ``render`` makes of ``said``."""
+    """The samples that ``render`` writes for ``said``."""
 
     def __init__(self, said: dict[str, Any]) -> None:
         families = text_string_to_metric_families(render(said).decode())
@@ -107,12 +115,13 @@ class Found:
 
 
 def test_services_and_backends() -> None:
-    """What they have had, what they are, and when that began."""
+    """Counters, states, and start times."""
     found = Found(status())
     assert found["paraglider_service_ready_backends", "web"] == 1
     assert found["paraglider_service_connections_total", "web"] == 9
     info = ("web", "192.168.0.11", "tcp", "80", "nat", "rr", "flow")
     assert found[("paraglider_service_info", *info)] == 1
+    assert found["paraglider_service_decided_info", "web", "python", "`decide: python`"] == 1
     assert found["paraglider_backend_in_bytes_total", "web", "10.0.0.1"] == 2000
     assert found["paraglider_backend_out_packets_total", "web", "10.0.0.1"] == 10
     assert found["paraglider_backend_state_timestamp_seconds", "web", "10.0.0.1"] == 990
@@ -127,7 +136,7 @@ def test_services_and_backends() -> None:
 
 
 def test_what_only_a_proxy_knows() -> None:
-    """Errors by their kind; nothing where nobody counts them."""
+    """Errors by kind; no samples for methods without these counters."""
     found = Found(status())
     for kind, value in (("refused", 1), ("timeout", 2)):
         name = "paraglider_backend_connect_errors_total"
@@ -140,13 +149,13 @@ def test_what_only_a_proxy_knows() -> None:
 
 
 def test_a_backend_that_is_removed_has_no_series() -> None:
-    """Not one of any metric."""
+    """No metric has one."""
     assert Found(status()).about("10.0.0.2")
     assert not Found(status(backends=[backend("10.0.0.1")])).about("10.0.0.2")
 
 
 def test_workers_and_queues() -> None:
-    """Only who carries flows is a worker; reasons are told apart, malformed packets summed up."""
+    """Only processes with flows are workers; reasons have a label, malformed packets are summed."""
     found = Found(status())
     up = [sample.labels for sample in found.samples if sample.name == "paraglider_worker_up"]
     assert up == [{"role": "worker", "worker": str(n), "core": str(n)} for n in (0, 1)]
@@ -167,7 +176,9 @@ def test_workers_and_queues() -> None:
 
 
 def test_a_worker_that_is_dead() -> None:
-    """It is down, its counts stay, what it had is not known; a queue without a reader is none."""
+    """It is down, its counters stay, its gauges have no sample; a queue
+    without a reader has none.
+    """
     dead = worker(0, up=False, flows=None, bound=None, busy=None, age=None, queue=None)
     found = Found(status(workers=[dead]))
     assert found["paraglider_worker_up", "worker", "0", "0"] == 0
@@ -178,7 +189,7 @@ def test_a_worker_that_is_dead() -> None:
 
 @pytest.mark.parametrize("success", [True, False])
 def test_the_daemon(success: bool) -> None:
-    """What runs, since when, and whether it could read its configuration."""
+    """The version, the start time, and the last load of the configuration."""
     found = Found(status(config={"success": success, "at": 950.0}))
     assert found["paraglider_build_info", "1.2", "3.11.2", "compiled"] == 1
     assert found[("paraglider_start_time_seconds",)] == 900
@@ -187,8 +198,8 @@ def test_the_daemon(success: bool) -> None:
     assert found[("paraglider_config_last_reload_timestamp_seconds",)] == 950
 
 
-def test_what_the_kernel_says() -> None:
-    """Where flows are offloaded; of conntrack only where it is loaded."""
+def test_metrics_of_the_kernel() -> None:
+    """With offload services; of conntrack only if it is loaded."""
     assert not [name for name in Found(status()).names if "offload" in name or "conntrack" in name]
     seen = {"unanswered": 2, "gone": 1}
     found = Found(status(kernel=seen))

@@ -1,4 +1,4 @@
-"""HTTP in, requests to the supervisor out: what is refused by its type or size."""
+"""HTTP requests to requests of the supervisor: refusals by type and size."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from paraglider.daemon.control.requests import LARGEST
 from paraglider.daemon.http import routes
 from paraglider.daemon.http.connection_limiter import ConnectionLimiter, everybody
 from paraglider.daemon.messages import (
+    CarrierRequest,
     FlowMatch,
     FlowsRequest,
     KillRequest,
@@ -25,14 +27,16 @@ from paraglider.daemon.messages import (
 )
 from paraglider.errors import PlatformError
 
+HERE: Any = {"listener": "control", "connection": 7}
+
 
 class Talk:
-    """Connections; ``asked`` is what was sent to the supervisor, ``reply`` its answer."""
+    """Connections; ``asked`` is the request to the supervisor, ``reply`` its answer."""
 
     def __init__(self) -> None:
         self.asked: list[Message] = []
         self.reply: Message | PlatformError = Result(value=["yes"])
-        self.runner = routes.runner(routes.application(self._ask))
+        self.runner = routes.runner(routes.application(self._ask, lambda _: 7))
 
     async def _ask(self, message: Message) -> Message:
         self.asked.append(message)
@@ -57,7 +61,7 @@ class Talk:
 
     @property
     def server(self) -> Any:
-        """What makes a handler of each connection."""
+        """A factory of a handler for each connection."""
         return routes.server_of(self.runner)
 
     async def send(self, request: bytes) -> tuple[int, Any]:
@@ -76,7 +80,7 @@ class Talk:
 
 
 def talk(what: Callable[[Talk], Awaitable[None]]) -> None:
-    """Have a talk."""
+    """Run a conversation."""
 
     async def run() -> None:
         async with Talk() as made:
@@ -86,8 +90,8 @@ def talk(what: Callable[[Talk], Awaitable[None]]) -> None:
 
 
 def test_requests_are_sent_to_the_supervisor() -> None:
-    """Words of the query and the path, a number as such; what is to be done is the path's, and the
-    listener is ours.
+    """Words of query and path, numbers as numbers; the path selects the request, and the listener
+    is set here.
     """
 
     async def what(talk: Talk) -> None:
@@ -98,12 +102,16 @@ def test_requests_are_sent_to_the_supervisor() -> None:
         )
         await talk.ask("POST /v1/flows/kill", '{"all": true}')
         await talk.ask("POST /v1/reload")
+        await talk.ask("GET /v1/carrier")
+        await talk.ask("POST /v1/carrier", '{"state": "off"}')
         assert talk.asked == [
-            ShowRequest(listener="control", view="status"),
-            FlowsRequest(listener="control", match=FlowMatch(client="192.0.2.0/24"), limit=5),
-            SetRequest(listener="control", service="web", backend="[fd00::1]:80", weight=3),
-            KillRequest(listener="control", all=True),
-            ReloadRequest(listener="control"),
+            ShowRequest(**HERE, view="status"),
+            FlowsRequest(**HERE, match=FlowMatch(client="192.0.2.0/24"), limit=5),
+            SetRequest(**HERE, service="web", backend="[fd00::1]:80", weight=3),
+            KillRequest(**HERE, all=True),
+            ReloadRequest(**HERE),
+            ShowRequest(**HERE, view="carrier"),
+            CarrierRequest(**HERE, state="off"),
         ]
 
     talk(what)
@@ -120,7 +128,7 @@ def test_requests_are_sent_to_the_supervisor() -> None:
         ("POST /v1/flows/kill", "{", 400, "the body is no JSON"),
         ("POST /v1/flows/kill", "[1]", 400, "the body is no JSON object"),
         ("POST /v1/flows/kill", "[" * 60_000, 400, "the body is no JSON"),
-        ("POST /v1/flows/kill", '"' + "x" * routes.LARGEST + '"', 413, "too large"),
+        ("POST /v1/flows/kill", '"' + "x" * LARGEST + '"', 413, "too large"),
         ("POST /v1/flows/kill", '{"all": "yes"}', 400, "`all` is not valid"),
         ("POST /v1/flows/kill", '{"client": "nowhere"}', 400, "is no address"),
         ("POST /v1/flows/kill", '{"client": 7}', 400, "`client` is no text"),
@@ -133,6 +141,8 @@ def test_requests_are_sent_to_the_supervisor() -> None:
         ("POST /v1/backends/web/b", '{"state": []}', 400, "`state` is not valid"),
         ("POST /v1/backends/web/b", '{"state": "\\ud800"}', 400, "is not valid"),
         ("POST /v1/reload", '{"force": 1}', 400, "`force` is not valid"),
+        ("POST /v1/carrier", "{}", 400, "`state` is not valid"),
+        ("POST /v1/carrier", '{"state": true}', 400, "`state` is not valid"),
     ],
 )
 def test_what_is_no_request_is_never_sent(first: str, body: str, status: int, words: str) -> None:
@@ -176,7 +186,7 @@ def test_a_refusal_of_the_supervisor(reply: Message | PlatformError, status: int
     ],
 )
 def test_garbage_is_refused(garbage: bytes) -> None:
-    """And ends its connection, as every answer does."""
+    """The connection is closed, as after every answer."""
 
     async def what(talk: Talk) -> None:
         reader, writer = await talk.connect()
@@ -190,7 +200,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
 
 
 def test_100_mb_are_not_read() -> None:
-    """A request says that it is that long, and sends: it is refused after the first of it."""
+    """A request of that length is refused after its first bytes."""
 
     async def what(talk: Talk) -> None:
         _, writer = await talk.connect()
@@ -214,7 +224,7 @@ def test_100_mb_are_not_read() -> None:
 
 
 def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that never comes to its end loses its connection; others are answered meanwhile."""
+    """A request that never ends loses its connection; others are answered meanwhile."""
     monkeypatch.setattr("paraglider.daemon.http.connection_limiter._SWEEP", 0.05)
 
     async def what(talk: Talk) -> None:
@@ -227,13 +237,13 @@ def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.close()
         door.close()
         listening.close()
-        assert talk.asked == [ShowRequest(listener="control", view="health")]
+        assert talk.asked == [ShowRequest(**HERE, view="health")]
 
     talk(what)
 
 
 def test_a_rehearsal_ends_by_itself() -> None:
-    """Each request of it is answered, by a refusal or not."""
+    """Each request of it is answered, possibly by a refusal."""
 
     async def what(talk: Talk) -> None:
         await asyncio.wait_for(routes.rehearse(talk.runner, routes.REHEARSAL), 30)

@@ -1,4 +1,4 @@
-"""Answers over a restart: those that were taken over, of names that somebody asks for."""
+"""DNS answers over a restart: applied answers of configured names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Counting(DnsCacheFile):
 
 
 def no_warning(event: str, **facts: Any) -> None:
-    """All can be written."""
+    """All writes succeed."""
     raise AssertionError(event)
 
 
@@ -60,24 +60,24 @@ def file(tmp_path: Path) -> Counting:
 
 
 def test_the_next_daemon_has_them(file: Counting) -> None:
-    """As they were last; the same once more is not written again."""
+    """The last ones; an equal answer is not written again."""
     first = DnsCache(file, no_warning)
     assert first.get(A) is None
-    first.put(answer(A, 1, 2))
-    first.put(answer(A, 1, 2, ttl=5.0))
-    first.put(answer(B, 3))
-    first.put(answer(A, 2))
+    first.add(answer(A, 1, 2))
+    first.add(answer(A, 1, 2, ttl=5.0))
+    first.add(answer(B, 3))
+    first.add(answer(A, 2))
     assert file.times == 3
     second = DnsCache(file)
     assert second.get(A) == answer(A, 2)
     assert second.get(B) == answer(B, 3)
 
 
-def test_names_that_nobody_asks_for_go(file: Counting) -> None:
-    """From the file too; where nothing goes nothing is written."""
+def test_unused_names_are_removed(file: Counting) -> None:
+    """From the file too; without a removed name nothing is written."""
     kept = DnsCache(file, no_warning)
-    kept.put(answer(A, 1))
-    kept.put(answer(B, 1))
+    kept.add(answer(A, 1))
+    kept.add(answer(B, 1))
     kept.keep_only([A, B])
     assert file.times == 2
     kept.keep_only([B])
@@ -87,16 +87,16 @@ def test_names_that_nobody_asks_for_go(file: Counting) -> None:
     assert not file.path.exists()
 
 
-def test_who_only_looks_writes_nothing(file: Counting) -> None:
-    """As the set-up does, which goes by them too; nor does who has no file."""
+def test_reading_the_cache_writes_nothing(file: Counting) -> None:
+    """The set-up only reads the cache; without a file nothing is written."""
     for kept in (DnsCache(file), DnsCache()):
-        kept.put(answer(A, 1))
+        kept.add(answer(A, 1))
         kept.keep_only([])
     assert file.times == 0
 
 
 def test_what_is_no_answer_is_passed_over(file: Counting) -> None:
-    """Somebody has written into the file."""
+    """Invalid content of the file is skipped."""
     failed = {"do": "failed", "name": A._asdict(), "why": "no"}
     file.store([{"do": "answer"}, failed, {}, STORED])
     kept = DnsCache(file)
@@ -104,13 +104,13 @@ def test_what_is_no_answer_is_passed_over(file: Counting) -> None:
     assert kept.get(B) == answer(B, 1)
 
 
-def test_a_file_that_cannot_be_written_is_told_of_once(file: Counting) -> None:
-    """And what is kept is kept for as long as the daemon lives."""
+def test_a_file_that_cannot_be_written_is_reported_once(file: Counting) -> None:
+    """The answers stay in memory."""
     lines: list[dict[str, Any]] = []
     kept = DnsCache(file, lambda event, **facts: lines.append({"event": event, **facts}))
     file.refuses = True
-    kept.put(answer(A, 1))
-    kept.put(answer(B, 1))
+    kept.add(answer(A, 1))
+    kept.add(answer(B, 1))
     assert [(line["file"], line["why"]) for line in lines] == [
         (str(file.path), "No space left on device")
     ]
@@ -119,5 +119,5 @@ def test_a_file_that_cannot_be_written_is_told_of_once(file: Counting) -> None:
 
 def test_the_form_of_the_file(file: Counting) -> None:
     """Other versions read it."""
-    DnsCache(file, no_warning).put(answer(B, 1))
+    DnsCache(file, no_warning).add(answer(B, 1))
     assert file.load() == [STORED]

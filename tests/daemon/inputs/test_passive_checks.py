@@ -1,4 +1,6 @@
-"""What clients met becomes hints: what has grown, where there is a check, and not too often."""
+"""Failed client connections become hints: for counters that grew, with a
+check, at a limited rate.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 
 
 class Worker:
-    """A worker that counts nothing but what a test says of backend 10.0.0.1."""
+    """A worker with the test's counters of backend 10.0.0.1."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"conns": 1}
@@ -22,11 +24,11 @@ class Worker:
         self._writer = CounterWriter(self.counters, self)
 
     def figures(self) -> Mapping[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return {}
 
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         yield "web", "10.0.0.1", self.numbers
         yield "web", "10.0.0.2", {"conns": 5}
         yield "unchecked", "10.0.0.1", self.numbers
@@ -51,7 +53,7 @@ CHECKED = config(check={"type": "tcp"})
 
 @pytest.mark.parametrize("name", ["refused", "timeouts", "unanswered"])
 def test_what_has_grown_is_a_hint(name: str) -> None:
-    """Once, for the backend that it speaks of, whichever of the workers counted it."""
+    """Once, for the backend, whichever worker counted."""
     workers = [Worker(), Worker()]
     hints = PassiveChecks()
 
@@ -68,8 +70,8 @@ def test_what_has_grown_is_a_hint(name: str) -> None:
     assert failing(4.0) == [("web", "10.0.0.1")]
 
 
-def test_looks_have_their_time() -> None:
-    """Once in a while, and never where nothing is checked."""
+def test_readings_have_an_interval() -> None:
+    """At intervals, and never without checks."""
     hints = PassiveChecks()
     assert hints.wait(config(), 10.0) == inf
     assert hints.wait(CHECKED, 10.0) == 0.0

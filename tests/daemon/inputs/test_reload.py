@@ -1,4 +1,4 @@
-"""What of another configuration is taken over in place."""
+"""The parts of another configuration that are applied in place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
 
 
 def test_all_that_can_be_is_taken_over() -> None:
-    """Services come and go, and nothing is left to say."""
+    """Services are added and removed, and nothing is reported."""
     new = config({"strategy": "maglev"}, {"forward": "offload"}, timeouts={"udp": 200})
     change = compare(config({}, {}, {}), new, ALL)
     assert change.config == new
@@ -32,6 +32,15 @@ def test_all_that_can_be_is_taken_over() -> None:
 
 
 PROXY = {"forward": "proxy"}
+
+
+def test_carriers_that_do_without_bpf_are_taken_over() -> None:
+    """`auto` has the worker where BPF is not; with BPF every carrier can be changed."""
+    without = replace(ALL, no_bpf="no libbpf")
+    for carrier, able in (("auto", without), ("worker", without), ("bpf", ALL)):
+        new = config({"carrier": carrier})
+        change = compare(config({"strategy": "wrr"}), new, able)
+        assert (change.config, change.restart) == (new, ()), carrier
 
 
 @pytest.mark.parametrize(
@@ -50,14 +59,20 @@ PROXY = {"forward": "proxy"}
             {"forward": "offload"},
             {"forward": "offload", "strategy": "weighted"},
             Capabilities({"worker"}, STRATEGIES),
-            "s0 takes a restart: nobody counts the kernel's flows",
+            "s0 takes a restart: no process counts the kernel's flows",
+        ),
+        (
+            {},
+            {"carrier": "bpf"},
+            replace(ALL, no_bpf="no libbpf"),
+            "s0 takes a restart: BPF carries no flow (no libbpf)",
         ),
     ],
 )
 def test_what_takes_a_restart_stays_as_it_is(
     now: dict[str, Any], wanted: dict[str, Any], able: Capabilities, restart: str
 ) -> None:
-    """One service of two: the other changes."""
+    """One of two services is not changed: the other is."""
     other = {"forward": "proxy", "strategy": "wrr"}
     change = compare(config(now, PROXY), config(wanted, other), able)
     assert change.restart == (f"service {restart}",)
@@ -66,7 +81,7 @@ def test_what_takes_a_restart_stays_as_it_is(
 
 
 def test_nothing_is_left() -> None:
-    """Where every service takes a restart the whole is refused."""
+    """If every service needs a restart the reload is refused."""
     with pytest.raises(OperatorError, match="no service is left"):
         compare(config(PROXY), config({"name": "other", **PROXY}), ALL)
 
@@ -88,8 +103,8 @@ def test_steering_stays() -> None:
 def test_a_service_whose_flows_would_end(
     now: dict[str, Any], wanted: dict[str, Any], what: str
 ) -> None:
-    """It stays as it is, with how many they are, and the rest is taken over; without a flow, or
-    where that is wanted, it changes.
+    """It is not changed, and reported with the number of flows; the rest is applied. Without flows,
+    or with force, it is changed.
     """
     flows = {"s0": 31, "s1": 7}
     before, after = config(now, {}), config(wanted, {"strategy": "wrr"})

@@ -1,11 +1,11 @@
-"""Tests of ``paraglider.daemon.inputs.sources``.
-
-What becomes of news, good and bad, and what is said.
+"""Tests of ``paraglider.daemon.inputs.sources``: the effects of updates and failures, and log
+lines.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,11 @@ from paraglider.daemon.inputs.sources import (
 from paraglider.daemon.inputs.startup_sources import gathered
 from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate, FileChanged, SetSources
 from paraglider.daemon.reconcile.host import HostPendingError
+from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
 from paraglider.host.dns_records import Record
+from paraglider.host.file_watch import PAUSE
+from paraglider.host.resolv_conf import ResolvConf
 
 CONF = """\
 network: {private: {interface: eth1, gateway: [10.0.0.254/8]}, public: {interface: eth0}}
@@ -44,7 +47,7 @@ SIX = DnsName("_a._tcp.example", "127.0.0.1:8600", 6)
 
 
 class Log:
-    """Keeps what is said, as level, event and what it is about."""
+    """Records lines as level, event and subject."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -65,31 +68,41 @@ class Log:
 
 
 class Controller:
-    """A controller that takes over what it is told to, unless ``refuses`` says why not."""
+    """A controller that applies everything, unless ``refuses`` has a reason."""
 
     def __init__(self, wanted: Config) -> None:
-        self.listed = wanted
+        self.store = Store(wanted, 0.0)
         self.requested_by: list[str] = []
         self.refuses = ""
         self.adjusting = False
 
     def apply_config(self, config: Config, requested_by: str, again: object = None) -> None:
-        """See ``sources.Body``."""
+        """See ``Controller``."""
         if self.adjusting:
             raise HostPendingError
         if self.refuses:
             raise PlatformError(self.refuses)
-        self.listed = config
+        self.store.apply(self.store.desired.replaced(config), 1.0)
         self.requested_by.append(requested_by)
 
     def backends(self, name: str) -> list[str]:
         """Those of a service."""
-        (service,) = (s for s in self.listed.services if s.name == name)
+        (service,) = (s for s in self.store.listed.services if s.name == name)
         return [f"{b.name} {b.weight}" for b in service.backends]
 
 
+def source_input(
+    controller: Controller,
+    config: Config,
+    clock: Callable[[], float],
+    kept: DnsCache | None = None,
+) -> SourceInput:
+    """That of ``controller``, with the sources of ``config``."""
+    return SourceInput(controller.store, controller.apply_config, origins(config), clock, kept)
+
+
 class Scene:
-    """SourceInput of CONF at work; ``file`` is the file of `web`."""
+    """SourceInput with CONF; ``file`` is the file of `web`."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.file = directory / "web"
@@ -103,10 +116,10 @@ class Scene:
             self.loaded.config, read_files(self.loaded), [], self.said.append, DnsCache()
         )
         self.controller = Controller(begun)
-        self.sources = SourceInput(self.controller, origins(self.loaded.config), lambda: self.now)
+        self.sources = source_input(self.controller, self.loaded.config, lambda: self.now)
 
     def answer(self, *backends: str, name: DnsName = A) -> None:
-        """The DNS says so, some time after it did last."""
+        """An answer of the DNS, some time after the last one."""
         self.now += SETTLED
         self.sources.handle(DnsUpdate(name=name, records=records(*backends), ttl=30))
 
@@ -123,7 +136,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """All is well, but the DNS has not been asked yet."""
+    """No failures; the DNS has not answered yet."""
     return Scene(tmp_path, monkeypatch)
 
 
@@ -134,7 +147,7 @@ def records(*backends: str) -> tuple[Record, ...]:
 
 
 def test_the_errand(scene: Scene) -> None:
-    """All names and files, also when what they list is known."""
+    """All names and files, also those with known lists."""
     wanted = SetSources(names=(A, SIX), files=(str(scene.file),))
     assert scene.sources.order() == wanted
     scene.answer("10.0.0.3 83 1")
@@ -142,7 +155,7 @@ def test_the_errand(scene: Scene) -> None:
 
 
 def test_answers_are_taken_over(scene: Scene) -> None:
-    """Each family has its own; a port is named where it is not the service's."""
+    """Each family has its own; a port is named if it is not the service's."""
     scene.answer("10.0.0.3 83 1", "10.0.0.4 8083 9")
     scene.answer("fd00::1 83 2", name=SIX)
     assert scene.controller.backends("dns") == ["10.0.0.3 1", "10.0.0.4:8083 9"]
@@ -155,7 +168,7 @@ def test_answers_are_taken_over(scene: Scene) -> None:
 
 
 def test_the_same_answer_changes_nothing(scene: Scene) -> None:
-    """The controller hears of changes alone."""
+    """The controller gets changes only."""
     scene.answer("10.0.0.3 83 1")
     scene.answer("10.0.0.3 83 1")
     scene.sources.handle(FileChanged(file=str(scene.file)))
@@ -163,7 +176,7 @@ def test_the_same_answer_changes_nothing(scene: Scene) -> None:
 
 
 def test_a_changed_file_is_taken_over(scene: Scene) -> None:
-    """As it is on disk."""
+    """Its present content."""
     scene.write("10.0.0.2:8080\n10.0.0.5\n")
     assert scene.controller.backends("web") == ["10.0.0.2:8080 1", "10.0.0.5 1"]
     assert scene.controller.requested_by == [str(scene.file)]
@@ -181,12 +194,12 @@ def test_a_changed_file_is_taken_over(scene: Scene) -> None:
 def test_a_bad_file_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, scene: Scene, text: str, why: str
 ) -> None:
-    """The last good list stays, and the log says what is wrong, and where."""
+    """The last valid list stays, and the log has the mistake and its place."""
     # pytest's directories are its user's own: the workers' user may not enter them.
     monkeypatch.setattr(source, "_may_read", lambda _user, _number: True)
-    before = scene.controller.listed
+    before = scene.controller.store.listed
     scene.write(text)
-    assert scene.controller.listed is before
+    assert scene.controller.store.listed is before
     assert scene.log.why[0].startswith(why.replace("FILE", str(scene.file)))
     scene.write("10.0.0.1\n")
     assert scene.controller.backends("web") == ["10.0.0.1 1"]
@@ -195,15 +208,15 @@ def test_a_bad_file_changes_nothing(
 
 def test_a_file_that_is_gone_changes_nothing(scene: Scene) -> None:
     """So does one that is removed."""
-    before = scene.controller.listed
+    before = scene.controller.store.listed
     scene.file.unlink()
     scene.sources.handle(FileChanged(file=str(scene.file)))
-    assert scene.controller.listed is before
+    assert scene.controller.store.listed is before
     assert "there is no such file" in scene.log.why[0]
 
 
 def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
-    """It is said once, and again when it answers."""
+    """One line, and one when it answers again."""
     scene.answer("10.0.0.3 83 1")
     for _ in range(5):
         scene.now += 10
@@ -218,8 +231,8 @@ def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
     assert scene.log.lines[2:] == [("source of backends works again", "DNS _a._tcp.example")]
 
 
-def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> None:
-    """Once a minute at most, whatever it does."""
+def test_a_flapping_source_is_reported_rarely(scene: Scene) -> None:
+    """At most once a minute."""
     for _ in range(100):
         scene.now += QUIET / 20 - SETTLED
         scene.fail()
@@ -231,16 +244,16 @@ def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> N
 
 @pytest.mark.parametrize("backend", ["192.168.0.14 83 1", "10.0.0.254 83 1", "10.0.0.3 0 1"])
 def test_a_bad_answer_changes_nothing(scene: Scene, backend: str) -> None:
-    """What no configuration may list, no name server makes a backend."""
+    """An answer that no configuration may contain is refused."""
     scene.answer("10.0.0.3 83 1")
-    before = scene.controller.listed
+    before = scene.controller.store.listed
     scene.answer("10.0.0.4 83 1", backend)
-    assert scene.controller.listed is before
+    assert scene.controller.store.listed is before
     assert len(scene.log.why) == 1
 
 
 def test_what_the_host_refuses_is_tried_again(scene: Scene) -> None:
-    """After a while, without a further change."""
+    """The change is applied again after RETRY seconds, without another change of the file."""
     scene.controller.refuses = "nft: no"
     scene.write("10.0.0.5\n")
     assert scene.controller.backends("web") != ["10.0.0.5 1"]
@@ -251,7 +264,7 @@ def test_what_the_host_refuses_is_tried_again(scene: Scene) -> None:
 
 
 def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
-    """What one source may only have when another has let go is taken over then."""
+    """A backend that two sources may not have at once is applied after the first has dropped it."""
     text = CONF.replace("DIR", str(tmp_path)).replace("83, backends", "80, backends")
     text = text.replace(
         "ports: 80, backends: {file", "ports: 80, forward: offload, backends: {file"
@@ -260,7 +273,7 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
     controller = Controller(
         gathered(config, read_files(parse(text, "conf")), [], scene.said.append, DnsCache())
     )
-    sources = SourceInput(controller, origins(config), lambda: scene.now)
+    sources = source_input(controller, config, lambda: scene.now)
     sources.handle(DnsUpdate(name=A, records=records("10.0.0.1 80 1"), ttl=30))
     assert controller.backends("dns") == []
     assert "10.0.0.1" in scene.log.why[0]
@@ -274,23 +287,42 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
 
 def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
     """They are late, and mean nothing."""
-    before = scene.controller.listed
+    before = scene.controller.store.listed
     scene.answer("10.0.0.3 83 1", name=DnsName("_b._tcp.example", "", 4))
     scene.sources.handle(DnsFailure(name=DnsName("_b._tcp.example", "", 4), why="no"))
     scene.sources.handle(FileChanged(file="/etc/other"))
-    assert scene.controller.listed is before
+    assert scene.controller.store.listed is before
     assert scene.log.lines == []
 
 
+def test_other_name_servers_are_a_new_order(scene: Scene, tmp_path: Path) -> None:
+    """The monitor cannot read /etc/resolv.conf, so it gets the new text in a message."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n")
+    sources = SourceInput(
+        *(scene.controller.store, scene.controller.apply_config),
+        *(origins(scene.loaded.config), lambda: scene.now),
+        resolv_conf=ResolvConf(path),
+    )
+    assert sources.order().resolv_conf == "nameserver 192.0.2.1\n"
+    path.write_text("nameserver 192.0.2.99\n")
+    changes = 0
+    for _ in range(4):
+        scene.now += sources.turn(scene.now) or PAUSE
+        changes += sources.order_changed(scene.now)
+    assert changes == 1
+    assert sources.order().resolv_conf == "nameserver 192.0.2.99\n"
+
+
 def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
-    """At the start and later; not one that is refused, and none of a name that is gone."""
+    """At the start and later; refused answers are not stored, and answers of removed names are
+    dropped.
+    """
     kept = DnsCache()
     good = [DnsUpdate(name=A, records=records("10.0.0.3 83 1"), ttl=30)]
     gathered(scene.loaded.config, read_files(scene.loaded), good, scene.said.append, kept)
     assert kept.get(A) == good[0]
-    scene.sources = SourceInput(
-        scene.controller, origins(scene.loaded.config), lambda: scene.now, kept
-    )
+    scene.sources = source_input(scene.controller, scene.loaded.config, lambda: scene.now, kept)
     scene.answer("10.0.0.4 83 1")
     after = kept.get(A)
     assert after is not None
@@ -307,7 +339,7 @@ def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
 
 
 def test_a_reload(scene: Scene) -> None:
-    """A file that is read again has what is known of its names, and what its own files list."""
+    """A file that is read again has the known lists of its names, and those of its files."""
     scene.answer("10.0.0.3 83 1")
     scene.file.write_text("10.0.0.6\n")
     wanted = scene.sources.prepared(scene.loaded.config, read_files(scene.loaded))
@@ -321,7 +353,9 @@ def test_a_reload(scene: Scene) -> None:
 
 
 def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
-    """Of a source that changes without end the newest list counts, and others are not held up."""
+    """Of a source that changes constantly the newest list is applied, and
+    others are not delayed.
+    """
     scene.answer("10.0.0.3 83 1")
     for number in range(100):
         scene.sources.handle(DnsUpdate(name=A, records=records(f"10.0.1.{number} 83 1"), ttl=30))

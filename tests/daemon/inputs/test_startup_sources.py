@@ -1,4 +1,4 @@
-"""Tests of ``daemon.controller.startup_sources``: what a start begins with, and what it says."""
+"""Tests of ``daemon.inputs.startup_sources``: the lists at a start, and its messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paraglider.config.load import LoadedConfig, parse
 from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.inputs.startup_sources import backends_of, gathered, judge, names_in
+from paraglider.daemon.inputs.startup_sources import backends_of, dns_names_in, gathered, validate
 from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
 from paraglider.host.dns_records import Record
 
@@ -39,7 +39,7 @@ def loaded(tmp_path: Path) -> LoadedConfig:
 
 
 def records(*addresses: str) -> tuple[Record, ...]:
-    """One at each, at the services' port."""
+    """One record each, at the services' port."""
     return tuple(Record(ipaddress.ip_address(address), 83, 1) for address in addresses)
 
 
@@ -50,7 +50,7 @@ def backends(config: Config, name: str) -> list[str]:
 
 
 def test_a_start_without_the_dns(loaded: LoadedConfig) -> None:
-    """Services begin without backends, and that is said; files are read all the same."""
+    """Services start without backends, with a message; files are read."""
     said: list[str] = []
     begun = gathered(loaded.config, read_files(loaded), [], said.append, DnsCache())
     shown = {name: backends(begun, name) for name in ("web", "dns", "same", "own", "six")}
@@ -63,9 +63,9 @@ def test_a_start_without_the_dns(loaded: LoadedConfig) -> None:
 
 
 def test_a_start_with_the_dns(loaded: LoadedConfig) -> None:
-    """What it answers is there from the beginning, unless it is not good; a name is asked once."""
+    """Valid answers are used from the start; a name is queried once."""
     config, files, said = loaded.config, read_files(loaded), list[str]()
-    assert names_in(config) == [A, SIX]
+    assert dns_names_in(config) == [A, SIX]
     answers = [
         DnsUpdate(name=A, records=records("10.0.0.3"), ttl=30),
         DnsFailure(name=SIX, why="refused"),
@@ -81,7 +81,9 @@ def test_a_start_with_the_dns(loaded: LoadedConfig) -> None:
 
 
 def test_a_start_with_what_was_answered_before(loaded: LoadedConfig) -> None:
-    """Where the DNS does not answer, or not well; what is no good any more is left out."""
+    """If the DNS does not answer, or not validly; cached answers that are no longer valid are left
+    out.
+    """
     config, files, said = loaded.config, read_files(loaded), list[str]()
     for news in (
         [],
@@ -89,22 +91,22 @@ def test_a_start_with_what_was_answered_before(loaded: LoadedConfig) -> None:
         [DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30)],
     ):
         kept = DnsCache()
-        kept.put(DnsUpdate(name=A, records=records("10.0.0.3"), ttl=30))
+        kept.add(DnsUpdate(name=A, records=records("10.0.0.3"), ttl=30))
         said.clear()
         begun = gathered(config, files, news, said.append, kept)
         assert backends(begun, "dns") == ["10.0.0.3"]
         assert said[0].endswith("; `dns` begins with what it answered last")
         assert backends(begun, "six") == []
     kept = DnsCache()
-    kept.put(DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30))
+    kept.add(DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30))
     begun = gathered(config, files, [], said.append, kept)
     assert backends(begun, "dns") == []
 
 
 def test_a_list_that_contradicts_the_configuration(loaded: LoadedConfig) -> None:
-    """It is refused in one line, which counts the others."""
+    """One line, with the number of further mistakes."""
     service = loaded.config.services[1]
-    judge(loaded.config, "dns", backends_of(service, records("10.0.0.3")))
+    validate(loaded.config, "dns", backends_of(service, records("10.0.0.3")))
     bad = backends_of(service, records("192.168.0.14", "fd00::1"))
     with pytest.raises(ConfigError, match=r"is the VIP itself.* \(and \d+ more\)"):
-        judge(loaded.config, "dns", bad)
+        validate(loaded.config, "dns", bad)

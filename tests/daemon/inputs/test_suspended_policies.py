@@ -1,4 +1,4 @@
-"""Policies that do not return: set aside once, told of by name, and tried again when asked for."""
+"""Policies that do not return: suspended, named, and enabled again on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = Config.model_validate(
 
 
 class World:
-    """A process that carries flows, and what it is told."""
+    """A process with flows, and the messages to it."""
 
     def __init__(self) -> None:
         self.heartbeat = Heartbeat()
@@ -34,7 +34,7 @@ class World:
         self.suspensions = SuspendedPolicies(STRATEGIES, self.conditions, self.told.append)
 
     def hangs(self, service: str) -> tuple[dict[str, str], list[str]]:
-        """It hangs while it calls the policy of ``service``: what is said of it, and logged."""
+        """The process hangs during the policy of ``service``: the result and the log lines."""
         self.heartbeat.deciding[0] = identity(service)
         with capture_logs() as logged:
             found = dict(self.suspensions.hangs(CONFIG, self.heartbeat))
@@ -43,12 +43,12 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    """Nothing hangs."""
+    """No process hangs."""
     return World()
 
 
 def test_a_policy_that_does_not_return(world: World) -> None:
-    """Named in the log once, told to everybody, and in `health` with what to do."""
+    """One log line with its name, a message to all processes, and a condition with the remedy."""
     said = {"deciding": "own", "strategy": "mine:Own"}
     event = "policy does not return, suspended: rr is used until a reload"
     assert world.hangs("own") == (said, [event])
@@ -60,7 +60,7 @@ def test_a_policy_that_does_not_return(world: World) -> None:
 
 
 def test_it_is_tried_again(world: World) -> None:
-    """When somebody asks; and where nothing is suspended nobody is told."""
+    """On request; without suspended policies no message is sent."""
     assert not world.suspensions.clear()
     assert world.told == []
     world.hangs("own")
@@ -79,6 +79,6 @@ def test_nothing_else_is_suspended(world: World, service: str) -> None:
 
 
 def test_long_work_is_named(world: World) -> None:
-    """It hangs in no policy."""
+    """The process does not hang in a policy."""
     with world.heartbeat.long_work():
         assert world.hangs("nobody") == ({"doing": "takes long"}, [])

@@ -38,7 +38,7 @@ NETWORKS = st.ip_addresses().flatmap(
 @settings(max_examples=30)
 @given(st.none() | NETWORKS, NAMES, NAMES)
 def test_a_flow_match_survives_the_wire(client: Any, backend: str | None, name: str | None) -> None:
-    """What a request says of flows is what the worker compares them with."""
+    """The match of a request equals the worker's."""
     match = Match(client, backend, name)
     sent = FlowMatch.of(match).model_dump_json()
     assert FlowMatch.model_validate_json(sent).parsed() == match
@@ -46,7 +46,7 @@ def test_a_flow_match_survives_the_wire(client: Any, backend: str | None, name: 
 
 @pytest.mark.parametrize("client", ["", "nowhere", "192.0.2.0/33", "192.0.2.1:80", "\0"])
 def test_a_client_that_is_no_network(client: str) -> None:
-    """It is the mistake of who asked, told with what would be right."""
+    """The requester's mistake, with the remedy."""
     with pytest.raises(OperatorError) as error:
         FlowMatch(client=client).parsed()
     assert error.value.remedy
@@ -70,7 +70,7 @@ def test_a_message_never_changes() -> None:
 
 
 def test_an_error_does_not_repeat_what_came() -> None:
-    """It ends up in the log, where the values that a process sent have no place."""
+    """Errors are logged, and the log must not have values of a process."""
     with pytest.raises(ValidationError) as error:
         Refusal.model_validate({"error": "no", "fault": "secret-1", "lines": ["secret-2", 3]})
     assert "secret" not in str(error.value)
@@ -118,7 +118,7 @@ def test_what_is_no_name(name: list[Any]) -> None:
 
 @pytest.mark.parametrize("plain", [None, 7, "services", [], {"services": 1}, {"unknown": {}}])
 def test_what_is_no_configuration(plain: Any) -> None:
-    """It is invalid, and no other error."""
+    """It is invalid, without another exception."""
     with pytest.raises(ValidationError):
         TypeAdapter[Config](PlainConfig).validate_python(plain)
 
@@ -134,7 +134,7 @@ def test_refusals() -> None:
 @settings(max_examples=30)
 @given(st.text(), st.text(), st.sampled_from((OperatorError, PlatformError)))
 def test_any_error_survives_the_wire(what: str, remedy: str, kind: type[ParagliderError]) -> None:
-    """With its kind, which is the exit code of who asked."""
+    """With its kind, which is the requester's exit code."""
     sent = encode(Refusal.of(kind(what, remedy)))
     found = Refusal.model_validate_json(sent).to_error()
     assert (type(found), found.what, found.remedy) == (kind, what, remedy)

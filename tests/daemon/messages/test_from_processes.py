@@ -1,4 +1,4 @@
-"""What processes send: bounded, strict, cut where people see it; all else is invalid."""
+"""Messages of processes: bounded and strict; texts are truncated, everything else is invalid."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ REPORT = ["web", "10.0.0.1", True, "L7OK", "status 200", 0.01, 5.0]
     ],
 )
 def test_what_a_process_must_not_send(body: str) -> None:
-    """Other types, values out of bounds, another direction: each is a ValidationError alone."""
+    """Other types, values out of bounds, another direction: only a ValidationError."""
     with pytest.raises(ValidationError):
         FROM_ROLE["monitor"].validate_json(body)
 
 
 def test_lines_are_printable_and_short() -> None:
-    """What is shown to people is cut, and has no control characters."""
+    """Texts are truncated, without control characters."""
     said = HealthNews(
         reports=(CheckReport("web", "b", False, Code.L7RSP, "\x1b[2J" + "x" * 999, 0.0, 0.0),)
     )
@@ -80,14 +80,14 @@ def test_lines_are_printable_and_short() -> None:
 
 
 def test_conditions_are_cut_to_the_bounds() -> None:
-    """However much is wrong with a host, the message is valid."""
+    """With any number of conditions the message is valid."""
     found = {f"{number} {'x' * 2000}": ("degraded", "y" * 2000) for number in range(999)}
     said = HostConditions.of(found)  # type: ignore[arg-type]
     assert FROM_ROLE["host helper"].validate_json(encode(said)) == said
 
 
 def test_batches_are_arrays() -> None:
-    """What comes by the thousand is not told by keys, which would double its size."""
+    """Arrays without keys, which would double the size."""
     said = HealthNews(reports=(CheckReport("web", "b", True, Code.L4OK, "ok", 0.5, 1.0),))
     assert json.loads(encode(said))["reports"] == [["web", "b", True, Code.L4OK, "ok", 0.5, 1.0]]
 
@@ -134,7 +134,7 @@ def test_counts_by_mark_survive_the_wire(marks: dict[int, int]) -> None:
 
 
 def test_lists_end_at_their_bounds() -> None:
-    """As many as there may be are valid, one more is not."""
+    """The maximum is valid, one more is not."""
     record = Record(ipaddress.ip_address("10.0.0.1"), 80, 1)
     name = DnsName("n", "", 4)
     FlowList(flows=({},) * MOST_LISTED, more=True)
@@ -157,6 +157,10 @@ def test_lists_end_at_their_bounds() -> None:
         ("worker", {"type": "killed-flows", "killed": "1"}),
         ("worker", {"type": "flow-list", "flows": [{"client": "x" * 4097}], "more": False}),
         ("worker", {"type": "flow-list", "flows": [{"packets": 10**400}], "more": False}),
+        *(
+            ("worker", {"type": "flow-list", "flows": [{"packets": number}], "more": False})
+            for number in (2**64, 2**65, -(2**63) - 1)
+        ),
         ("worker", {"type": "flow-list", "flows": [{"client": ["nested"]}], "more": False}),
         ("host helper", {"type": "connection-counts", "marks": {"4294967296": 1}}),
         ("host helper", {"type": "connection-counts", "marks": {"-1": 1}}),
@@ -194,6 +198,6 @@ def test_lists_end_at_their_bounds() -> None:
     ids=str,
 )
 def test_values_out_of_bounds(role: str, body: dict[str, Any]) -> None:
-    """One field of a valid message that is too large, too long, of another type, or missing."""
+    """One field that is too large, too long, of another type, or missing."""
     with pytest.raises(ValidationError):
         FROM_ROLE[role].validate_json(json.dumps(body))

@@ -1,4 +1,4 @@
-"""Every message survives the wire, and is valid from and to its own roles alone."""
+"""Every message is equal after the wire, and valid only from and to its own roles."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from paraglider.daemon.messages import (
     Acknowledged,
     ApplyConfig,
     ApplyHost,
+    CarrierDevices,
+    CarrierReading,
+    CarrierRequest,
     CheckSooner,
     ConnectionCounts,
     CountConnections,
@@ -48,13 +51,17 @@ from paraglider.daemon.messages import (
     Refusal,
     ReloadRequest,
     Result,
+    SetCarrier,
     SetRequest,
     SetSources,
     SetStates,
     SetTargets,
     ShowRequest,
+    SlotCount,
     SuspendPolicies,
+    SwitchCarrier,
     TablesRestored,
+    UnplacedServices,
     WriteCounters,
     base,
     from_processes,
@@ -102,6 +109,11 @@ READING = Reading(
     refused={4: {"tcp": 1}},
     fill=Fill(5, 100, 0),
     errors={6: "no table"},
+    carrier=CarrierReading(
+        devices=("eth0",),
+        slots={"00ff00ff00ff00ff": SlotCount(1, 2**63 - 1, 0, 0)},
+        reasons={"carried": 1},
+    ),
 )
 
 SENT: dict[str, tuple[Message, ...]] = {
@@ -109,6 +121,7 @@ SENT: dict[str, tuple[Message, ...]] = {
         SetStates(states=STATES),
         ApplyConfig(config=CONFIG, states=STATES),
         SuspendPolicies(services=("web",)),
+        SetCarrier(on=False),
         ListFlows(match=MATCH, limit=MOST_LISTED),
         KillFlows(match=FlowMatch()),
         WriteCounters(),
@@ -116,6 +129,7 @@ SENT: dict[str, tuple[Message, ...]] = {
     "from worker": (
         FlowList(flows=(FLOW, {}), more=True),
         KilledFlows(killed=7),
+        UnplacedServices(services=("web",)),
         Acknowledged(),
         Refusal(error="no", fault="platform"),
     ),
@@ -144,6 +158,7 @@ SENT: dict[str, tuple[Message, ...]] = {
         ForgetConnections(marks=(1,), passing=(2,), datagrams=(("192.0.2.1", 53, 54),)),
         CountConnections(),
         ReadTables(families=(4, 6)),
+        SwitchCarrier(on=True),
     ),
     "from host helper": (
         HostConditions.of({"address 192.0.2.1/24": ("unhealthy", "missing")}),
@@ -152,6 +167,7 @@ SENT: dict[str, tuple[Message, ...]] = {
         ConnectionCounts(marks={0x5200_0000: 3}),
         READING,
         Reading(),
+        CarrierDevices(devices=("eth0", "eth1")),
         Acknowledged(),
         Refusal(error="no", remedy="do", fault="operator"),
     ),
@@ -161,6 +177,7 @@ SENT: dict[str, tuple[Message, ...]] = {
         KillRequest(listener="control", all=True),
         SetRequest(listener="stats", service="web", backend="b", weight=0, token="t"),
         ReloadRequest(listener="control", force=True),
+        CarrierRequest(listener="control", state="off"),
     ),
     "to http": (
         Result(value={"rows": [1, None, "x"]}),
@@ -175,7 +192,7 @@ SENT: dict[str, tuple[Message, ...]] = {
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_sent_is_received(side: str, message: Message) -> None:
-    """Each message survives the wire, and is invalid in the other direction."""
+    """Each message is equal after the wire, and invalid in the other direction."""
     direction, _, role = side.partition(" ")
     there, back = (TO_ROLE, FROM_ROLE) if direction == "to" else (FROM_ROLE, TO_ROLE)
     assert there[role].validate_json(encode(message)) == message
@@ -210,7 +227,7 @@ VALUES = st.recursive(
     ),
 )
 def test_whatever_comes(role: str, kind: str, fields: dict[str, Any]) -> None:
-    """It is a message or a ValidationError, and nothing else is raised."""
+    """A message or a ValidationError, and no other exception."""
     body = json.dumps({"type": kind, **fields})
     try:
         found = FROM_ROLE[role].validate_json(body)

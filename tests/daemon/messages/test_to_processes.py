@@ -1,4 +1,4 @@
-"""What the supervisor sends: targets as rows that share their checks, bounded fields."""
+"""Messages of the supervisor: targets as rows that share their checks, bounded fields."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_checks_are_sent_once() -> None:
     st.booleans(),
 )
 def test_targets_survive_the_wire(targets: list[Target], whole: bool) -> None:
-    """In their order, whichever of them share a check; a check is sent once for each object."""
+    """In order, with any sharing of checks; a check is sent once per object."""
     said = SetTargets.of(targets, gone=[("web", "b")], whole=whole)
     assert len(said.checks) == len({id(t.check) for t in targets if t.check is not None})
     found = TO_ROLE["monitor"].validate_json(encode(said))
@@ -60,8 +60,8 @@ def test_targets_survive_the_wire(targets: list[Target], whole: bool) -> None:
     assert found.targets() == tuple(targets)
 
 
-def test_a_row_whose_check_is_not_there() -> None:
-    """IndexError, as the method says, and no target without its check."""
+def test_a_row_without_its_check() -> None:
+    """IndexError, and no target without its check."""
     row = TargetRow("web", "10.0.0.1", FOUR, 80, 1, True, False)
     with pytest.raises(IndexError):
         SetTargets(checks=(CHECK,), rows=(row,)).targets()
@@ -79,7 +79,7 @@ def test_a_row_whose_check_is_not_there() -> None:
     st.integers(0, 2**63 - 1),
 )
 def test_states_survive_the_wire(states: Any, version: int) -> None:
-    """Of every backend, with the version that they belong to."""
+    """Of every backend, with their version."""
     said = SetStates(states=states, version=version)
     assert TO_ROLE["worker"].validate_json(encode(said)) == said
 
@@ -114,6 +114,6 @@ def test_states_survive_the_wire(states: Any, version: int) -> None:
     ids=str,
 )
 def test_what_no_process_takes(role: str, body: dict[str, Any]) -> None:
-    """Too few fields, other types, numbers out of bounds, an unknown kind."""
+    """Missing fields, other types, numbers out of bounds, an unknown kind."""
     with pytest.raises(ValidationError):
         TO_ROLE[role].validate_json(json.dumps(body))

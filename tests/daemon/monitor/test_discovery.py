@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.monitor.discovery``: when names are asked, what is reported."""
+"""Tests of ``paraglider.daemon.monitor.discovery``: the times of queries, and reports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import TIMEOUT
 
 from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate, FileChanged
 from paraglider.daemon.monitor import discovery as discovery_module
@@ -24,20 +25,21 @@ from paraglider.daemon.monitor.discovery import (
 from paraglider.daemon.monitor.outbox import DiscoveryNews
 from paraglider.host.dns_records import NoAnswerError, Query, Reply, Srv
 
-PATIENCE = 20
 WEB, API = DnsName("_web._tcp.example", "", 4), DnsName("_api._tcp.example", "", 4)
 ONE = ipaddress.ip_address("10.0.0.1")
 
 
 class Dns:
-    """Answers for WEB with ``address``, fails for all else, and counts what it was asked."""
+    """Answers for WEB with ``address``, fails for others, and counts the queries."""
 
     def __init__(self) -> None:
         self.address = "10.0.0.1"
         self.asked: list[str] = []
+        self.servers: list[str] = []
 
-    def query_for(self, name: DnsName) -> Query:
-        """See ``asking.QueryFor``."""
+    def query_for(self, name: DnsName, resolv_conf: str) -> Query:
+        """See ``dns_lookup.QueryFor``."""
+        self.servers.append(resolv_conf)
 
         async def query(wanted: str, kind: str) -> Reply:
             if kind == "SRV":
@@ -51,20 +53,20 @@ class Dns:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for seconds."""
+    """No test waits for seconds."""
     monkeypatch.setattr(discovery_module, "LEAST", 0.01)
     monkeypatch.setattr(discovery_module, "LONGEST_WAIT", 0.02)
 
 
 def scenario(play: Callable[[Discovery, Dns, list[DiscoveryNews]], Any]) -> None:
-    """Have ``play`` use a discovery that has started, and end it."""
+    """Run ``play`` with a running discovery, and close it."""
 
     async def whole() -> None:
         dns, news = Dns(), list[DiscoveryNews]()
 
         discovery = Discovery(news.append, dns.query_for)
         broken = await discovery.start()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await play(discovery, dns, news)
             assert not broken.done()
             await discovery.close()
@@ -80,7 +82,7 @@ async def until(true: Callable[[], object]) -> None:
 
 @given(st.lists(st.none() | st.floats(0, 1e9), min_size=1))
 def test_backoff(events: list[float | None]) -> None:
-    """However answers and failures (None) come, the next question is neither soon nor never."""
+    """After any answers and failures (None), the next query is neither too early nor never."""
     backoff = Backoff()
     for ttl in events:
         if ttl is None:
@@ -90,7 +92,7 @@ def test_backoff(events: list[float | None]) -> None:
 
 
 def test_failures_are_further_and_further_apart() -> None:
-    """Until an answer comes."""
+    """The pause doubles until an answer arrives."""
     backoff = Backoff()
     waits = [backoff.failed() for _ in range(6)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
@@ -99,7 +101,7 @@ def test_failures_are_further_and_further_apart() -> None:
 
 
 def test_names_are_asked_again_and_again(quick: None) -> None:
-    """What the DNS says is told each time, whether it answers or not."""
+    """Each result of the DNS is reported, answer or failure."""
 
     async def play(discovery: Discovery, dns: Dns, news: list[DiscoveryNews]) -> None:
         discovery.update((WEB, API), ())
@@ -117,7 +119,7 @@ def test_names_are_asked_again_and_again(quick: None) -> None:
 
 
 def test_what_is_no_source_any_more(quick: None) -> None:
-    """A name that is gone is not asked; one that stays is not asked from the beginning."""
+    """A removed name is no longer queried; one that stays keeps its schedule."""
 
     async def play(discovery: Discovery, dns: Dns, news: list[DiscoveryNews]) -> None:
         discovery.update((WEB, API), ())
@@ -127,6 +129,19 @@ def test_what_is_no_source_any_more(quick: None) -> None:
         before = dns.asked.count(WEB.name)
         await until(lambda: dns.asked.count(WEB.name) > before + 2)
         assert dns.asked.count(API.name) == asked
+
+    scenario(play)
+
+
+def test_other_name_servers_are_used_from_the_next_query_on(quick: None) -> None:
+    """Those of the host may change while a name is queried again and again."""
+
+    async def play(discovery: Discovery, dns: Dns, news: list[DiscoveryNews]) -> None:
+        discovery.update((WEB,), (), "nameserver 192.0.2.1")
+        await until(lambda: dns.servers)
+        assert set(dns.servers) == {"nameserver 192.0.2.1"}
+        discovery.update((WEB,), (), "nameserver 192.0.2.2")
+        await until(lambda: dns.servers[-1] == "nameserver 192.0.2.2")
 
     scenario(play)
 
@@ -150,7 +165,7 @@ def test_files_are_watched(tmp_path: Path) -> None:
     scenario(play)
 
 
-def test_what_nobody_foresaw_is_not_passed_over() -> None:
+def test_an_unexpected_error_ends_the_process() -> None:
     """An error in a task is there for the process to end with."""
 
     async def whole() -> None:
@@ -161,7 +176,7 @@ def test_what_nobody_foresaw_is_not_passed_over() -> None:
         broken = await discovery.start()
         discovery.update((WEB,), ())
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(broken, PATIENCE)
+            await asyncio.wait_for(broken, TIMEOUT)
         await discovery.close()
 
     asyncio.run(whole())

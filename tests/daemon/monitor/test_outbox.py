@@ -6,26 +6,27 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable
 
+from waiting import TIMEOUT
+
 from paraglider.core.pool import Event
 from paraglider.daemon.messages import DnsFailure, DnsName, FileChanged, HealthNews, Message
 from paraglider.daemon.monitor.outbox import MOST, Outbox
 from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 
-PATIENCE = 20.0
 NAME = DnsName("_web._tcp.example", "", 4)
 HOST = DiscoveredHost(True, ipaddress.ip_address("10.0.0.9"), "answers", 1.0)
 
 
 class Supervisor:
-    """What was sent; ``pending`` while it does not read."""
+    """Records messages; ``pending`` while it does not read."""
 
     def __init__(self) -> None:
         self.pending = False
         self.sent: list[Message] = []
 
     def send(self, message: Message) -> None:
-        """See ``outbox.Peer``."""
+        """See ``outbox.NewsReceiver``."""
         self.sent.append(message)
 
 
@@ -45,7 +46,7 @@ def on_loop(play: Callable[[Outbox, Supervisor], Awaitable[None]]) -> None:
 
     async def main() -> None:
         outbox = Outbox()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await play(outbox, Supervisor())
         outbox.close()
 
@@ -59,14 +60,14 @@ async def until(true: Callable[[], object]) -> None:
 
 
 def test_results_go_together() -> None:
-    """Those that come at once are one message, with those from before it was opened."""
+    """Results within a moment are one message, with those from before it was opened."""
 
     async def play(outbox: Outbox, supervisor: Supervisor) -> None:
-        outbox.put_health(report(1))
+        outbox.add_health(report(1))
         outbox.open(supervisor)
-        outbox.put_health(change(1, Event.CHECK_FAILED))
-        outbox.put_health(HOST)
-        outbox.put_health(report(2))
+        outbox.add_health(change(1, Event.CHECK_FAILED))
+        outbox.add_health(HOST)
+        outbox.add_health(report(2))
         await until(lambda: len(supervisor.sent) == 2)
         assert supervisor.sent == [
             HealthNews(changes=(change(1, Event.CHECK_FAILED),), hosts=(HOST,)),
@@ -77,17 +78,17 @@ def test_results_go_together() -> None:
 
 
 def test_a_supervisor_that_does_not_read_gets_the_newest() -> None:
-    """Nothing is sent meanwhile; then the newest of each backend, name and file, and no backlog."""
+    """Nothing is sent meanwhile; then the newest result of each backend, name and file."""
 
     async def play(outbox: Outbox, supervisor: Supervisor) -> None:
         outbox.open(supervisor)
         supervisor.pending = True
         for at in range(100):
             event = Event.CHECK_PASSED if at % 2 else Event.CHECK_FAILED
-            outbox.put_health(report(1, at))
-            outbox.put_health(change(1, event, at))
-            outbox.put_discovery(DnsFailure(name=NAME, why=f"answer {at}"))
-            outbox.put_discovery(FileChanged(file="/etc/web"))
+            outbox.add_health(report(1, at))
+            outbox.add_health(change(1, event, at))
+            outbox.add_discovery(DnsFailure(name=NAME, why=f"answer {at}"))
+            outbox.add_discovery(FileChanged(file="/etc/web"))
             await asyncio.sleep(0)
         await asyncio.sleep(0.05)  # more than it waits for others
         assert supervisor.sent == []
@@ -104,12 +105,12 @@ def test_a_supervisor_that_does_not_read_gets_the_newest() -> None:
 
 
 def test_messages_are_bounded() -> None:
-    """However many backends there are, no message has more than MOST results."""
+    """No message has more than MOST results."""
 
     async def play(outbox: Outbox, supervisor: Supervisor) -> None:
         outbox.open(supervisor)
         for number in range(MOST + 1):
-            outbox.put_health(report(number))
+            outbox.add_health(report(number))
         await until(lambda: len(supervisor.sent) == 2)
         sizes = [len(m.reports) for m in supervisor.sent if isinstance(m, HealthNews)]
         assert sizes == [MOST, 1]

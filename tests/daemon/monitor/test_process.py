@@ -1,7 +1,4 @@
-"""Tests of ``paraglider.daemon.monitor.process``.
-
-The process as it runs, and what it is allowed.
-"""
+"""Tests of ``paraglider.daemon.monitor.process``: the running process, and its privileges."""
 
 from __future__ import annotations
 
@@ -12,19 +9,25 @@ import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import dns.message
+import dns.rdatatype
+import dns.rrset
 import pytest
+from stand_ins import ForkedProcess
+from waiting import TIMEOUT
 
 from paraglider.config.health import Check
 from paraglider.config.load import parse
+from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.ipc import IpcEndpoint, Kind
 from paraglider.daemon.messages import (
-    FROM_ROLE,
-    TO_ROLE,
+    DnsName,
+    DnsUpdate,
     FileChanged,
     HealthNews,
     Message,
@@ -33,6 +36,7 @@ from paraglider.daemon.messages import (
     WriteCounters,
 )
 from paraglider.daemon.monitor import process as monitor_module
+from paraglider.daemon.monitor.discovery import preload
 from paraglider.daemon.monitor.outbox import DiscoveryNews
 from paraglider.daemon.monitor.process import (
     MonitorSpec,
@@ -41,78 +45,52 @@ from paraglider.daemon.monitor.process import (
     run,
     runs_programs,
 )
-from paraglider.daemon.processes.spec import READY
+from paraglider.daemon.processes.spec import StartupState
 from paraglider.errors import PlatformError
 from paraglider.health.pinger import Pinger
 from paraglider.health.results import CheckReport
 from paraglider.health.targets import Target
 
 NOBODY = 65534
-PATIENCE = 30
 SERVICE = "services: [{name: a, vip: 10.1.1.1, protocol: tcp, backends: [10.0.0.1]%s}]\n"
 EXEC = ", check: {type: exec, command: [/bin/true]}"
 ICMP = ", check: {type: icmp}"
 
 
-class Running:
+class Running(ForkedProcess):
     """A monitor's process, and the supervisor's end of its endpoint."""
 
     def __init__(self, chroot: Path, programs: bool, discovers: bool) -> None:
-        self.supervisor, theirs = IpcEndpoint.pair(FROM_ROLE["monitor"], TO_ROLE["monitor"])
-        reading, writing = os.pipe()
-        parent = os.getpid()
         with Pinger() as echo:
-            place = (0, echo, NOBODY, NOBODY, str(chroot))
-            spec = MonitorSpec(*place, programs, discovers, endpoint=theirs)
-            self.pid = os.fork()
-            if self.pid == 0:
-                self.supervisor.close()
-                with contextlib.suppress(BaseException):
-                    os._exit(run(spec, writing, parent))
-                os._exit(70)
-        theirs.close()
-        os.close(writing)
-        with os.fdopen(reading, "rb") as report:
-            assert report.read() == READY
+
+            def life(endpoint: IpcEndpoint, report: int, parent: int) -> int:
+                place = (0, echo, NOBODY, NOBODY, str(chroot))
+                return run(
+                    MonitorSpec(*place, programs, discovers, endpoint=endpoint), report, parent
+                )
+
+            super().__init__("monitor", life)
 
     def check(self, *targets: Target) -> None:
-        """Have it check these."""
-        self.supervisor.send(SetTargets.of(targets))
+        """Send these targets."""
+        self.endpoint.send(SetTargets.of(targets))
 
     def report(self) -> CheckReport:
         """How the next check went."""
-        while select.select([self.supervisor], [], [], PATIENCE)[0]:
-            for frame in self.supervisor.receive():
+        while select.select([self.endpoint], [], [], TIMEOUT)[0]:
+            for frame in self.endpoint.receive():
                 assert isinstance(frame.message, HealthNews)
                 if frame.message.reports:
                     return frame.message.reports[0]
         raise AssertionError("no report came")
 
     def found(self) -> DiscoveryNews:
-        """What discovery reports next."""
-        while select.select([self.supervisor], [], [], PATIENCE)[0]:
-            for frame in self.supervisor.receive():
+        """The next report of discovery."""
+        while select.select([self.endpoint], [], [], TIMEOUT)[0]:
+            for frame in self.endpoint.receive():
                 assert isinstance(frame.message, DiscoveryNews)
                 return frame.message
         raise AssertionError("nothing was found")
-
-    def ended(self) -> int:
-        """Its exit code, as soon as it has one."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-            select.select([], [], [], 0.01)
-        raise AssertionError("it does not end")
-
-    def close(self) -> None:
-        """End it, if it still runs."""
-        self.supervisor.close()
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
 
 
 @pytest.fixture
@@ -123,6 +101,8 @@ def running(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     empty.mkdir()
 
     def make(chroot: Path = empty, programs: bool = False, discovers: bool = False) -> Running:
+        if discovers:
+            preload()  # as the supervisor does before the fork
         made.append(Running(chroot, programs, discovers))
         return made[-1]
 
@@ -165,10 +145,10 @@ def target(port: int, **check: Any) -> Target:
         ({"type": "https", "host": "www.example.com"}, "connect: TLS: wrong version number"),
     ],
 )
-def test_looks_from_within_the_lock(
+def test_checks_without_privileges(
     running: Callable[..., Running], web: int, check: dict[str, Any], detail: str
 ) -> None:
-    """Locked in an empty directory, as nobody, without a right, it does its work."""
+    """In an empty root directory, as nobody without capabilities, it checks backends."""
     process = running()
     process.check(target(web, **check))
     assert process.report().detail == detail
@@ -192,10 +172,10 @@ def test_programs_run_as_nobody(running: Callable[..., Running]) -> None:
 
 @pytest.mark.root
 def test_it_watches_files_as_nobody(running: Callable[..., Running]) -> None:
-    """Beside its checks, without rights, and not locked in: the file is where it is."""
+    """It watches files beside its checks, without capabilities, with "/" as root directory."""
     process = running(Path("/"), discovers=True)
     file = Path("/tmp") / f"paraglider-monitor-{process.pid}"
-    process.supervisor.send(SetSources(names=(), files=(str(file),)))
+    process.endpoint.send(SetSources(names=(), files=(str(file),)))
     assert process.found() == FileChanged(file=str(file))
     file.touch()
     try:
@@ -206,8 +186,44 @@ def test_it_watches_files_as_nobody(running: Callable[..., Running]) -> None:
     assert process.ended() == 0
 
 
+def answer_queries(server: socket.socket) -> None:
+    """Answer DNS queries at ``server`` until it is shut down."""
+    records = {dns.rdatatype.SRV: "0 3 8080 b.example.", dns.rdatatype.A: "10.0.0.7"}
+    while True:
+        data, client = server.recvfrom(4096)
+        if not data:
+            return
+        reply = dns.message.make_response(dns.message.from_wire(data))
+        (question,) = reply.question
+        text = records[question.rdtype]
+        reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", question.rdtype, text))
+        server.sendto(reply.to_wire(), client)
+
+
 @pytest.mark.root
-def test_ends_when_it_is_told(running: Callable[..., Running], web: int) -> None:
+def test_it_queries_the_dns_in_an_empty_directory(running: Callable[..., Running]) -> None:
+    """The name servers come with the order: it needs no file for them."""
+    number = os.getpid()
+    here = f"127.{100 + (number >> 16) % 100}.{(number >> 8) % 256}.{number % 256}"
+    process = running(discovers=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((here, 53))
+        answering = Thread(target=answer_queries, args=(server,))
+        answering.start()
+        name = DnsName("_a._tcp.example", "", 4)
+        order = SetSources(names=(name,), files=(), resolv_conf=f"nameserver {here}\n")
+        process.endpoint.send(order)
+        try:
+            news = process.found()
+        finally:
+            server.sendto(b"", (here, 53))
+            answering.join()
+    assert isinstance(news, DnsUpdate), news
+    assert [(str(r.address), r.port, r.weight) for r in news.records] == [("10.0.0.7", 8080, 3)]
+
+
+@pytest.mark.root
+def test_ends_by_sigterm(running: Callable[..., Running], web: int) -> None:
     """SIGTERM ends it well, in the midst of its work too."""
     process = running()
     process.check(target(web, type="http"))
@@ -221,17 +237,17 @@ def test_ends_when_it_is_told(running: Callable[..., Running], web: int) -> None
 def test_a_supervisor_that_is_gone_or_wrong(
     running: Callable[..., Running], message: Message | None
 ) -> None:
-    """It ends with the supervisor, and at an invalid message."""
+    """It exits with the supervisor, and after an invalid message."""
     process = running()
     if message is None:
-        process.supervisor.close()
+        process.endpoint.close()
     else:
-        process.supervisor.send(message, Kind.MESSAGE)
+        process.endpoint.send(message, Kind.MESSAGE)
     assert process.ended() == (0 if message is None else PlatformError.exit_code)
 
 
 @pytest.mark.parametrize(
-    ("check", "discovers", "place", "programs"),
+    ("check", "files", "place", "programs"),
     [
         ("", False, "/var/run/empty", False),
         (ICMP, False, "/var/run/empty", False),
@@ -239,10 +255,13 @@ def test_a_supervisor_that_is_gone_or_wrong(
         ("", True, "/", False),
     ],
 )
-def test_where_it_is_locked_in(check: str, discovers: bool, place: str, programs: bool) -> None:
-    """Programs, the DNS and lists of backends need the host's files, nothing else does."""
+def test_where_it_is_locked_in(check: str, files: bool, place: str, programs: bool) -> None:
+    """Programs and lists of backends in files need the host's files, nothing else does."""
     config = parse(SERVICE % check, "f").config
-    assert (chroot_for(config, discovers=discovers), runs_programs(config)) == (place, programs)
+    assert (chroot_for(config, files=files), runs_programs(config)) == (place, programs)
+    spec = MonitorSpec(0, None, NOBODY, NOBODY, "/elsewhere", discovers=True)
+    state = StartupState(config, {}, STRATEGIES, watches_files=files)
+    assert spec.updated(state).chroot == place
 
 
 @pytest.mark.parametrize(
@@ -258,7 +277,7 @@ def test_where_it_is_locked_in(check: str, discovers: bool, place: str, programs
 def test_pings_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch, head: str, check: str, failover: bool, needed: bool
 ) -> None:
-    """Without CAP_NET_RAW all goes on, unless there is something to ping."""
+    """Without CAP_NET_RAW it runs, unless a check needs pings."""
 
     def refuse() -> None:
         raise PlatformError("no raw socket")

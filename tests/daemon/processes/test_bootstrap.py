@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.daemon.processes.bootstrap import introduce, refused, serves
+from paraglider.daemon.processes.bootstrap import report_error, report_ready, set_process_name
 from paraglider.daemon.processes.spec import READY
 from paraglider.errors import OperatorError, PlatformError
 
 
 def said(pipe: int) -> bytes:
-    """All that came through a pipe whose other end is closed."""
+    """Everything read from a pipe whose other end is closed."""
     with os.fdopen(pipe, "rb") as end:
         return end.read()
 
@@ -27,25 +27,25 @@ def said(pipe: int) -> bytes:
 def test_ready_is_the_last_word() -> None:
     """The pipe is closed with it, so the supervisor waits for nothing more."""
     reading, writing = os.pipe()
-    serves(writing)
+    report_ready(writing)
     assert said(reading) == READY
 
 
-def test_a_refusal_says_whose_fault_it_is() -> None:
+def test_a_refusal_has_its_exit_code() -> None:
     """Its exit code goes ahead of the words."""
     for error, code in ((OperatorError("no", "yes"), 1), (PlatformError("no", "yes"), 2)):
         reading, writing = os.pipe()
-        assert refused(writing, error) == code
+        assert report_error(writing, error) == code
         os.close(writing)
         assert said(reading) == f"{code}no; yes".encode()
 
 
 def test_names_and_signals() -> None:
-    """Who lists processes sees which it is; the terminal's signals are the parent's to hear."""
+    """The name is shown by ps; signals of the terminal are ignored."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        introduce("paraglider/tst", "paraglider: is tested")
+        set_process_name("paraglider/tst", "paraglider: is tested")
         for number in (signal.SIGINT, signal.SIGHUP):
             os.kill(os.getpid(), number)
         names = [Path(f"/proc/self/{file}").read_bytes() for file in ("comm", "cmdline")]

@@ -1,4 +1,4 @@
-"""One process as the supervisor has it: whether it serves, what it has yet to read, its end."""
+"""One process as the supervisor sees it: readiness, pending output, signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paraglider.daemon.processes.spec import Spec
 
 
 @pytest.mark.parametrize(
-    ("pid", "report", "hung", "serves"),
+    ("pid", "report", "hung", "up"),
     [
         (0, -1, False, False),
         (7, 3, False, False),
@@ -25,13 +25,15 @@ from paraglider.daemon.processes.spec import Spec
         (7, -1, False, True),
     ],
 )
-def test_who_serves(pid: int, report: int, hung: bool, serves: bool) -> None:
-    """It runs, has reported, which closes the pipe (0 is a descriptor too), and does not hang."""
-    assert Child(Spec(0), pid=pid, report=report, hung=hung).serves is serves
+def test_which_processes_are_ready(pid: int, report: int, hung: bool, up: bool) -> None:
+    """A process is ready if it runs, has reported, which closes the pipe (0 is a valid descriptor),
+    and does not hang.
+    """
+    assert Child(Spec(0), pid=pid, report=report, hung=hung).up is up
 
 
 def test_what_has_yet_to_be_read() -> None:
-    """Nothing without an endpoint; else what did not fit into the socket."""
+    """Nothing without an endpoint; otherwise the output that did not fit into the socket."""
     child = Child(Spec(0))
     assert not child.pending
     ours, theirs = IpcEndpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
@@ -50,7 +52,7 @@ def test_what_has_yet_to_be_read() -> None:
 
 
 def test_children_share_nothing() -> None:
-    """Each has an inbox of its own."""
+    """Each has its own inbox."""
     assert Child(Spec(0)).inbox is not Child(Spec(1)).inbox
 
 
@@ -69,14 +71,14 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_signals(signalled: list[tuple[int, int]]) -> None:
-    """One that runs gets its signal; pid 0 would be the whole process group, so it gets none."""
+    """A running process gets the signal; pid 0 would be the process group, so nothing is sent."""
     for pid in (0, 404, 7):
         kill(Child(Spec(0), pid=pid), signal.SIGTERM)
     assert signalled == [(7, signal.SIGTERM)]
 
 
 def test_one_that_has_ended_and_is_not_reaped() -> None:
-    """Its pid is still its own: the signal is no error, and ends nobody else."""
+    """Its pid is not reused yet: the signal is no error, and reaches no other process."""
     child = Child(Spec(0), pid=_forked(lambda: 3))
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     kill(child, signal.SIGKILL)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import structlog
+from waiting import TIMEOUT
 
 from paraglider.config.model import Config
 from paraglider.daemon.ipc import Frame, IpcEndpoint, encode
@@ -25,13 +26,12 @@ from paraglider.daemon.processes.spec import READY
 from paraglider.daemon.workers.worker import WorkerSpec
 
 CONFIG = Config.model_construct(services=())
-PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 BAD = 999  # a number that the controller fails at
 OTHER = 777  # a number that another worker sends
 
 
 def echo(spec: WorkerSpec, report: int) -> int:
-    """A worker that says whether it was greeted by its name."""
+    """A worker that reports whether it got a message with its name."""
     os.write(report, READY)
     assert spec.endpoint is not None
     while True:
@@ -42,7 +42,7 @@ def echo(spec: WorkerSpec, report: int) -> int:
 
 
 def test_messages_go_both_ways(supervise: Any) -> None:
-    """Each worker gets what is sent to it, and the supervisor what each sends; a new one too."""
+    """Each worker gets its messages, and the supervisor those of each; a replaced one too."""
     running = supervise(echo)
     running.await_events("received", 2)
     os.kill(running.workers(1)[0], signal.SIGKILL)
@@ -58,7 +58,7 @@ def test_messages_go_both_ways(supervise: Any) -> None:
 def test_a_worker_that_sends_an_invalid_message_is_replaced(
     supervise: Any, tmp_path: Path, garbage: bytes
 ) -> None:
-    """It ends the process that sent it; the next one has an endpoint of its own."""
+    """The sender is killed; its successor has a new endpoint."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         assert spec.endpoint is not None
@@ -81,7 +81,7 @@ def test_a_worker_that_sends_an_invalid_message_is_replaced(
 
 
 def test_a_message_whose_handler_fails_ends_nothing(supervise: Any) -> None:
-    """The exception is told once with its traceback, and what comes after it is handled."""
+    """The exception is logged once with its traceback, and later messages are handled."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         assert spec.endpoint is not None
@@ -121,13 +121,13 @@ def test_a_worker_that_never_stops_sending_delays_no_other(supervise: Any, tmp_p
     os.kill(running.workers(1)[0], signal.SIGKILL)
     running.wait_until(lambda: running.log().count(f"number={OTHER}") == 2)
     assert [len(running.workers(index)) for index in range(2)] == [1, 2]
-    assert running.end() < PATIENCE
+    assert running.end() < TIMEOUT
     assert running.status == 0
     assert running.nobody_left()
 
 
 class Watched:
-    """A loop that only knows what is watched, and whether for room to write too."""
+    """A loop that records what is watched, and whether for writing too."""
 
     def __init__(self) -> None:
         self.writing: dict[Any, bool] = {}
@@ -143,7 +143,9 @@ class Watched:
 
 
 class Side:
-    """An exchange with one process, whose end is ``theirs``; what it sent, and what killed it."""
+    """An exchange with one process, whose end is ``theirs``; its messages, and the reason of its
+    kill.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop = Watched()
@@ -164,7 +166,7 @@ class Side:
         self.then()
 
     def send(self, *numbers: int) -> None:
-        """The process sends messages, and the loop tells of them."""
+        """The process sends messages, and the loop reports them."""
         for number in numbers:
             self.theirs.send(KilledFlows(killed=number))
         self.loop.ready[self.ours]()
@@ -172,15 +174,15 @@ class Side:
 
 @pytest.fixture
 def side(monkeypatch: pytest.MonkeyPatch) -> Iterator[Side]:
-    """One whose endpoint is open."""
+    """A process with an open endpoint."""
     side = Side(monkeypatch)
     yield side
     side.ours.close()
     side.theirs.close()
 
 
-def test_who_is_not_there_is_sent_nothing(side: Side) -> None:
-    """Neither ahead of its start nor after its end is that an error."""
+def test_nothing_is_sent_to_a_missing_process(side: Side) -> None:
+    """Before its start and after its end this is no error."""
     side.exchange.close(side.child)
     side.exchange.close(side.child)
     side.exchange.send(side.child, SuspendPolicies(services=()))
@@ -201,7 +203,7 @@ def test_what_finds_no_room_is_sent_later(side: Side) -> None:
 
 
 def test_one_that_is_ended_by_its_message_is_heard_no_more(side: Side) -> None:
-    """What it sent after that is dropped."""
+    """Its later messages are dropped."""
     side.then = lambda: side.exchange.close(side.child)
     side.send(1, 2, 3)
     assert side.received == [1]
@@ -209,7 +211,7 @@ def test_one_that_is_ended_by_its_message_is_heard_no_more(side: Side) -> None:
 
 
 def test_one_that_has_ended_is_not_killed(side: Side) -> None:
-    """Its end is another event; what it said before is handled."""
+    """Its exit is handled elsewhere; its earlier messages are handled."""
     side.theirs.send(KilledFlows(killed=5))
     side.theirs.close()
     while side.child.endpoint is not None:
@@ -220,7 +222,7 @@ def test_one_that_has_ended_is_not_killed(side: Side) -> None:
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 9, b"\0\0\0\2\0\0\0\0\0[]"])
 def test_an_invalid_message_kills_its_sender(side: Side, garbage: bytes) -> None:
-    """And is told in the log, without what was in it."""
+    """The log has the error without the content."""
     os.write(side.theirs.fileno(), garbage)
     with structlog.testing.capture_logs() as logged:
         side.loop.ready[side.ours]()
@@ -239,7 +241,7 @@ def test_one_that_does_not_read_is_killed(side: Side) -> None:
 
 
 def test_one_that_sends_too_much_is_not_received_from_for_a_while(side: Side) -> None:
-    """Nor does it wake the loop; what waits is handled when its time is over."""
+    """Nor does it wake the loop; its messages are handled after the pause."""
     now = [100.0]
     side.child.inbox = Inbox(lambda: now[0])
 

@@ -1,4 +1,4 @@
-"""Faults: contained, and told once with their traceback."""
+"""Faults are contained, and logged once with their traceback."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import structlog
 from paraglider.daemon.processes.faults import QUIET, Faults
 
 
-def test_a_fault_is_told_once_and_contained() -> None:
-    """Another place is another fault; much later the same is told again."""
+def test_a_fault_is_logged_once_and_contained() -> None:
+    """A fault at another place is another one; much later the same is logged again."""
     now = [1000.0]
     with structlog.testing.capture_logs() as lines:
         faults = Faults(lambda: now[0])
@@ -32,6 +32,6 @@ def test_a_fault_is_told_once_and_contained() -> None:
 
 
 def test_the_end_is_no_fault() -> None:
-    """What ends the process on purpose goes through."""
+    """SystemExit and KeyboardInterrupt pass."""
     with pytest.raises(SystemExit), Faults().contained("an end"):
         raise SystemExit(3)

@@ -1,4 +1,4 @@
-"""A process begins as it is told, with nothing of another, and says why it cannot serve."""
+"""A forked process: its state, no resources of others, and its report."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def sockets() -> int:
     return sum(kind.startswith(("socket:", "anon_inode:")) for kind in kinds)
 
 
-def test_a_worker_inherits_nobody_elses_descriptors(supervise: Any) -> None:
-    """Of sockets it holds what its grandparent had, and its channel."""
+def test_a_worker_inherits_no_other_descriptors(supervise: Any) -> None:
+    """Of sockets it has those of its grandparent, and its endpoint."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         log.logger().info("holds", sockets=sockets())
@@ -71,7 +71,7 @@ class _Plain(Spec):
 @settings(max_examples=50)
 @given(st.binary(max_size=50))
 def test_any_report_is_ready_or_an_error(report: bytes) -> None:
-    """Whatever a process writes there; only its first byte says whose fault it is."""
+    """Any content gives READY or an error; the first byte is the kind of error."""
     error = error_of(_Plain(0), report)
     if report == READY:
         assert error is None
@@ -80,7 +80,7 @@ def test_any_report_is_ready_or_an_error(report: bytes) -> None:
         assert str(error)
 
 
-def test_what_a_report_says() -> None:
+def test_the_text_of_a_report() -> None:
     """Its words, with the name of the process ahead."""
     assert str(error_of(_Plain(0), b"1no queue; add one")) == "worker: no queue; add one"
     assert "\ufffd" in str(error_of(_Plain(0), b"2\xff"))
@@ -88,7 +88,7 @@ def test_what_a_report_says() -> None:
 
 
 def descriptors() -> set[str]:
-    """What this process has open, by number."""
+    """The open descriptors of this process, by number."""
     return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
 
@@ -123,7 +123,7 @@ def forked(run: Any, others: Sequence[Child] = (), leave: Any = lambda: None) ->
 
 
 def test_its_life() -> None:
-    """It leaves the parent's loop, runs with the signals blocked, and ends with its exit code."""
+    """It leaves the parent's loop, runs with signals blocked, and exits with its code."""
     left: list[int] = []
 
     def run(spec: Spec, report: int, parent: int) -> int:
@@ -138,7 +138,7 @@ def test_its_life() -> None:
 
 
 def test_what_it_raises_never_gets_back() -> None:
-    """Not even an exit: it ends with the exit code of a fault of the platform."""
+    """Any exception, also SystemExit, ends it with the exit code of a platform error."""
 
     def run(_spec: Spec, _report: int, _parent: int) -> int:
         raise SystemExit(0)
@@ -147,7 +147,7 @@ def test_what_it_raises_never_gets_back() -> None:
 
 
 def test_what_belongs_to_the_others_is_closed() -> None:
-    """Their endpoints and report pipes, in the new process alone."""
+    """Endpoints and report pipes of the others, in the new process only."""
     ours, theirs = IpcEndpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
     reading, writing = os.pipe()
     other = Child(_Plain(1), endpoint=ours, report=reading)

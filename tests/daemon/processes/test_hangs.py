@@ -1,4 +1,4 @@
-"""Hangs: silence that somebody is to blame for, by the clock of the test."""
+"""Hangs: silence that is the process's own fault, with time as an argument."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class World:
         return Usage(self.state, self._core * self.now)
 
     def hung_at(self, until: float) -> float | None:
-        """When it hangs, if that is before ``until``; looked at every POLL seconds."""
+        """When it counts as hung, if before ``until``; polled every POLL seconds."""
         while self.now < until:
             self.now += POLL
             self.hangs.begin_poll(self.now)
@@ -48,21 +48,21 @@ class World:
 
 @pytest.mark.parametrize(("state", "core"), [("T", 0.0), ("S", 0.0), ("R", 1.0), ("R", 0.3)])
 def test_stopped_waiting_and_looping_hang(state: str, core: float) -> None:
-    """All within five seconds, with time left for the successor."""
+    """Within five seconds, including the time for a successor."""
     when = World(state, core).hung_at(60)
     assert when is not None
     assert HANG <= when <= 5.0 - POLL
 
 
-def test_who_is_given_no_time_does_not_hang_so_soon() -> None:
-    """It wants to run, and the machine is busy with others; for ever is too long all the same."""
+def test_a_process_without_cpu_time_has_a_longer_timeout() -> None:
+    """A runnable process on a busy machine gets more time, up to a limit."""
     when = World("R", 0.01).hung_at(120)
     assert when is not None
     assert when >= STARVED
 
 
 def test_long_work_may_take_longer() -> None:
-    """And no longer than that."""
+    """Up to its own limit."""
     world = World()
     with world.heartbeat.long_work():
         world.heartbeat.beat(0.0)
@@ -70,8 +70,8 @@ def test_long_work_may_take_longer() -> None:
         assert world.hung_at(2 * LONG_WORK) is not None
 
 
-def test_time_in_which_nobody_looked_does_not_count() -> None:
-    """The machine slept, or the supervisor was busy: everybody begins anew."""
+def test_suspended_time_does_not_count() -> None:
+    """After a suspension of the machine, or a busy supervisor, all silences start anew."""
     world = World()
     assert world.hung_at(SILENT) is None
     world.now += 3600
@@ -89,8 +89,8 @@ def test_a_sign_of_the_future_is_one_of_now() -> None:
     assert world.hangs.silence(world.heartbeat, 0.0, world.now) == 0.0
 
 
-def test_the_kernel_tells_what_a_process_does() -> None:
-    """Of this one, which runs; of one that is not there, nothing."""
+def test_the_state_of_a_process() -> None:
+    """The state of this process, which runs; empty for a missing one."""
     found = usage(os.getpid())
     assert found is not None
     assert found.state == "R"

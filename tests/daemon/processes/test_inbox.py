@@ -8,7 +8,7 @@ from paraglider.daemon.processes.inbox import MOST_MESSAGES, SLICE, Inbox
 
 
 class Handler:
-    """Takes messages, each of which takes ``cost`` seconds of the clock."""
+    """Handles messages, each of which takes ``cost`` seconds of the clock."""
 
     def __init__(self, cost: float) -> None:
         self.now = 100.0
@@ -23,13 +23,13 @@ class Handler:
         self.handled.append(frame.message.killed)
 
     def receive(self, count: int) -> bool:
-        """So many messages come; whether the process is muted then."""
-        self.inbox.put(Frame(KilledFlows(killed=number)) for number in range(count))
+        """Receive ``count`` messages; returns whether the process is muted afterwards."""
+        self.inbox.add(Frame(KilledFlows(killed=number)) for number in range(count))
         return self.inbox.handle(self.take)
 
 
 def test_what_comes_is_handled_in_order() -> None:
-    """As long as it is cheap, all of it at once."""
+    """All at once while they are cheap."""
     handler = Handler(0.0)
     assert not handler.receive(100)
     assert handler.handled == list(range(100))

@@ -30,8 +30,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_signals_are_told_once_and_where_it_waits(loop: Loop) -> None:
-    """However often they came; nothing is interrupted meanwhile."""
+def test_signals_are_reported_once_in_the_loop(loop: Loop) -> None:
+    """A repeated signal is reported once; it interrupts nothing."""
     for _ in range(3):
         os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR2)
@@ -39,7 +39,7 @@ def test_signals_are_told_once_and_where_it_waits(loop: Loop) -> None:
     assert loop.wait(0) == set()
 
 
-def test_a_flood_of_signals_blocks_nobody(loop: Loop) -> None:
+def test_a_flood_of_signals_does_not_block(loop: Loop) -> None:
     """More than the wake-up socket holds."""
     for _ in range(20_000):
         signal.raise_signal(signal.SIGUSR1)
@@ -48,7 +48,7 @@ def test_a_flood_of_signals_blocks_nobody(loop: Loop) -> None:
 
 
 def test_what_is_ready_is_called(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
-    """As long as it is watched, and with what was said of it last."""
+    """While it is watched, with its latest callback."""
     ours, theirs = pair
     heard: list[bytes] = []
     loop.watch(ours, lambda: heard.append(b"first"))
@@ -63,10 +63,10 @@ def test_what_is_ready_is_called(loop: Loop, pair: tuple[socket.socket, socket.s
     assert heard == [b"hello"]
 
 
-def test_room_to_write_is_told_only_where_it_is_wanted(
+def test_writable_is_reported_only_on_request(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    """Else a loop would spin on every socket that has room."""
+    """Otherwise the loop would spin on every writable socket."""
     ours, _ = pair
     calls: list[int] = []
     loop.watch(ours, lambda: calls.append(1), writing=True)
@@ -77,7 +77,7 @@ def test_room_to_write_is_told_only_where_it_is_wanted(
 
 
 def test_one_that_is_ready_may_forget_another(loop: Loop) -> None:
-    """Which is then not called, though it was ready too."""
+    """A forgotten descriptor is not called, although it was ready too."""
     one, other = socket.socketpair()
     with one, other:
         calls: list[str] = []
@@ -97,7 +97,7 @@ def test_one_that_is_ready_may_forget_another(loop: Loop) -> None:
 
 
 def test_forgetting_what_is_not_watched(loop: Loop) -> None:
-    """Or what is closed: nothing happens."""
+    """Or a closed one: nothing happens."""
     gone, other = socket.socketpair()
     loop.watch(gone, list)
     gone.close()
@@ -108,7 +108,7 @@ def test_forgetting_what_is_not_watched(loop: Loop) -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    """What a signal did before, it does afterwards."""
+    """The previous handlers of signals are restored."""
     before = signal.getsignal(signal.SIGUSR1)
     with Loop(USR):
         assert signal.getsignal(signal.SIGUSR1) != before
@@ -117,7 +117,7 @@ def test_handlers_are_put_back() -> None:
 
 
 def test_a_forked_child_leaves() -> None:
-    """A signal to it has its own effect, and the parent's loop hears nothing of it."""
+    """A signal to the child has its default effect, and is not seen by the parent's loop."""
     with Loop(USR) as loop:
         pid = os.fork()
         if pid == 0:

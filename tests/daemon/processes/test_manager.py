@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import runs, wait_until
 
+from paraglider.daemon.processes.loop import Loop
 from paraglider.daemon.processes.manager import FIRST_WAIT
 from paraglider.daemon.processes.spec import READY
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 
-STOP = 2.0  # seconds within which SIGTERM must end everything
+STOP = 30.0  # seconds: it takes two, and what SIGTERM does not end is waited for a minute
 
 
 def test_a_dead_worker_is_replaced(supervise: Any) -> None:
@@ -38,7 +40,9 @@ def test_a_dead_worker_is_replaced(supervise: Any) -> None:
 
 
 def test_a_worker_that_lived_comes_back_without_a_pause(supervise: Any) -> None:
-    """Only early deaths cost a pause: with a long first one, who lived long is back before it."""
+    """Only early deaths cause a pause: with a long first pause, a process that lived long is back
+    sooner.
+    """
     running = supervise(supervise.serve, workers=1, LONG_ENOUGH=0.0, FIRST_WAIT=3600.0)
     for count in range(1, 4):
         running.wait_until(lambda n=count: len(running.events("worker ready")) == n)
@@ -48,7 +52,7 @@ def test_a_worker_that_lived_comes_back_without_a_pause(supervise: Any) -> None:
 
 
 def test_a_worker_that_keeps_dying_waits_longer_and_longer(supervise: Any, tmp_path: Path) -> None:
-    """Each early death doubles the pause before the next start, so that nothing spins."""
+    """Each early death doubles the pause before the next start."""
     notes = tmp_path / "starts"
 
     def life(spec: WorkerSpec, report: int) -> int:
@@ -98,12 +102,12 @@ def test_a_worker_that_cannot_start(supervise: Any, code: int) -> None:
 
 
 def test_a_worker_that_never_gets_ready(supervise: Any) -> None:
-    """It is given up after a while; none is left running."""
+    """The start fails after a while; no process is left running."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         return supervise.silent(spec, report) if spec.index == 1 else supervise.serve(spec, report)
 
-    running = supervise(life, START_PATIENCE=0.3)
+    running = supervise(life, START_TIMEOUT=2.0)
     running.wait_until(running.ended)
     assert running.status == 2
     assert "worker 1 on core 11 did not start" in running.events("raised")[0]
@@ -123,8 +127,8 @@ def slow_again(supervise: Any, directory: Path) -> Callable[[WorkerSpec, int], i
     return life
 
 
-def test_a_slow_restart_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
-    """While one worker takes its time to come back, another that dies is replaced."""
+def test_a_slow_restart_delays_no_other(supervise: Any, tmp_path: Path) -> None:
+    """While one worker restarts slowly, another that dies is replaced."""
     running = supervise(slow_again(supervise, tmp_path))
     running.await_events("ready")
     os.kill(running.workers(0)[0], signal.SIGKILL)
@@ -139,7 +143,7 @@ def test_a_slow_restart_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
 
 def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
     """A worker that comes back and never gets ready is killed and started once more."""
-    running = supervise(slow_again(supervise, tmp_path), START_PATIENCE=0.3)
+    running = supervise(slow_again(supervise, tmp_path), START_TIMEOUT=2.0)
     running.await_events("ready")
     os.kill(running.workers(0)[0], signal.SIGKILL)
     running.wait_until(lambda: len(running.workers(0)) >= 3)
@@ -150,27 +154,8 @@ def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
     assert running.nobody_left()
 
 
-def ready_then_slow(_spec: WorkerSpec, report: int) -> int:
-    """A worker that ends when it is asked to, some time after the supervisor's patience."""
-    os.write(report, READY)
-    signal.sigwait((signal.SIGTERM,))
-    signal.sigtimedwait((signal.SIGUSR1,), 0.5)
-    return 0
-
-
-@pytest.mark.parametrize("proxied", [True, False])
-def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
-    """It has as long as `timeouts.drain` says before it is killed, which another has not."""
-    running = supervise(ready_then_slow, workers=not proxied, proxied=proxied, PATIENCE=0.1)
-    running.await_events("ready")
-    running.end()
-    assert running.status == 0
-    assert bool(running.events(".* exited with an error")) is not proxied
-    assert running.nobody_left()
-
-
 def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_path: Path) -> None:
-    """One that gives no sign of life, though it runs; the others are left alone."""
+    """A running worker without heartbeats is killed; the others are not affected."""
 
     def life(spec: WorkerSpec, report: int) -> int:
         first = tmp_path / f"started{spec.index}"
@@ -182,7 +167,7 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_pa
                 spec.heartbeat.beat()
         return 0
 
-    running = supervise(life, HANG=1.0, POLL=0.05, STARVED=1.0)
+    running = supervise(life, HANG=2.0, POLL=0.05)
     running.await_events("worker ready", 3)
     (line,) = running.events("worker 0 on core 10: no sign of life for .* killed")
     assert "deciding=web" in line
@@ -192,8 +177,8 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_pa
 
 
 def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path) -> None:
-    """One that gives signs of life ahead of its report may hang there too; one that gives none yet
-    is given time.
+    """A worker with heartbeats before its report can hang too; one without
+    any yet is given time.
     """
 
     killed = "worker 0 on core 10: no sign of life for"
@@ -214,7 +199,7 @@ def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path)
             spec.heartbeat.beat()
         return 0
 
-    running = supervise(life, HANG=0.5, POLL=0.05, STARVED=0.5)
+    running = supervise(life, HANG=2.0, POLL=0.05)
     running.await_events("ready")
     for index in range(2):
         os.kill(running.workers(index)[0], signal.SIGKILL)
@@ -226,7 +211,9 @@ def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path)
 
 
 def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_path: Path) -> None:
-    """Each is killed when its own time is over, whatever longer time another has."""
+    """Each is killed when its own time is over, whatever longer time another has: a proxy worker
+    may drain for as long as `timeouts.drain` says.
+    """
 
     def life(spec: WorkerSpec | ProxySpec, report: int) -> int:
         os.write(report, READY)
@@ -234,16 +221,45 @@ def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_pa
             while True:
                 signal.pause()  # SIGTERM is blocked
         signal.sigwait((signal.SIGTERM,))
-        while supervise.alive(int((tmp_path / "0" / "worker0").read_text())):
-            time.sleep(0.01)
+        worker = int((tmp_path / "0" / "worker0").read_text())
+        wait_until(lambda: not runs(worker))
         return 0
 
-    running = supervise(life, workers=1, proxied=True, PATIENCE=0.1)
+    running = supervise(life, workers=1, proxied=True, EXIT_TIMEOUT=0.1)
     running.await_events("ready")
     running.end()
     assert running.events("worker exited with an error")
     assert not running.events("proxy worker exited with an error")
     assert running.nobody_left()
+
+
+def test_a_failure_while_the_processes_end(
+    supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes in from one that ends cannot keep the others from being ended and waited for."""
+    works, stopping, failed = Loop.wait, set[signal.Signals](), tmp_path / "failed"
+
+    def fails(loop: Loop, timeout: float) -> frozenset[signal.Signals]:
+        if stopping:
+            failed.touch()
+            raise OSError(9, "Bad file descriptor")
+        caught = works(loop, timeout)
+        stopping.update(caught & {signal.SIGTERM})
+        return caught
+
+    def life(_: WorkerSpec, report: int) -> int:
+        os.write(report, READY)
+        signal.sigwait((signal.SIGTERM,))
+        wait_until(failed.exists)
+        return 0
+
+    monkeypatch.setattr(Loop, "wait", fails)
+    running = supervise(life)
+    running.await_events("ready")
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+    assert running.events("internal error: what came in")
 
 
 @pytest.mark.parametrize("call", ["fork", "pipe", "socketpair"])

@@ -1,4 +1,4 @@
-"""What systemd is told, on a socket as it makes one."""
+"""The messages to systemd, at a socket like systemd's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.daemon.processes.notify import Notifier
+from paraglider.daemon.processes.notify import RETRY, Notifier
 
 
 class Manager:
@@ -23,7 +23,7 @@ class Manager:
         self.socket.setblocking(False)
 
     def heard(self) -> list[str]:
-        """What has come since the last time."""
+        """The messages since the last call."""
         messages = []
         while True:
             try:
@@ -41,11 +41,20 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def notifier(tmp_path: Path, **variables: str) -> Notifier:
-    """One that speaks to ``manager``."""
+    """A notifier connected to ``manager``."""
     return Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), **variables})
 
 
-def test_what_is_told(manager: Manager, tmp_path: Path) -> None:
+def fill(tmp_path: Path) -> None:
+    """Leave no room at ``manager``."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"X=1", str(tmp_path / "notify"))
+
+
+def test_what_is_reported(manager: Manager, tmp_path: Path) -> None:
     """Start, status, reload and end arrive in the protocol's words."""
     told = notifier(tmp_path)
     told.ready()
@@ -61,7 +70,7 @@ def test_what_is_told(manager: Manager, tmp_path: Path) -> None:
 
 
 def test_the_watchdog_is_fed_twice_a_period(manager: Manager, tmp_path: Path) -> None:
-    """The first beat goes at once, the next after half of what is granted, none in between."""
+    """The first heartbeat at once, the next after half of the period."""
     told = notifier(tmp_path, WATCHDOG_USEC="30000000", WATCHDOG_PID=str(os.getpid()))
     assert told.beat(100.0) == 15.0
     assert told.beat(107.0) == 8.0
@@ -80,23 +89,37 @@ def test_the_watchdog_is_fed_twice_a_period(manager: Manager, tmp_path: Path) ->
     ],
 )
 def test_no_watchdog_no_beats(manager: Manager, tmp_path: Path, variables: dict[str, str]) -> None:
-    """Where the manager asks for none, or asks another process, nothing is sent."""
+    """Without a watchdog, or for another process, nothing is sent."""
     assert notifier(tmp_path, **variables).beat(100.0) == inf
     assert manager.heard() == []
 
 
 def test_a_beat_that_found_no_room_goes_out_later(manager: Manager, tmp_path: Path) -> None:
-    """A manager that does not read costs no waiting, and hears of us as soon as it does."""
+    """If the manager does not read, nothing waits, and the message is sent as soon as it reads."""
     told = notifier(tmp_path, WATCHDOG_USEC="30000000")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                other.sendto(b"X=1", str(tmp_path / "notify"))
+    fill(tmp_path)
     assert told.beat(100.0) == 1.0
     assert set(manager.heard()) == {"X=1"}
     assert told.beat(101.0) == 15.0
     assert manager.heard() == ["WATCHDOG=1"]
+
+
+def test_what_finds_no_room_is_sent_later_in_its_order(manager: Manager, tmp_path: Path) -> None:
+    """Nobody waits; of each kind the newest arrives, and a reload begins before it ends."""
+    told = notifier(tmp_path)
+    told.ready()
+    fill(tmp_path)
+    told.status("1 of 2 workers serve")
+    told.reloading()
+    told.status("2 of 2 workers serve")
+    told.ready()
+    assert told.flush() == RETRY
+    assert told.beat(100.0) == RETRY
+    assert set(manager.heard()) == {"READY=1", "X=1"}
+    assert told.flush() == inf
+    reloading, *rest = manager.heard()
+    assert reloading.startswith("RELOADING=1\n")
+    assert rest == ["STATUS=2 of 2 workers serve", "READY=1"]
 
 
 def test_an_abstract_socket() -> None:
@@ -109,7 +132,7 @@ def test_an_abstract_socket() -> None:
 
 
 def test_without_a_manager(tmp_path: Path) -> None:
-    """No variable, or nobody at its socket: nothing happens and nothing is raised."""
+    """Without the variable, or without a listener, nothing happens."""
     for told in (Notifier({}), notifier(tmp_path)):
         told.ready()
         told.status("on my own")

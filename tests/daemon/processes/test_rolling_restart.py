@@ -23,22 +23,24 @@ class Dismissing:
 
 
 def test_one_after_the_other() -> None:
-    """The next goes when the one before serves again, each once; who runs not needs nothing."""
+    """The next is restarted when the one before is ready, each once; processes that do not run are
+    skipped.
+    """
     first, second, gone = (Child(Spec(i), pid=pid) for i, pid in enumerate((11, 12, 0)))
     noted = Dismissing()
     everybody = cast(ProcessManager, noted)
     renewal = RollingRestart()
     renewal.add([first, second, gone])
     renewal.add([second])
-    renewal.go_on(everybody)
-    renewal.go_on(everybody)
+    renewal.advance(everybody)
+    renewal.advance(everybody)
     assert noted.dismissed == [0]
     first.pid, first.dismissed = 0, 0.0
-    renewal.go_on(everybody)
+    renewal.advance(everybody)
     assert noted.dismissed == [0]
     first.pid = 21
-    renewal.go_on(everybody)
+    renewal.advance(everybody)
     assert noted.dismissed == [0, 1]
     second.pid, second.dismissed = 22, 0.0
-    renewal.go_on(everybody)
+    renewal.advance(everybody)
     assert noted.dismissed == [0, 1]

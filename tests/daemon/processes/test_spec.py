@@ -1,4 +1,4 @@
-"""What every process is told: what holds for all roles, and what a role may change."""
+"""The startup parameters of processes: defaults, and those that a role changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.http.process import HttpSpec
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
 from paraglider.daemon.monitor.process import MonitorSpec
-from paraglider.daemon.processes.spec import CARRIERS, PATIENCE, Spec, StartupState
+from paraglider.daemon.processes.spec import CARRIERS, EXIT_TIMEOUT, Spec, StartupState
 from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
@@ -24,25 +24,25 @@ EVERY: tuple[type[Spec], ...] = (
 
 
 class Helper(Spec):
-    """A role with nothing of its own."""
+    """A role with defaults only."""
 
     role: ClassVar[str] = "host helper"
 
 
 def test_every_role_has_its_messages() -> None:
-    """Both ways; no role is named twice, and none has messages that is none."""
+    """In both directions; role names are unique, and all messages are message types."""
     roles = [spec.role for spec in EVERY]
     assert sorted(roles) == sorted(FROM_ROLE) == sorted(TO_ROLE)
     assert set(CARRIERS) == {WorkerSpec.role, ProxySpec.role}
 
 
-def test_what_holds_where_a_role_says_nothing() -> None:
-    """Its name and filter are the role's, and it is told nothing new at a later start."""
+def test_defaults_of_a_role() -> None:
+    """Its name and filter are the role's, and it has no updated parameters at a later start."""
     spec = Helper(3)
-    assert (spec.name, spec.filter, spec.patience, spec.labels()) == (
+    assert (spec.name, spec.filter, spec.exit_timeout, spec.labels()) == (
         "host helper",
         "host helper",
-        PATIENCE,
+        EXIT_TIMEOUT,
         {},
     )
     assert spec.from_process is FROM_ROLE["host helper"]
@@ -53,13 +53,13 @@ def test_what_holds_where_a_role_says_nothing() -> None:
 
 @pytest.mark.parametrize("field", ["index", "idle", "endpoint"])
 def test_it_never_changes(field: str) -> None:
-    """What a process was forked with is what the supervisor knows of it."""
+    """The supervisor's copy equals the forked one."""
     with pytest.raises(FrozenInstanceError):
         setattr(Helper(0), field, True)
 
 
 def test_each_has_its_own_page_for_signs_of_life() -> None:
-    """One that beats is not taken for another; two specs that are told the same are equal."""
+    """A heartbeat belongs to one process; two specs with equal parameters are equal."""
     one, other = Helper(0), Helper(0)
     assert one.heartbeat is not other.heartbeat
     assert one == other

@@ -29,7 +29,7 @@ CHECK = {"check": {"type": "tcp"}}
 
 
 class World:
-    """A store, a monitor that serves, and what it is sent."""
+    """A store, a running monitor, and the messages to it."""
 
     def __init__(self, first: Config) -> None:
         self.store = Store(first, 1.0)
@@ -41,7 +41,7 @@ class World:
         self.sent.append(message)
 
     def turn(self) -> SetTargets | None:
-        """One turn; what was sent in it."""
+        """One turn; returns its messages."""
         self.sent.clear()
         self.checks.reconcile(1.0)
         assert len(self.sent) <= 1
@@ -53,7 +53,7 @@ class World:
 
 
 def test_all_targets_at_the_start_of_the_monitor() -> None:
-    """Also of one that was started again, with what is known by then."""
+    """Also for a restarted one, with the current states."""
     world = World(config(CHECK, {}))
     message = world.turn()
     assert message is not None
@@ -72,14 +72,14 @@ def test_results_and_weights_are_not_sent_back() -> None:
     world = World(config(CHECK))
     world.turn()
     world.move(ONE, Event.CHECK_FAILED)
-    world.store.weigh(world.store.pools.find("s0", TWO), 7)
+    world.store.set_weight(world.store.pools.find("s0", TWO), 7)
     assert world.turn() is None
     world.move(ONE, Event.CHECK_PASSED)
     assert world.turn() is None
 
 
 def test_maintenance_is_sent_as_a_difference() -> None:
-    """The backend alone, gone and back."""
+    """Only the backend, removed and added."""
     world = World(config(CHECK))
     world.turn()
     world.move(TWO, Event.SET_MAINT)
@@ -94,7 +94,7 @@ def test_maintenance_is_sent_as_a_difference() -> None:
 
 
 def test_another_configuration_is_sent_as_a_difference() -> None:
-    """Of a service that is checked from now on, and of one that is not any more."""
+    """A service that is checked from now on, and one that is no longer."""
     world = World(config(CHECK, {}))
     world.turn()
     world.store.apply(world.store.desired.replaced(config({}, CHECK)), 3.0)

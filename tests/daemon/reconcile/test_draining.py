@@ -1,4 +1,4 @@
-"""Backends that drain end with their last flow, whoever counts it."""
+"""Draining backends are removed with their last flow, for every carrier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paraglider.daemon.reconcile.draining import PAUSE, DrainReconciler, without
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.stats.traffic import TrafficCounters
-from paraglider.daemon.store.store import Desired
+from paraglider.daemon.store.store import Desired, Store
 from paraglider.errors import PlatformError
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -29,16 +29,19 @@ def config(*backends: str) -> Config:
 
 
 class Controller:
-    """A controller whose kernel counts connections when it is asked."""
+    """A controller whose kernel counts connections on request."""
 
     def __init__(self) -> None:
-        self.desired = Desired(config("10.0.0.1", "10.0.0.2")).replaced(config("10.0.0.1"))
-        assert self.desired.keys == {KEY}
+        self.store = Store(config("10.0.0.1", "10.0.0.2"), 0.0)
+        self.store.apply(self.store.desired.replaced(config("10.0.0.1")), 0.0)
+        assert self.store.desired.keys == {KEY}
         self.asked: list[Callable[[Mapping[int, int] | None], object]] = []
         self.trouble: Exception | None = None
-        self.draining = DrainReconciler(self, cast(HostRequests, self))
+        self.draining = DrainReconciler(
+            self.store, self.processes, self.apply, cast(HostRequests, self)
+        )
         self.draining.reconcile(0.0)
-        self.mark = backend_marks(self.desired.config)["web"][1]
+        self.mark = backend_marks(self.store.config)["web"][1]
         self.starting = False
 
     def count(self, then: Callable[[Mapping[int, int] | None], object]) -> None:
@@ -50,7 +53,7 @@ class Controller:
 
         class Worker:
             spec = type("Spec", (), {"role": "worker", "counters": None})
-            serves = not self.starting
+            up = not self.starting
 
         return [cast(Child, Worker)]
 
@@ -58,15 +61,15 @@ class Controller:
         """See ``Controller``."""
         if self.trouble is not None:
             raise self.trouble
-        self.desired = desired
+        self.store.apply(desired, 1.0)
 
     def names(self) -> list[str]:
         """The backends at work."""
-        return [backend.name for backend in self.desired.config.services[0].backends]
+        return [backend.name for backend in self.store.config.services[0].backends]
 
 
 def test_with_the_last_connection() -> None:
-    """Not while there is one, nor while nobody knows."""
+    """Not while there is one, nor while the count is unknown."""
     controller = Controller()
     controller.draining.reconcile(PAUSE / 2)
     assert controller.asked == []
@@ -79,7 +82,7 @@ def test_with_the_last_connection() -> None:
 
 
 def test_not_while_a_worker_starts() -> None:
-    """It may know of more; also one that began to while the kernel counted."""
+    """It may have more flows; also if it started during the count."""
     controller = Controller()
     controller.starting = True
     controller.draining.reconcile(PAUSE)
@@ -92,7 +95,7 @@ def test_not_while_a_worker_starts() -> None:
 
 
 def test_the_host_first() -> None:
-    """While it is being changed it waits, and goes on without counting again."""
+    """While it is being changed the removal waits, and continues without another count."""
     controller = Controller()
     controller.draining.reconcile(PAUSE)
     controller.trouble = HostPendingError()
@@ -106,7 +109,7 @@ def test_the_host_first() -> None:
 
 @pytest.mark.parametrize("trouble", [PlatformError("nft said no"), OSError(5, "I/O")])
 def test_a_host_that_refuses(trouble: Exception) -> None:
-    """Is logged, and it is tried again with the next count."""
+    """The error is logged, and the removal is tried again with the next count."""
     controller = Controller()
     controller.draining.reconcile(PAUSE)
     controller.trouble = trouble
@@ -144,13 +147,13 @@ def services(*some: dict[str, Any]) -> Config:
 
 
 def counted(flows: int) -> Sample:
-    """What a worker with so many flows to the second backend has counted."""
+    """The counters of a worker with these flows to the second backend."""
 
     class Source:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
 
         def figures(self) -> dict[str, int]:
-            """Nothing."""
+            """No counters."""
             return {}
 
         def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
@@ -165,7 +168,7 @@ def counted(flows: int) -> Sample:
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])
 def test_the_last_flow(forward: str) -> None:
-    """A backend is over when nobody has a flow of it, and not while nobody knows."""
+    """A backend is removed when no process has a flow to it, and not while a count is unknown."""
     desired = Desired(services({**TWO, "forward": forward})).replaced(
         services({"forward": forward})
     )

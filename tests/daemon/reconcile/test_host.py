@@ -1,4 +1,4 @@
-"""Requests to the host helper: asked once, gone on with when it is done."""
+"""Requests to the host helper: sent once, continued when answered."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from paraglider.daemon.ipc import Done
 from paraglider.daemon.messages import (
     Acknowledged,
     ApplyHost,
+    CarrierDevices,
     ConnectionCounts,
     ForgetConnections,
     HostChanged,
@@ -21,6 +22,7 @@ from paraglider.daemon.messages import (
     LoadRules,
     Message,
     Refusal,
+    SwitchCarrier,
     TablesRestored,
 )
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
@@ -37,7 +39,7 @@ A, B = config("10.0.0.1"), config("10.0.0.2")
 
 
 class Asking:
-    """A host helper that is asked, and answers when it is told to."""
+    """A host helper that answers when told to."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Message, Done]] = []
@@ -67,7 +69,7 @@ def it() -> Asking:
 
 
 def test_the_host_is_changed_and_then_it_goes_on(it: Asking) -> None:
-    """Who asked is called again, and then has what was done; again it would be another change."""
+    """The requester is called again, and then gets the changes; a further call is a new request."""
     said: list[Any] = []
 
     def again() -> None:
@@ -86,7 +88,7 @@ def test_the_host_is_changed_and_then_it_goes_on(it: Asking) -> None:
 
 
 def test_another_waits(it: Asking) -> None:
-    """Nothing is asked for it meanwhile, and what was done for the one is not the other's."""
+    """Its configuration is not requested meanwhile, and it does not get the other's result."""
     waiting: list[Callable[[], object]] = []
     with pytest.raises(HostPendingError):
         it.orders.adjust(A, lambda: waiting.append(lambda: None))
@@ -102,7 +104,7 @@ def test_another_waits(it: Asking) -> None:
 
 @pytest.mark.parametrize("error", [OperatorError("no", "do so"), PlatformError("the step failed")])
 def test_a_refusal(it: Asking, error: Any) -> None:
-    """Is the asker's, once, as it was said; the next try asks anew."""
+    """It is raised once, with its text; the next call sends a new request."""
     caught: list[Any] = []
 
     def again() -> None:
@@ -119,7 +121,7 @@ def test_a_refusal(it: Asking, error: Any) -> None:
 
 
 def test_a_host_helper_that_dies(it: Asking) -> None:
-    """Is a refusal too; and one that is not there takes no order."""
+    """It is an error too; without a host helper the request fails at once."""
 
     def again() -> None:
         with pytest.raises(PlatformError, match="ended while it changed the host"):
@@ -161,7 +163,7 @@ def test_orders_with_an_answer(it: Asking) -> None:
 
 
 def test_connections_that_are_over(it: Asking) -> None:
-    """Are forgotten; where that cannot be, the log says so."""
+    """They are deleted; an error is logged."""
     it.orders.forget((1, 2), (("192.0.2.1", 53, 53),), (3,))
     ((message, _),) = it.asked
     ports = (("192.0.2.1", 53, 53),)
@@ -172,7 +174,7 @@ def test_connections_that_are_over(it: Asking) -> None:
 
 
 def test_what_the_host_helper_reports(it: Asking) -> None:
-    """Conditions are all that there are; a table made anew is told of."""
+    """Conditions are complete; a recreated table is reported."""
     conditions, renewed = Conditions(), list[int]()
     found = HostConditions.of({"address 192.0.2.1/24 on eth0": ("unhealthy", "missing")})
     it.orders.on_message(found, conditions, renewed.append)
@@ -181,3 +183,19 @@ def test_what_the_host_helper_reports(it: Asking) -> None:
     assert conditions.status == "healthy"
     it.orders.on_message(TablesRestored(families=(4, 6)), conditions, renewed.append)
     assert renewed == [4, 6]
+
+
+def test_the_program_is_attached_and_detached(it: Asking) -> None:
+    """The answer has the interfaces; a refusal, and a helper that died, are errors."""
+    got: list[Any] = []
+    it.orders.attach(True, got.append)
+    assert it.asked[0][0] == SwitchCarrier(on=True)
+    it.answer(CarrierDevices(devices=("eth0",)))
+    for refuse in (lambda: it.answer(Refusal(error="no", fault="platform")), it.die):
+        it.orders.attach(False, got.append)
+        refuse()
+    it.there = False
+    it.orders.attach(False, got.append)
+    devices, *errors = got
+    assert devices == CarrierDevices(devices=("eth0",))
+    assert [type(error) for error in errors] == [PlatformError] * 3

@@ -33,7 +33,7 @@ class Steps:
 
 
 def test_a_step_that_fails_is_tried_again_with_backoff() -> None:
-    """It says what failed, and when it is tried again; the other goes on at every turn."""
+    """The log has the step and the pause; other steps run at every turn."""
     steps, now = Steps(), 100.0
     with structlog.testing.capture_logs() as lines:
         for _ in range(20):
@@ -47,7 +47,7 @@ def test_a_step_that_fails_is_tried_again_with_backoff() -> None:
 
 
 def test_a_step_that_works_again() -> None:
-    """Is due as it says, and begins with the first pause when it fails once more."""
+    """It is due at its own time, and starts with the first pause at its next failure."""
     steps = Steps()
     assert steps.turns.run(0.0) == FIRST_PAUSE
     steps.error = None
@@ -56,8 +56,8 @@ def test_a_step_that_works_again() -> None:
     assert steps.turns.run(20.0) == FIRST_PAUSE
 
 
-def test_what_nobody_foresaw_is_a_fault() -> None:
-    """With its traceback, under the name of the step."""
+def test_an_unexpected_error_is_a_fault() -> None:
+    """The log has the traceback and the name of the step."""
     steps = Steps()
     steps.error = ZeroDivisionError()
     with structlog.testing.capture_logs():

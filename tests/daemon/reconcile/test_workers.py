@@ -1,17 +1,18 @@
-"""The workers come to the store by one message at a time, counted in messages: a mass failure, one
-change, a reload; and who is waited for.
+"""The workers reach the store's state by one message at a time.
+
+The tests count messages: a mass failure, one change, a reload; and who is waited for.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from stand_ins import RecordedProcesses, in_steps, supervisors_end
 
 from paraglider.config.diagnostics import Marks
 from paraglider.config.load import LoadedConfig
@@ -19,10 +20,8 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind, encode
+from paraglider.daemon.ipc import Frame
 from paraglider.daemon.messages import (
-    FROM_ROLE,
-    TO_ROLE,
     ApplyConfig,
     HealthNews,
     Message,
@@ -50,7 +49,7 @@ A_STATE = 64
 
 
 def config(services: int, backends: int) -> Config:
-    """So many checked services with so many backends each."""
+    """``services`` checked services of ``backends`` backends each."""
     common = {"protocol": "tcp", "check": {"type": "tcp", "interval": 1, "fall": 1}}
     return Config.model_validate(
         {
@@ -73,49 +72,29 @@ def config(services: int, backends: int) -> Config:
     )
 
 
-def end(role: str, others: list[IpcEndpoint]) -> IpcEndpoint:
-    """The supervisor's end of an endpoint whose other end is kept open."""
-    ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
-    others.append(theirs)
-    return ours
-
-
-class Processes:
-    """Workers and a monitor that serve; what each was sent and has not applied."""
+class Processes(RecordedProcesses):
+    """Running workers and a monitor; the messages that each has not applied yet."""
 
     def __init__(self, of: Config) -> None:
-        self._others: list[IpcEndpoint] = []
         self.workers = [
             Child(
                 WorkerSpec(index, index, of, 1, 1, counters=Counters()),
                 pid=1,
-                endpoint=end("worker", self._others),
+                endpoint=supervisors_end("worker"),
             )
             for index in range(WORKERS)
         ]
         spec = MonitorSpec(WORKERS, None, 1, 1, "/")
-        endpoint = end("monitor", self._others)
-        self.monitor = Child(spec, pid=1, starts=1, endpoint=endpoint)
+        self.monitor = Child(spec, pid=1, starts=1, endpoint=supervisors_end("monitor"))
+        super().__init__(*self.workers, self.monitor)
         self.unread: dict[int, list[Message]] = {index: [] for index in range(WORKERS)}
         self.states: dict[int, dict[str, dict[str, Any]]] = {i: {} for i in range(WORKERS)}
         self.sent: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.longest_queue = 0
 
-    def __iter__(self) -> Iterator[Child]:
-        return iter([*self.workers, self.monitor])
-
-    def send(
-        self,
-        child: Child,
-        message: Message | bytes,
-        kind: Kind = Kind.MESSAGE,
-        number: int = 0,
-    ) -> None:
-        """See ``ProcessManager``."""
-        body = message if isinstance(message, bytes) else encode(message)
-        message = TO_ROLE[child.spec.role].validate_json(body)
-        assert isinstance(message, Message)
+    def received(self, child: Child, message: Message, body: bytes, number: int) -> None:
+        """Count it, and queue it for a worker."""
         name = type(message).__name__
         self.sent[name] += 1
         self.bytes[name] += len(body)
@@ -125,7 +104,7 @@ class Processes:
             self.longest_queue = max(self.longest_queue, len(waiting))
 
     def apply(self) -> None:
-        """Every worker applies what it was sent."""
+        """Every worker applies its messages."""
         for child in self.workers:
             for message in self.unread[child.spec.index]:
                 assert isinstance(message, SetStates | ApplyConfig)
@@ -146,8 +125,8 @@ class World:
         self.controller = Controller(
             of,
             STRATEGIES,
-            read=lambda: Read(
-                LoadedConfig(self.files[-1], Marks(), "file"), self.files[-1], (), {}
+            read=in_steps(
+                lambda: Read(LoadedConfig(self.files[-1], Marks(), "file"), self.files[-1], (), {})
             ),
             file=FilePoller([path]),
             adjust=lambda _config, _again: [],
@@ -190,13 +169,13 @@ class World:
 
     def states(self) -> Counter[State]:
         """How many backends are in each state."""
-        return Counter(record.state for record in self.controller.pools)
+        return Counter(record.state for record in self.controller.store.pools)
 
 
 @pytest.mark.parametrize(("services", "backends"), [(1, 2000), (500, 4)])
 def test_all_fail_at_once_and_return(tmp_path: Path, services: int, backends: int) -> None:
-    """Every worker knows all of it, by differences that together are about one table; the monitor
-    is not sent its own results, and no worker ever has two states to apply.
+    """Every worker gets all changes, as differences of about one table in total; the monitor does
+    not get its own results, and no worker has more than one message to apply.
     """
     world = World(config(services, backends), tmp_path)
     count, processes = services * backends, world.processes
@@ -216,13 +195,13 @@ def test_all_fail_at_once_and_return(tmp_path: Path, services: int, backends: in
 
 
 def test_a_worker_that_is_slow_gets_the_newest_state(tmp_path: Path) -> None:
-    """However much changes meanwhile; the others do not wait for it."""
+    """For any number of changes meanwhile; the others do not wait for it."""
     world = World(config(1, 10), tmp_path)
     controller, processes = world.controller, world.processes
-    records = list(controller.pools)
+    records = list(controller.store.pools)
     slow = processes.workers[0].spec.index
     for turn in range(20):
-        controller.weigh(records[turn % 10], 100 + turn)
+        controller.store.set_weight(records[turn % 10], 100 + turn)
         world.turn()
         held = processes.unread[slow]
         processes.unread[slow] = []
@@ -252,18 +231,18 @@ def test_messages_of_one_change(tmp_path: Path) -> None:
 
 
 def test_a_change_that_is_none(tmp_path: Path) -> None:
-    """A source that says the same twice costs nothing."""
+    """A repeated report sends no message."""
     world = World(config(1, 10), tmp_path)
-    record = next(iter(world.controller.pools))
+    record = next(iter(world.controller.store.pools))
     for _ in range(2):
-        world.controller.move(record, Event.CHECK_FAILED, "refused")
-        world.controller.weigh(record, 7)
+        world.controller.store.move(record, Event.CHECK_FAILED, "refused", time.monotonic())
+        world.controller.store.set_weight(record, 7)
         world.settle()
     assert world.processes.sent == {"SetStates": WORKERS}
 
 
 def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
-    """With 500 services of 4 backends, whatever else changes before the workers have it."""
+    """With 500 services of 4 backends, and any other changes before the workers have applied it."""
     world = World(config(500, 4), tmp_path)
     first, *others = world.config.services
     world.files.append(
@@ -273,7 +252,8 @@ def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
     )
     replies: list[Message] = []
     world.controller.handlers.handle(ReloadRequest(listener="control"), replies.append)
-    world.turn()
+    for _ in range(5):  # the file is read and compared in several
+        world.turn()
     assert world.processes.sent == {"ApplyConfig": WORKERS}
     assert replies == []
     world.settle()
@@ -298,14 +278,14 @@ class Alone:
 
     def change(self) -> None:
         """The weight of a backend changes."""
-        self.store.weigh(next(iter(self.store.pools)), 100 + self.store.version)
+        self.store.set_weight(next(iter(self.store.pools)), 100 + self.store.version)
 
     def wait(self, name: str, deadline: float) -> None:
-        """Have ``name`` put into ``ends`` when all is applied, or at ``deadline``."""
+        """Append ``name`` to ``ends`` when all is applied, or at ``deadline``."""
         self.reconciler.when_applied(lambda: self.ends.append(name), deadline)
 
 
-def test_who_waits_is_called_when_all_have_applied_or_in_time() -> None:
+def test_waiters_are_called_when_all_have_applied_or_in_time() -> None:
     """Once; until then the next turn is soon."""
     alone = Alone()
     assert alone.reconciler.reconcile(10.0) == inf
@@ -323,7 +303,7 @@ def test_who_waits_is_called_when_all_have_applied_or_in_time() -> None:
 
 
 def test_a_dead_worker_is_not_waited_for() -> None:
-    """Nor one that starts: it inherits the store as it is."""
+    """Nor is a starting one: it inherits the store's state."""
     alone = Alone()
     dead, starting, alive = alone.processes.workers
     dead.pid, dead.endpoint, starting.report = 0, None, 5
@@ -337,7 +317,7 @@ def test_a_dead_worker_is_not_waited_for() -> None:
 
 
 def test_a_worker_that_was_started_again_is_sent_what_came_after() -> None:
-    """What it inherited is not sent, whatever its predecessor had."""
+    """Its inherited state is not sent, whatever its predecessor had."""
     alone = Alone()
     alone.reconciler.reconcile(10.0)
     for child in alone.processes.workers:
@@ -350,7 +330,7 @@ def test_a_worker_that_was_started_again_is_sent_what_came_after() -> None:
 
 
 @pytest.mark.parametrize("superseded", [False, True])
-def test_who_is_replaced_gets_no_configuration(superseded: bool) -> None:
+def test_a_replaced_worker_gets_no_configuration(superseded: bool) -> None:
     """A worker that ends has no use for it; the states of its backends it gets to its end."""
     alone = Alone()
     alone.reconciler.reconcile(10.0)

@@ -1,4 +1,4 @@
-"""Counters in shared memory: what is written is read, whatever becomes of the writer."""
+"""Counters in shared memory are readable, whatever happens to the writer."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Counting:
         self.rows: dict[tuple[str, str], dict[str, int]] = {}
 
     def figures(self) -> Mapping[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return self.own
 
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         for (service, backend), numbers in self.rows.items():
             yield service, backend, numbers
 
@@ -49,7 +49,7 @@ def memory() -> Iterator[Counters]:
 
 
 def test_what_is_written_is_read(memory: Counters) -> None:
-    """The worker's own numbers and its backends' are there after one tick, and nobody else's."""
+    """The worker's own numbers and those of its backends after one tick, no others."""
     source = Counting(packets=7, flows=2, short=1)
     source.rows["web", "10.0.0.1"] = {"conns": 3, "flows": 0}
     CounterWriter(memory, source).tick()
@@ -63,9 +63,7 @@ def test_what_is_written_is_read(memory: Counters) -> None:
 
 
 def test_sums_of_some_numbers(memory: Counters) -> None:
-    """By backend, where there is anything; neither what a backend lacks nor what those that left
-    had is counted.
-    """
+    """By backend with any count; neither absent numbers nor removed backends are counted."""
     source = Counting()
     source.rows["web", "a"] = {"refused": 2, "timeouts": 3, "conns": 9}
     source.rows["web", "b"] = {"refused": 1}
@@ -91,7 +89,7 @@ def test_what_another_process_writes_is_read(memory: Counters) -> None:
 
 
 def test_a_successor_counts_on(memory: Counters) -> None:
-    """Counts of a worker that died stay and grow, what it had just then is gone with it."""
+    """Counts of a dead worker continue, its gauges are gone."""
     source = Counting(packets=7, flows=2)
     source.rows["web", "a"] = {"conns": 3, "flows": 2}
     CounterWriter(memory, source).tick()
@@ -106,8 +104,8 @@ def test_a_successor_counts_on(memory: Counters) -> None:
         assert sample.backend("web", "a") == {"conns": 4, "flows": 0}
 
 
-def test_what_begins_anew_is_counted_on(memory: Counters) -> None:
-    """Where what counts is exchanged under a worker, the count does not go down."""
+def test_counts_continue_over_a_new_source(memory: Counters) -> None:
+    """If a counter's source is replaced, the count does not decrease."""
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
     writer = CounterWriter(memory, source)
@@ -118,7 +116,7 @@ def test_what_begins_anew_is_counted_on(memory: Counters) -> None:
 
 
 def test_a_backend_that_leaves(memory: Counters) -> None:
-    """It is told of no more; what it had stays its service's, and another has its row."""
+    """It is no longer listed; its counts are added to its service, and its row is reused."""
     source = Counting()
     source.rows["web", "a"] = {"conns": 5, "flows": 1}
     source.rows["web", "b"] = {"conns": 2, "flows": 1}
@@ -138,7 +136,7 @@ def test_a_backend_that_leaves(memory: Counters) -> None:
 
 
 def test_a_backend_that_left_while_no_worker_ran(memory: Counters) -> None:
-    """The successor finds the row, and that nobody is called so any more."""
+    """The successor finds the row, and that no backend has its name any more."""
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
     source.rows["web", "b"] = {"conns": 1}
@@ -152,7 +150,7 @@ def test_a_backend_that_left_while_no_worker_ran(memory: Counters) -> None:
 
 
 def test_a_service_that_leaves(memory: Counters) -> None:
-    """Nothing is left of it, not even for one that comes back under its name."""
+    """It is removed completely, also for a new one with the same name."""
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
     source.rows["dns", "a"] = {"conns": 1}
@@ -168,7 +166,7 @@ def test_a_service_that_leaves(memory: Counters) -> None:
 
 
 def test_many_backends_are_written_bit_by_bit(memory: Counters) -> None:
-    """A tick writes so many rows and no more; after enough ticks all are there, up to date."""
+    """A tick writes a bounded number of rows; after enough ticks all are up to date."""
     source = Counting()
     for number in range(25):
         source.rows["web", f"b{number}"] = {"conns": number}
@@ -185,7 +183,7 @@ def test_many_backends_are_written_bit_by_bit(memory: Counters) -> None:
 
 
 def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that have no room are not told of; the others are, and so is who takes their place."""
+    """Backends without a row are not listed; the others are, and so is one that replaces them."""
     monkeypatch.setattr(counters, "MOST_ROWS", 2)
     source = Counting()
     for name in "abc":
@@ -200,7 +198,7 @@ def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_writer_that_died_among_the_rows(memory: Counters) -> None:
-    """The reader gives what is there, and its successor sets the edition right."""
+    """The reader returns the present content, and the successor repairs the edition."""
     source = Counting(packets=4)
     CounterWriter(memory, source).tick()
     memory.words[EDITION] += 1
@@ -210,7 +208,7 @@ def test_a_writer_that_died_among_the_rows(memory: Counters) -> None:
 
 
 def test_whatever_a_worker_writes_is_bounded(memory: Counters) -> None:
-    """Numbers that no writer of ours would leave there are read all the same."""
+    """Any numbers are read."""
     CounterWriter(memory, Counting()).tick()
     for used in (-1, 1 << 62):
         memory.words[USED] = used
@@ -218,7 +216,7 @@ def test_whatever_a_worker_writes_is_bounded(memory: Counters) -> None:
 
 
 def test_busy_is_a_share_of_the_time(memory: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPU time over the time between, in millionths; taken anew once a span is over."""
+    """CPU time relative to the elapsed time, in millionths; restarted after each span."""
     clock: dict[str, Any] = {"wall": 0, "cpu": 0}
     monkeypatch.setattr(counters.time, "monotonic_ns", lambda: clock["wall"])
     monkeypatch.setattr(counters.time, "process_time_ns", lambda: clock["cpu"])

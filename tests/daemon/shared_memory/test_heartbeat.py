@@ -1,4 +1,4 @@
-"""Signs of life: written by a process, read by its parent, whatever stands there."""
+"""Heartbeats: written by a process, read by its parent, with any content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 
 def test_a_sign_reaches_the_parent() -> None:
-    """The page is shared by the fork; a process that begins anew has left nothing of the last."""
+    """The page is shared by the fork; a new process starts with an empty one."""
     life = Heartbeat()
     life.begin(5.0)
     pid = os.fork()
@@ -30,7 +30,7 @@ def test_a_sign_reaches_the_parent() -> None:
 
 
 def test_a_start_that_is_watched() -> None:
-    """It gives a sign at once; who begins anew is not watched, however the last one ended."""
+    """It sends a heartbeat at once; a new process is not watched, however the last one ended."""
     life = Heartbeat()
     life.begin(0.0)
     assert not life.is_watched
@@ -41,8 +41,8 @@ def test_a_start_that_is_watched() -> None:
     assert found == (True, True)
 
 
-def test_long_work_is_told_and_over() -> None:
-    """Also where it fails; and its end is a sign of life."""
+def test_long_work_is_marked_until_its_end() -> None:
+    """Also after an exception; the end of long work is a heartbeat."""
     life = Heartbeat()
 
     def work() -> None:
@@ -59,7 +59,7 @@ def test_long_work_is_told_and_over() -> None:
 
 @pytest.mark.parametrize("nonsense", [nan, inf, -inf])
 def test_nonsense_is_no_sign(nonsense: float) -> None:
-    """What is no number is as old as can be."""
+    """A value that is no number counts as the oldest."""
     life = Heartbeat()
     life.beat(nonsense)
     assert life.last == -inf

@@ -1,4 +1,4 @@
-"""When the host helper is asked to read the kernel's tables, and what is known meanwhile."""
+"""The requests for readings of the kernel's tables, and the values meanwhile."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from paraglider.daemon.messages import Reading
 from paraglider.daemon.stats.kernel_readings import (
     AGE,
     INTERVAL,
-    PATIENCE,
     SHARE,
+    TIMEOUT,
     KernelReadings,
 )
 from paraglider.netfilter.connections import Fill
@@ -27,7 +27,7 @@ READING = Reading(
 
 
 class Helper:
-    """A host helper that answers when it is told to."""
+    """A host helper that answers when told to."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -44,7 +44,7 @@ class Helper:
         return self.readings.reconcile(self.asked.append, changed, needed=needed)
 
     def show(self) -> None:
-        """Somebody wants to be shown numbers."""
+        """A request that shows numbers."""
 
         def show() -> None:
             self.shown += 1
@@ -58,7 +58,7 @@ class Helper:
 
 
 def test_one_request_at_a_time_and_a_reading_every_few_seconds() -> None:
-    """However slow the helper is; what was read is known until the next reading."""
+    """With any delay of the helper; the last reading is used until the next."""
     helper = Helper()
     for _ in range(3):
         helper.turn()
@@ -70,8 +70,8 @@ def test_one_request_at_a_time_and_a_reading_every_few_seconds() -> None:
     assert (helper.changes, helper.asked) == (1, [])
 
 
-def test_who_is_shown_numbers_gets_new_ones() -> None:
-    """A request waits for a reading, and for no longer than PATIENCE; a new one is good enough."""
+def test_a_request_gets_a_new_reading() -> None:
+    """A request waits for a reading, and for no longer than TIMEOUT; a new one is good enough."""
     helper = Helper()
     helper.turn()
     helper.answer()
@@ -79,19 +79,19 @@ def test_who_is_shown_numbers_gets_new_ones() -> None:
     assert helper.shown == 1
     helper.now += AGE
     helper.show()
-    assert (helper.shown, helper.turn()) == (1, PATIENCE)
+    assert (helper.shown, helper.turn()) == (1, TIMEOUT)
     helper.answer()
     assert helper.shown == 2
     helper.now += AGE
     helper.show()
     helper.turn()
-    helper.now += PATIENCE
+    helper.now += TIMEOUT
     helper.turn()
     assert (helper.shown, len(helper.asked)) == (3, 1)
 
 
 def test_reading_takes_a_small_part_of_the_time() -> None:
-    """Where it takes long, the next one is later."""
+    """After a slow reading the next one is later."""
     helper = Helper()
     helper.turn()
     helper.answer(after=0.5)
@@ -103,8 +103,8 @@ def test_reading_takes_a_small_part_of_the_time() -> None:
     assert len(helper.asked) == 1
 
 
-def test_where_there_is_nothing_to_read_nobody_waits() -> None:
-    """Also one who waited already."""
+def test_without_kernel_counters_no_request_waits() -> None:
+    """Also requests that were waiting already."""
     helper = Helper()
     helper.show()
     helper.turn()

@@ -1,4 +1,4 @@
-"""The memory of live flows: whose it is, what it says, and when it is too small."""
+"""The memory of live flows: its users, its content, and its replacement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from paraglider.forward.offload.connection_counts import LiveFlows, counted_mark
 
 
 def config(counted: int, listed: int) -> Config:
-    """Offloaded services with so many backends: one whose strategy asks for flows, one not."""
+    """Offloaded services with these numbers of backends: one whose strategy needs live flows, one
+    not.
+    """
     common: dict[str, Any] = {"protocol": "tcp", "ports": 80, "forward": "offload"}
     some = [("counted", "leastconn", counted, 1), ("listed", "rr", listed, 2)]
     return Config.model_validate(
@@ -36,7 +38,7 @@ def config(counted: int, listed: int) -> Config:
 
 
 def counts(before: Config) -> LiveCounts:
-    """As they are made for ``before``."""
+    """The memory for ``before``."""
     found = LiveCounts()
     found.counted = LiveFlows(counted_marks(before), 2)
     found.listed = LiveFlows(listed_marks(before), 0)
@@ -75,8 +77,8 @@ def test_both_are_read() -> None:
         ((3, 3), {"conntrack counter", "worker"}),
     ],
 )
-def test_who_begins_anew(after: tuple[int, int], renewed: set[str]) -> None:
-    """Whoever writes or reads memory that was too small; what has room is kept."""
+def test_which_processes_are_restarted(after: tuple[int, int], renewed: set[str]) -> None:
+    """Processes that write or read memory that was too small; large enough memory is kept."""
     found = counts(config(2, 2))
     counted, listed = found.counted, found.listed
     wanted = config(*after)

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from paraglider.config.model import Config
+from paraglider.daemon.messages import CarrierReading, SlotCount
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
+from paraglider.daemon.stats.carried import CarriedCounters
 from paraglider.daemon.stats.traffic import TrafficCounters, samples
+from paraglider.forward.bpf.slot_names import slot_names
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.rules.marks import backend_marks
@@ -57,13 +60,13 @@ def worker(index: int, **backends: Mapping[str, int]) -> Child:
 
 
 def test_only_those_that_count_are_read() -> None:
-    """By their numbers; one that is dead has counted all the same."""
+    """By process number; a dead one's counts are included."""
     found = samples([worker(3, a={"conns": 1}), Child(_Worker(4)), worker(5)])
     assert set(found) == {3, 5}
 
 
 def test_sums_over_the_workers() -> None:
-    """What nobody knows is None, not 0; what one knows alone is the sum."""
+    """An unknown count is None, not 0; a count of one worker is the sum."""
     one = worker(0, a={"conns": 2, "packets_out": 10, "flows": 0}, b={"conns": 7})
     other = worker(1, a={"conns": 3, "packets_back": 4})
     traffic = TrafficCounters(samples([one, other]))
@@ -74,7 +77,7 @@ def test_sums_over_the_workers() -> None:
     assert traffic.total("web")["conns"] == 12
 
 
-def test_names_that_nobody_has_counted() -> None:
+def test_names_without_counts() -> None:
     """Every counter is there, and is None."""
     traffic = TrafficCounters(samples([worker(0, a={"conns": 2})]))
     for found in (traffic.of("web", "c"), traffic.of("other", "a"), traffic.total("other")):
@@ -83,7 +86,7 @@ def test_names_that_nobody_has_counted() -> None:
 
 
 def test_what_the_kernel_carries_is_traffic_too() -> None:
-    """Of offloaded services alone; live flows as soon as they are known."""
+    """For offloaded services only; live flows as soon as they are known."""
     (mark,) = backend_marks(CONFIG)["all"]
     counted = {mark: {"requests": CounterValue(0, 0)}}
     carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
@@ -98,3 +101,31 @@ def test_what_the_kernel_carries_is_traffic_too() -> None:
     carried.count({mark: (4, 6)})
     found = traffic.total("all")
     assert (found["flows"], found["inactive"]) == (4, 6)
+
+
+def test_what_bpf_carries_is_added_to_what_the_workers_count() -> None:
+    """A flow's first packets pass a worker; where none has counted yet, the sum is that of BPF."""
+    least = {"name": "web", "vip": "192.0.2.1/24", "protocol": "udp"}
+    config = Config.model_validate({"services": [{**least, "backends": ["10.0.0.1", "10.0.0.2"]}]})
+    carried = CarriedCounters(config, CarrierReading())
+    slots = {name.hex(): SlotCount(10, 1000, 20, 2000) for name in slot_names(config)}
+    carried.update(CarrierReading(slots=slots))
+    one = worker(0, **{"10.0.0.1": {"conns": 1, "packets_out": 2, "bytes_out": 200}})
+    traffic = TrafficCounters(samples([one]), None, carried)
+    first, second = traffic.of("web", "10.0.0.1"), traffic.of("web", "10.0.0.2")
+    assert (first["conns"], first["packets_in"], first["bytes_in"]) == (1, 12, 1200)
+    assert (first["packets_out"], first["bytes_out"]) == (20, 2000)
+    assert (second["conns"], second["packets_in"]) == (None, 10)
+    assert traffic.total("web")["packets_in"] == 22
+
+
+def test_what_bpf_has_not_seen_is_unknown() -> None:
+    """It has counters for replies of dsr too, which never pass this host."""
+    least = {"name": "web", "vip": "192.0.2.1/24", "protocol": "udp", "forward": "dsr"}
+    config = Config.model_validate({"services": [{**least, "backends": ["10.0.0.1"]}]})
+    carried = CarriedCounters(config, CarrierReading())
+    (name,) = slot_names(config)
+    carried.update(CarrierReading(slots={name.hex(): SlotCount(10, 1000, 0, 0)}))
+    found = TrafficCounters({}, None, carried).of("web", "10.0.0.1")
+    assert (found["packets_in"], found["bytes_in"]) == (10, 1000)
+    assert (found["packets_out"], found["bytes_out"]) == (None, None)

@@ -1,4 +1,4 @@
-"""The table of every service and backend: what moves a state, what keeps a weight."""
+"""The table of services and backends: changes of states and weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_the_file_has(pools: BackendTable) -> None:
 
 
 def test_a_move_is_the_tables(pools: BackendTable) -> None:
-    """State, since when and why change together; what the table does not have changes nothing."""
+    """State, time and reason change together; an event without a transition changes nothing."""
     member = pools.find("web", "10.0.0.1")
     assert pools.apply(member, Event.CHECK_FAILED, "refused", 200.0)
     assert (member.state, member.since, member.why) == (State.DOWN, 200.0, "refused")
@@ -48,15 +48,15 @@ def test_a_move_is_the_tables(pools: BackendTable) -> None:
 
 @pytest.mark.parametrize("weight", [-1, HEAVIEST + 1])
 def test_a_weight_out_of_range_changes_nothing(pools: BackendTable, weight: int) -> None:
-    """It is refused with the range."""
+    """The error has the range."""
     member = pools.find("web", "10.0.0.1")
     with pytest.raises(OperatorError, match="write 0 to 65535"):
         pools.set_weight(member, weight)
     assert member.weight == 1
 
 
-def test_who_is_not_there(pools: BackendTable) -> None:
-    """The nearest name is offered, else all that there are."""
+def test_a_missing_backend(pools: BackendTable) -> None:
+    """The error offers the nearest name, or all."""
     with pytest.raises(OperatorError, match="no service called `wbe`; did you mean web"):
         pools.find("wbe", "10.0.0.1")
     with pytest.raises(OperatorError, match="did you mean 10.0.0.2:8080"):
@@ -77,8 +77,8 @@ def test_another_file_keeps_what_it_does_not_speak_of(pools: BackendTable) -> No
     assert pools.states() == {"web": {"10.0.0.1": ("drain", 5)}}
 
 
-def test_who_leaves_drains_and_who_returns_is_ready(pools: BackendTable) -> None:
-    """The state says why; one that left and returned takes new flows at once."""
+def test_removed_backends_drain_and_returning_ones_are_ready(pools: BackendTable) -> None:
+    """The state is drain; a backend that was removed and added again takes new flows at once."""
     both = config("10.0.0.1", "10.0.0.2")
     pools.apply_config(both, 200.0)
     pools.apply_config(both, 210.0, frozenset({("web", "10.0.0.2")}))
@@ -89,7 +89,7 @@ def test_who_leaves_drains_and_who_returns_is_ready(pools: BackendTable) -> None
 
 
 def test_the_same_backend_of_two_services_is_two() -> None:
-    """What happens to one does not happen to the other."""
+    """A change of one does not affect the other."""
     service = {"protocol": "tcp", "backends": ["10.0.0.1"]}
     services = [
         {**service, "name": "a", "vip": "192.0.2.1/24", "ports": 80},
@@ -100,8 +100,8 @@ def test_the_same_backend_of_two_services_is_two() -> None:
     assert pools.states() == {"a": {"10.0.0.1": ("maint", 1)}, "b": {"10.0.0.1": ("ready", 1)}}
 
 
-def test_who_moves_with_its_service_is_as_it_was() -> None:
-    """Two services swap their ports: a backend stays as it was set; what is left of it drains."""
+def test_a_backend_that_moves_with_its_service_keeps_its_state() -> None:
+    """Two services swap their ports: a backend keeps its state; the rest of it drains."""
     base = {"vip": "192.0.2.1/24", "protocol": "tcp"}
     one = {"name": "a", **base, "backends": ["10.0.0.1"]}
     other = {"name": "b", **base, "backends": ["10.0.0.2"]}
@@ -122,7 +122,7 @@ def test_who_moves_with_its_service_is_as_it_was() -> None:
 
 
 def test_a_version_without_a_change(pools: BackendTable) -> None:
-    """It is a version of its own, and nothing has changed since the one before."""
+    """It is a new version without changes since the last."""
     before = pools.version
     pools.mark()
     assert pools.version > before

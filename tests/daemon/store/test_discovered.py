@@ -48,7 +48,7 @@ def names(found: Config) -> dict[str, list[str]]:
 
 
 def test_a_host_joins_and_leaves() -> None:
-    """It is a backend as if it were listed; what is told twice changes nothing."""
+    """It is a backend as if it were listed; a repeated report changes nothing."""
     hosts, web = DiscoveredHosts(), config(service())
     assert hosts.join(HOST, web)
     assert not hosts.join(HOST, web)
@@ -66,12 +66,12 @@ def test_a_host_joins_and_leaves() -> None:
     ["192.168.0.11", "10.0.0.254", "10.0.0.53", "172.16.0.1", "8.8.8.8", "fd00:10::fe", "fd00::1"],
 )
 def test_never_taken_in(address: str) -> None:
-    """VIPs, gateways, exempt addresses, and what is in no network of the gateways."""
+    """VIPs, gateways, exempt addresses, and addresses outside the gateways' networks."""
     assert not DiscoveredHosts().join(ipaddress.ip_address(address), config(service()))
 
 
 def test_without_gateways_the_checker_decides() -> None:
-    """Where the file knows no network, who answers the ping of it is in it."""
+    """If the file has no network, hosts that answer its ping are in it."""
     assert DiscoveredHosts().join(HOST, config(service(), network={}))
 
 
@@ -83,7 +83,7 @@ def test_no_more_than_there_may_be() -> None:
 
 
 def test_services_that_it_joins() -> None:
-    """Those of its family, with the port that all of their backends have, and never of dsr."""
+    """Those of its family, with the common port of their backends, and never of dsr."""
     hosts = DiscoveredHosts()
     wanted = config(
         service("same", backends=mapped("10.0.0.1:8080", "10.0.0.2:8080")),
@@ -104,7 +104,7 @@ def test_services_that_it_joins() -> None:
 
 
 def test_what_contradicts_is_left_out() -> None:
-    """One port of a host is never behind two services that could not tell its answers apart."""
+    """One port of a host is never used by two services whose answers could not be distinguished."""
     hosts = DiscoveredHosts()
     first = service("first")
     second = service("second", ports=81, forward="offload", backends=mapped("10.0.0.2:80"))
@@ -117,7 +117,7 @@ def test_what_contradicts_is_left_out() -> None:
 
 
 def test_a_host_that_is_listed_by_now() -> None:
-    """Somebody has put it into the file: it is no stranger, and leaves with the file alone."""
+    """A host that was added to the file is not discovered, and leaves only with the file."""
     hosts, web = DiscoveredHosts(), config(service())
     hosts.join(HOST, web)
     joined = hosts.into(web)
@@ -131,7 +131,7 @@ def test_a_host_that_is_listed_by_now() -> None:
 
 
 def test_what_waits_for_a_restart_is_no_stranger() -> None:
-    """A backend that the file has no more and that is at work all the same was never found."""
+    """A backend that was removed from the file and is still in use was never discovered."""
     hosts, web = DiscoveredHosts(), config(service())
     hosts.join(HOST, web)
     hosts.note_applied(config(service(backends=["10.0.0.5"])), hosts.into(web))

@@ -38,7 +38,7 @@ def weights(config: Config) -> dict[str, dict[str, int]]:
 
 
 def test_a_backend_stays_without_weight() -> None:
-    """It takes nothing new; the others have what the file says."""
+    """It takes no new flows; the others have the file's weights."""
     merged, leaving = merge(config(TWO), config({}))
     assert leaving == {("s0", "10.0.0.2")}
     assert weights(merged) == {"s0": {"10.0.0.1": 1, "10.0.0.2": 0}}
@@ -47,7 +47,7 @@ def test_a_backend_stays_without_weight() -> None:
 
 
 def test_a_service_stays_without_weights() -> None:
-    """With all its backends, until the last of them is over."""
+    """With all its backends, until the last of them is drained."""
     desired = Desired(config({}, TWO)).replaced(config({}))
     assert weights(desired.config)["s1"] == {"10.0.0.1": 0, "10.0.0.2": 0}
     less = desired.ended(frozenset({("s1", "10.0.0.1")}))
@@ -56,7 +56,7 @@ def test_a_service_stays_without_weights() -> None:
 
 
 def test_what_comes_back_has_its_weight() -> None:
-    """And leaves no more."""
+    """And no longer drains."""
     merged, _ = merge(config(TWO), config({}))
     assert merge(merged, config(TWO)) == (config(TWO), frozenset())
 
@@ -72,12 +72,12 @@ def test_what_comes_back_has_its_weight() -> None:
 def test_what_contradicts_the_new_does_not_stay(
     before: tuple[dict[str, Any], ...], after: tuple[dict[str, Any], ...]
 ) -> None:
-    """Nor does what needs nothing to live on."""
+    """Nor do backends whose flows need nothing from this host."""
     assert merge(config(*before), config(*after)) == (config(*after), frozenset())
 
 
 def test_ports_that_were_swapped_keep_their_flows() -> None:
-    """Each port has the other's backends now, and its own for as long as they have flows."""
+    """Each port has the other's backends now, and its former ones while they have flows."""
     merged, leaving = merge(config({}, {}), config({"ports": 81}, {"ports": 80}))
     assert leaving == {("s0", "10.0.1.1"), ("s1", "10.0.0.1")}
     assert weights(merged) == {
@@ -87,8 +87,8 @@ def test_ports_that_were_swapped_keep_their_flows() -> None:
 
 
 @pytest.mark.parametrize("count", [8, 32])
-def test_very_many_are_judged_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And of few that contradict the rest each costs a judgement for every halving."""
+def test_many_changes_are_validated_together(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a few contradictions costs one validation per halving."""
     judged = 0
     real = check.check
 

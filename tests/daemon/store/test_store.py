@@ -1,4 +1,4 @@
-"""The store: what there is follows from facts, and its version from changes."""
+"""The store: the configuration follows from facts, the version from changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def config(*backends: Any, **more: Any) -> Config:
 
 
 def test_what_drains_is_a_fact_with_an_end() -> None:
-    """What is wanted never has it; the configuration has it until its last flow has ended."""
+    """It is not in the wanted configuration; the effective one has it until its last flow has
+    ended.
+    """
     store = Store(config(ONE, TWO), 1.0)
     store.apply(store.desired.replaced(config(ONE)), 2.0)
     assert store.desired.keys == {("web", TWO)}
@@ -33,7 +35,7 @@ def test_what_drains_is_a_fact_with_an_end() -> None:
 
 
 def test_a_host_that_was_found_is_no_part_of_what_is_listed() -> None:
-    """It has an origin of its own, and goes when it no longer answers."""
+    """It has its own origin, and leaves when it no longer answers."""
     store = Store(config(ONE), 1.0)
     assert store.discovered.join(ipaddress.ip_address(FOUND), store.listed)
     wanted = store.discovered.into(config(ONE))
@@ -44,8 +46,8 @@ def test_a_host_that_was_found_is_no_part_of_what_is_listed() -> None:
     assert store.pools.find("web", ONE).origin is Origin.FILE
 
 
-def test_who_set_a_state_and_a_weight() -> None:
-    """The last to change it; who says the same again changes nothing, not even the version."""
+def test_the_origin_of_a_state_and_a_weight() -> None:
+    """The last input that changed it; a repetition changes neither origin nor version."""
     store = Store(config(ONE, TWO), 1.0)
     pools, record = store.pools, store.pools.find("web", ONE)
     assert (record.state_by, record.weight_by) == (Origin.FILE, Origin.FILE)
@@ -62,7 +64,7 @@ def test_who_set_a_state_and_a_weight() -> None:
 
 
 def test_changes_since_a_version() -> None:
-    """Each backend once, in its newest state, however often it changed."""
+    """Each backend once, in its newest state, after any number of changes."""
     store = Store(config(ONE, TWO), 1.0)
     pools = store.pools
     first, second = pools

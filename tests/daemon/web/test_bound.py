@@ -13,7 +13,7 @@ from paraglider.errors import OperatorError
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_listens(host: str) -> None:
-    """It is bound where it was asked for, in either family, until it is closed."""
+    """The socket is bound to the address, in both families, until it is closed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as taken:
         port = taken.getsockname()[1]

@@ -29,7 +29,7 @@ def lines(*backends: dict[str, Any], ready: int = 1) -> list[dict[str, str]]:
 
 
 def test_lines() -> None:
-    """A service is a FRONTEND, its backends and a BACKEND; what is unknown is empty."""
+    """A service is a FRONTEND, its backends and a BACKEND; unknown values are empty."""
     front, server, back = lines(backend())
     assert tuple(front)[:-1] == COLUMNS
     assert (front["svname"], front["status"], front["type"]) == ("FRONTEND", "OPEN", "0")
@@ -64,7 +64,7 @@ def test_states(state: str, check: Any, status: str, act: str) -> None:
 
 
 def test_names_are_quoted() -> None:
-    """A name cannot make columns of its own, and a service without a backend is down."""
+    """A name cannot add columns, and a service without a backend is down."""
     _, server, back = lines(backend(backend='a,"b'), ready=0)
     assert server["svname"] == 'a,"b'
     assert back["status"] == "DOWN"

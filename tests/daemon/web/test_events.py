@@ -68,7 +68,7 @@ async def served(source: Source, **bounds: Any) -> AsyncIterator[tuple[str, int]
 
 
 def test_samples_come_until_the_end() -> None:
-    """Each sample is an event; a stream outlives other connections, and ends in good order."""
+    """Each sample is an event; a stream outlives other connections, and ends cleanly."""
 
     async def main() -> bytes:
         async with served(Source(3, most=5), longest=3.0) as address:
@@ -86,8 +86,8 @@ def test_samples_come_until_the_end() -> None:
     assert text.endswith(b"0\r\n\r\n")
 
 
-def test_who_does_not_read_is_let_go() -> None:
-    """A hung reader's connection is broken off, and what was kept for it stays small."""
+def test_a_reader_that_hangs_is_disconnected() -> None:
+    """A reader that hangs is disconnected, and the buffer for it stays small."""
 
     async def main() -> int:
         source = Source(100_000)
@@ -114,7 +114,7 @@ def test_who_does_not_read_is_let_go() -> None:
 
 
 def test_streams_are_few() -> None:
-    """One more than there may be is refused, and taken once another is gone."""
+    """One above the limit is refused, and admitted after another has ended."""
 
     async def first(address: tuple[str, int]) -> tuple[bytes, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*address)

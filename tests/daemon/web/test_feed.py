@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.web.feed``: one question at a time, whoever reads."""
+"""Tests of ``paraglider.daemon.web.feed``: one request at a time for all readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def status(at: float) -> dict[str, Any]:
 
 
 def test_readers_share_a_question() -> None:
-    """A hundred readers get the same samples, and the supervisor is asked once for each."""
+    """A hundred readers get the same samples, with one request each."""
     asked: list[Message] = []
 
     async def ask(request: Message) -> Message:

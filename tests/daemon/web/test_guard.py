@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.web.guard``: who is meant, and who asks."""
+"""Tests of ``paraglider.daemon.web.guard``: checks of Host and Origin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Transport:
 
 
 def checked(here: str = "127.0.0.1", method: str = "GET", path: str = "/x", **headers: str) -> int:
-    """The status that a request with ``headers`` is refused by, 200 where it is not."""
+    """The status of a request with ``headers``; 200 if it is accepted."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     transport = cast(Any, Transport(here))
     request = make_mocked_request(method, path, headers=named, transport=transport)
@@ -54,7 +54,7 @@ def checked(here: str = "127.0.0.1", method: str = "GET", path: str = "/x", **he
     ],
 )
 def test_host(host: str, here: str, expected: int) -> None:
-    """The name asked for is ours, or the address that the connection reached."""
+    """Host is one of our names, or the address of the connection."""
     assert checked(here, Host=host) == expected
 
 
@@ -70,12 +70,12 @@ def test_host(host: str, here: str, expected: int) -> None:
     ],
 )
 def test_origin(origin: str, expected: int) -> None:
-    """A page that asks is our own: the same name and port."""
+    """Origin is this page: the same name and port."""
     assert checked(Host="localhost:9777", Origin=origin) == expected
 
 
 def test_another_page_may_only_lead_here() -> None:
-    """From elsewhere a person follows a link to the page; everything else is refused."""
+    """A cross-site request is accepted only for a followed link."""
     elsewhere = {"Host": "localhost", "Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
     assert checked(path="/", **elsewhere) == 200
     assert checked(path="/", method="POST", **elsewhere) == 403

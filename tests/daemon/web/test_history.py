@@ -21,7 +21,7 @@ def sample(at: float, value: float | None, backends: int = 1) -> dict[str, Any]:
 
 
 def test_slots_have_means() -> None:
-    """What fell into a slot is averaged; the slot that is being filled is not told yet."""
+    """A slot has the means of its samples; the current slot is not returned."""
     history = History()
     for second in range(2 * STEP + 1):
         history.record(sample(BEGIN + second, float(second)))
@@ -35,7 +35,7 @@ def test_slots_have_means() -> None:
 
 
 def test_empty() -> None:
-    """Before the first sample there is nothing to tell."""
+    """Without samples there are no values."""
     assert History().plain() == {
         "step": STEP,
         "at": [],
@@ -45,7 +45,7 @@ def test_empty() -> None:
 
 
 def test_gaps_are_unknown() -> None:
-    """Where nothing was said, or nothing known, there is no value; older than the ring is gone."""
+    """Slots without samples have no value; slots beyond the ring are dropped."""
     history = History()
     history.record(sample(BEGIN, 1.0))
     history.record(sample(BEGIN + STEP, None))
@@ -60,7 +60,7 @@ def test_gaps_are_unknown() -> None:
 
 
 def test_a_series_that_is_gone_leaves() -> None:
-    """One that is no longer said anything of goes with its last slot, and makes room."""
+    """It is removed with its last slot, and its place is reused."""
     history = History()
     history.record(sample(BEGIN, 1.0, backends=3))
     for slot in range(1, SLOTS + 2):
@@ -69,7 +69,9 @@ def test_a_series_that_is_gone_leaves() -> None:
 
 
 def test_bounds() -> None:
-    """No more series than MOST; a clock that was set begins anew, a step back changes nothing."""
+    """At most MOST series; after a jump of the clock the history restarts, a
+    step back is ignored.
+    """
     history = History()
     history.record(sample(BEGIN, 1.0, backends=2 * MOST))
     assert len(history.plain("web")["series"]) == MOST - 2

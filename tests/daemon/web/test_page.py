@@ -1,4 +1,4 @@
-"""The page as the http process serves it: its files, one feed, who may ask for it."""
+"""The page in the http process: its files, its feed, its permissions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Client = TestClient[Any, Any]
 
 @pytest.fixture
 def page() -> Iterator[StatsPage]:
-    """One for "lb.example", which may not ask for changes."""
+    """A page for "lb.example" without permission for changes."""
     with socket.socket() as listening:
         yield StatsPage(listening, ("lb.example",), False, {"index.html": INDEX})
 
@@ -31,7 +31,7 @@ def page() -> Iterator[StatsPage]:
 def served(
     page: StatsPage, reply: Message, use: Callable[[Client], Awaitable[None]]
 ) -> list[Message]:
-    """Have ``use`` use ``page``, whose questions ``reply`` answers; what it has asked."""
+    """Run ``use`` with ``page``, whose requests get ``reply``; returns the requests."""
     asked: list[Message] = []
 
     async def main() -> None:
@@ -54,7 +54,7 @@ def served(
 
 
 def test_what_it_asks_and_shows(page: StatsPage) -> None:
-    """The status of the supervisor, with this host, this version, and what the page may do."""
+    """The supervisor's status, with this host, this version, and the page's permissions."""
 
     async def use(client: Client) -> None:
         shown = await (await client.get("/api/v1/status")).json()
@@ -68,8 +68,8 @@ def test_what_it_asks_and_shows(page: StatsPage) -> None:
     )
 
 
-def test_a_supervisor_that_says_nothing(page: StatsPage) -> None:
-    """The page is served all the same, without figures."""
+def test_a_silent_supervisor(page: StatsPage) -> None:
+    """The page is served without data."""
 
     async def use(client: Client) -> None:
         assert (await client.get("/")).status == 200

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.web.routes``: files of the page, what a change becomes, errors."""
+"""Tests of ``paraglider.daemon.web.routes``: files, changes, errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Client = TestClient[Any, Any]
 
 
 def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
-    """Have ``use`` use the page of a supervisor without a status; returns its requests."""
+    """Run ``use`` with the page of a supervisor without a status; returns its requests."""
     asked: list[Message] = []
 
     async def ask(request: Message) -> Message:
@@ -56,7 +56,7 @@ def test_files() -> None:
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """What its own policy forbids it does not try: no script, style or handler in the markup."""
+    """The markup has no script, style or handler, which its policy forbids."""
     page = files()["index.html"].body.decode()
     for forbidden in ("<style", " style=", " onclick=", "javascript:", "<script>", "http://"):
         assert forbidden not in page
@@ -65,7 +65,7 @@ def test_the_page_has_nothing_inline() -> None:
 
 
 def test_errors_are_json_with_all_headers() -> None:
-    """Nothing known yet, nothing there, a wrong method: each is told, and as well guarded."""
+    """No data yet, not found, wrong method: all with the security headers."""
 
     async def use(client: Client) -> None:
         for method, path, status in (
@@ -85,7 +85,7 @@ def test_errors_are_json_with_all_headers() -> None:
 
 @pytest.mark.parametrize("token", [None, "secret"])
 def test_a_change_is_sent_with_its_token(token: str | None) -> None:
-    """Place and token are those of the request itself, whatever its body says of them."""
+    """Place and token are those of the request, whatever its body has."""
 
     async def use(client: Client) -> None:
         body = {

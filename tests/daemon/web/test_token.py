@@ -11,7 +11,7 @@ import pytest
 
 from paraglider.config.load import parse
 from paraglider.config.model import Config
-from paraglider.daemon.web.token import Token, digest, right
+from paraglider.daemon.web.token import Token, digest, matches
 from paraglider.errors import OperatorError
 
 SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]}]\n"
@@ -25,15 +25,17 @@ def config(directory: Path, stats: str) -> Config:
 
 
 def test_read_only(tmp_path: Path) -> None:
-    """Without `admin` there is no token, and nothing is right."""
+    """Without `admin` there is no token, and no change is allowed."""
     token = Token(config(tmp_path, ""))
     assert token.digest is None
     assert list(tmp_path.iterdir()) == []
-    assert not right(GOOD, None)
+    assert not matches(GOOD, None)
 
 
 def test_made(tmp_path: Path) -> None:
-    """Without `token_file` one is made, root's alone, another each time; it goes again."""
+    """Without `token_file` one is created, readable by root only, different each time; it is
+    removed at the end.
+    """
     (tmp_path / "stats.token").symlink_to(tmp_path / "elsewhere")
     tokens = []
     for _ in range(2):
@@ -42,7 +44,7 @@ def test_made(tmp_path: Path) -> None:
         assert token.path == path
         assert stat.S_IMODE(path.lstat().st_mode) == 0o600
         tokens.append(path.read_text().strip())
-        assert right(tokens[-1], token.digest)
+        assert matches(tokens[-1], token.digest)
         token.close()
         token.close()
         assert list(tmp_path.iterdir()) == []
@@ -98,13 +100,13 @@ def test_no_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["", GOOD[:-1], GOOD + "0", None, 7, "\udcff" * 32, ["x"]])
 def test_wrong(given: Any) -> None:
-    """Whatever is no token is wrong, and no error."""
-    assert right(GOOD, digest(GOOD))
-    assert not right(given, digest(GOOD))
+    """Any other value is wrong, and no error."""
+    assert matches(GOOD, digest(GOOD))
+    assert not matches(given, digest(GOOD))
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
-    """One that nobody writes to would never be read to its end."""
+    """A pipe without a writer would never be read to its end."""
     os.mkfifo(tmp_path / "token", 0o600)
     with pytest.raises(OperatorError, match="cannot be read: it is no regular file; make one"):
         Token(config(tmp_path, f"admin: true, token_file: {tmp_path}/token"))

@@ -1,4 +1,4 @@
-"""What a process with flows does for the supervisor: in slices, bounded, and answered once."""
+"""The supervisor's requests to a process with flows: in slices, bounded, and answered once."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from paraglider.daemon.messages import (
     ListFlows,
     Message,
     Refusal,
+    SetCarrier,
     SetStates,
     SuspendPolicies,
+    UnplacedServices,
     WriteCounters,
 )
 from paraglider.daemon.shared_memory.counters import ROWS_A_TICK, Counters, CounterWriter
@@ -43,28 +45,29 @@ class Flows:
         self.matches: list[Match] = []
 
     def walk(self, match: Match) -> Iterator[Any | None]:
-        """See ``commands.View``."""
+        """See ``commands.FlowSource``."""
         self.matches.append(match)
         return iter(self.flows)
 
     def describe(self, flow: Any, now: float) -> dict[str, Any]:
-        """See ``commands.View``."""
+        """See ``commands.FlowSource``."""
         return {} if flow == -1 else {"flow": flow, "at": now}
 
     def forget(self, flow: Any, now: float) -> bool:
-        """See ``commands.View``."""
+        """See ``commands.FlowSource``."""
         self.ended.append(flow)
         return bool(flow != -1)
 
 
 class Subject:
-    """What is told, kept."""
+    """Records the calls."""
 
     def __init__(self, view: Flows | None) -> None:
         self.view = view
         self.states: list[States] = []
         self.configs: list[Config] = []
         self.suspended: list[str] = []
+        self.carried: list[bool] = []
 
     def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
@@ -78,19 +81,23 @@ class Subject:
         """See ``commands.Subject``."""
         self.suspended = services
 
+    def carry(self, on: bool) -> None:
+        """See ``commands.Subject``."""
+        self.carried.append(on)
+
 
 class Source:
-    """Very many backends; how often each was asked for its numbers."""
+    """Very many backends; counts how often each was read."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
 
     def figures(self) -> dict[str, int]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         return {}
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """See ``counters.Source``."""
+        """See ``counters.CounterSource``."""
         for number in range(10 * ROWS_A_TICK):
             self.asked[str(number)] += 1
             yield "web", str(number), {"flows": number}
@@ -127,7 +134,7 @@ class Work:
         return self.tick()
 
     def tick(self) -> list[Frame]:
-        """One tick; what was answered in it."""
+        """One tick; returns its answers."""
         self.commands.tick(5.0)
         return self.supervisor.receive()
 
@@ -138,7 +145,7 @@ def answer(message: Message, number: int) -> Frame:
 
 
 def test_states_and_configurations_are_handed_on() -> None:
-    """States alone, or with a configuration; the version that is applied is in shared memory."""
+    """States alone, or with a configuration; the applied version is in shared memory."""
     work = Work(None)
     config = Config.model_validate(
         {
@@ -156,7 +163,7 @@ def test_states_and_configurations_are_handed_on() -> None:
 
 
 def test_counters_are_acknowledged_when_all_are_new() -> None:
-    """Every backend is asked after the request, however far the writing had come; in slices."""
+    """Every backend is read after the request, whatever the position of the writer; in slices."""
     work = Work(None, step=SLICE / 4)
     work.writer.tick()
     before = Counter(work.source.asked)
@@ -170,7 +177,7 @@ def test_counters_are_acknowledged_when_all_are_new() -> None:
 
 
 def test_flows_are_listed_once_each() -> None:
-    """One that a walk meets twice is listed once, one that ended meanwhile is not."""
+    """A flow that a walk yields twice is listed once, one that ended meanwhile is not."""
     work = Work(Flows([1000, None, 2000, 1000, -1, None]))
     found = work.ask(ListFlows(match=FlowMatch(service="web"), limit=10), 1)
     flows = ({"flow": 1000, "at": 5.0}, {"flow": 2000, "at": 5.0})
@@ -190,8 +197,19 @@ def test_a_list_has_a_bound(limit: int) -> None:
     assert frame.message.more is (limit != 3)
 
 
+def test_services_without_room_are_reported() -> None:
+    """As soon as they are known, and when they have changed."""
+    work = Work(None)
+    sent = []
+    for services in (None, (), (), ("web", "dns"), ("web", "dns"), None, ()):
+        work.commands.report_unplaced(services)
+        sent.append([frame.message for frame in work.supervisor.receive()])
+    none = UnplacedServices(services=())
+    assert sent == [[], [none], [], [UnplacedServices(services=("web", "dns"))], [], [], [none]]
+
+
 def test_a_walk_goes_on_at_the_next_tick() -> None:
-    """One that takes longer than a slice delays nothing else."""
+    """A walk that takes longer than a slice delays nothing else."""
     work = Work(Flows([7] * (3 * _AT_ONCE + 1)), step=SLICE * 0.6)
     assert work.ask(KillFlows(match=EVERY), 9) == []
     assert work.commands.busy
@@ -206,7 +224,7 @@ def test_a_walk_goes_on_at_the_next_tick() -> None:
 
 
 def test_only_those_that_lived_are_counted_as_ended() -> None:
-    """One that has ended already is none that was killed."""
+    """A flow that had ended already is not counted."""
     work = Work(Flows([8, None, -1, 9]))
     assert work.ask(KillFlows(match=EVERY), 2) == [answer(KilledFlows(killed=2), 2)]
     assert work.subject.view is not None
@@ -214,7 +232,7 @@ def test_only_those_that_lived_are_counted_as_ended() -> None:
 
 
 def test_without_flows_there_is_an_answer() -> None:
-    """Where the kernel has them all."""
+    """If the kernel has all flows."""
     work = Work(None)
     empty = FlowList(flows=(), more=False)
     assert work.ask(ListFlows(match=EVERY, limit=5), 1) == [answer(empty, 1)]
@@ -233,9 +251,17 @@ def test_walks_that_wait_are_bounded() -> None:
 
 
 def test_policies_are_suspended() -> None:
-    """All that are, each time."""
+    """The complete list, each time."""
     work = Work(None)
     work.ask(SuspendPolicies(services=("web", "dns")))
     assert work.subject.suspended == ["web", "dns"]
     work.ask(SuspendPolicies(services=()))
     assert work.subject.suspended == []
+
+
+def test_the_carrier_is_switched() -> None:
+    """Each time, in the order of the messages."""
+    work = Work(None)
+    work.ask(SetCarrier(on=False))
+    work.ask(SetCarrier(on=True))
+    assert work.subject.carried == [False, True]

@@ -1,4 +1,4 @@
-"""Live flows counted from a list and from events, whatever their order."""
+"""Live flows counted from a list and from events, in any order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ events = st.lists(st.tuples(st.integers(0, 12), st.sampled_from(MARKS)), max_siz
 
 
 class Table:
-    """A kernel's connections: what happens to them is told, and they can be listed."""
+    """The kernel's connections, with their events and their list."""
 
     def __init__(self) -> None:
         self.connections: dict[int, int] = {}
@@ -49,7 +49,7 @@ class Table:
         self.told.append(ConntrackEvent(turn, identity, mark))
 
     def read(self) -> tuple[list[ConntrackEvent], bool]:
-        """What was told since the last reading."""
+        """The events since the last reading."""
         told, self.told = self.told, []
         return told, False
 
@@ -69,12 +69,12 @@ class Table:
 
 
 @given(events, events, events)
-def test_counting_anew_is_exact(
+def test_counting_again_is_exact(
     before: list[tuple[int, int]],
     meanwhile: list[tuple[int, int]],
     after: list[tuple[int, int]],
 ) -> None:
-    """Whatever begins and ends while the kernel's list is read, the counts are the truth."""
+    """With connections that begin and end during the listing, the counts are exact."""
     table, live = Table(), LiveFlows(MARKS)
     live.change(MARKS[0], 99, 0)
     for what in before:
@@ -90,7 +90,7 @@ def test_counting_anew_is_exact(
 
 
 def test_a_loss_while_counting_means_counting_again() -> None:
-    """The list is asked for until no event was lost beside it."""
+    """The list is requested until no event was lost during it."""
     lists = iter(
         [
             [ConntrackEvent("began", 1, MARKS[0])],
@@ -115,7 +115,7 @@ def test_marks_that_are_not_counted_are_passed_over() -> None:
 
 
 class Slow:
-    """Connections that take ``seconds`` to be listed, and the clock that says so."""
+    """A listing that takes ``seconds``, and its clock."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -129,7 +129,7 @@ class Slow:
         return self.now
 
     def everything(self) -> Iterator[ConntrackEvent]:
-        """What there is; raises when the kernel does not say."""
+        """All connections; raises if the kernel refuses."""
         self.times += 1
         self.now += self.seconds
         if self.connections is None:
@@ -143,8 +143,8 @@ class Slow:
 
 
 def test_listing_keeps_its_pace() -> None:
-    """At most every LISTING seconds, and where it takes long less often, for a small part of the
-    time; connections of others are nobody's.
+    """At most every LISTING seconds, and less often if it takes long; connections of others are not
+    counted.
     """
     slow, live = Slow(), LiveFlows(MARKS[:2], 0)
     lister = ConnectionLister(live, slow.everything, slow.clock)
@@ -167,7 +167,7 @@ def test_listing_keeps_its_pace() -> None:
     assert slow.times == 3
 
 
-def test_what_is_not_listed_stays_and_is_told_of_once() -> None:
+def test_unlisted_counts_stay_and_are_reported_once() -> None:
     """The kernel refuses, twice, then lists again, then refuses again."""
     slow, live = Slow(), LiveFlows(MARKS, 0)
     lister = ConnectionLister(live, slow.everything, slow.clock)

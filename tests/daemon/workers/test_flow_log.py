@@ -1,4 +1,4 @@
-"""The log of new flows: a line each, up to a bound, and none of what a packet carries."""
+"""The log of new flows: one line each, bounded, without packet content."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decision(client: str = "192.0.2.7", vip: str = "192.0.2.80") -> Decision:
     ("client", "vip"), [("192.0.2.7", "192.0.2.80"), ("2001:db8::7", "2001:db8::80")]
 )
 def test_a_line_a_flow(client: str, vip: str) -> None:
-    """Both ends, service, backend and why."""
+    """Both ends, service, backend and reason."""
     lines = Lines()
     FlowLog(lines)(decision(client, vip))
     assert lines.lines == [
@@ -55,7 +55,9 @@ def test_a_line_a_flow(client: str, vip: str) -> None:
 
 
 def test_a_flood_is_bounded_and_counted() -> None:
-    """So many lines a second; the first of a later one tells how many flows had none."""
+    """A bounded number of lines per second; the first line of a later second has the number of
+    omitted ones.
+    """
     now = 5.0
     lines = Lines()
     log = FlowLog(lines, lambda: now)

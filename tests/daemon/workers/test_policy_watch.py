@@ -1,4 +1,4 @@
-"""What the log has of policies: the first fault, then once a minute; each time on the bench."""
+"""Log lines about policies: the first fault, then once a minute; each time one is benched."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Policy:
         self.ready = ready
 
     def pick(self, flow: NewFlow) -> Any:
-        """Nothing, or the first."""
+        """The first backend, or a fault."""
         return self.ready[0] if self.good else None
 
 
 class Log:
-    """What was logged."""
+    """The log lines."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, Any]]] = []
@@ -72,15 +72,15 @@ def stage() -> Stage:
 
 
 def test_nothing_wrong_nothing_said(stage: Stage) -> None:
-    """Ticks alone leave no line."""
+    """Ticks alone log nothing."""
     for now in range(200):
         stage.poll(float(now))
     assert stage.log.lines == []
     assert policy_watch.counts(stage.services) == {}
 
 
-def test_faults_are_told_of_once_a_minute(stage: Stage) -> None:
-    """Not per packet: the first at once, what follows together."""
+def test_faults_are_logged_once_a_minute(stage: Stage) -> None:
+    """Not per packet: the first at once, later ones together."""
     for tenth in range(1210):
         stage.fail(tenth / 10)
         stage.poll(tenth / 10)
@@ -95,7 +95,7 @@ def test_faults_are_told_of_once_a_minute(stage: Stage) -> None:
     }
 
 
-def test_the_bench_is_told_of_each_time(stage: Stage) -> None:
+def test_suspensions_are_logged_each_time(stage: Stage) -> None:
     """Also within the minute after another line."""
     stage.fail(0.0)
     stage.poll(0.0)
@@ -109,7 +109,7 @@ def test_the_bench_is_told_of_each_time(stage: Stage) -> None:
 
 
 def test_counts_for_the_last_line(stage: Stage) -> None:
-    """What went wrong, of all services together; what went right is no news."""
+    """Faults of all services together; successful picks are not counted."""
     other = Stage()
     stage.fail(0.0)
     other.fail(0.0)
@@ -118,7 +118,7 @@ def test_counts_for_the_last_line(stage: Stage) -> None:
 
 
 def test_a_policy_that_does_not_return_is_named(stage: Stage) -> None:
-    """While it is called, the parent reads whose it is; a service without a policy has no name."""
+    """During a call the parent reads the service's name; a service without a policy has none."""
     life = Heartbeat()
     policy_watch.mark(stage.services, life)
     guard = stage.guard

@@ -1,5 +1,6 @@
-"""A proxy worker without the network: its log, its counts, its warming up. What it does as a
-process is in tests/net/test_proxy.py.
+"""A proxy worker without a network: its log, its counts, its warm-up.
+
+The process is tested in tests/net/test_proxy.py.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Heard:
 
 @pytest.fixture
 def loop() -> Iterator[uvloop.Loop]:
-    """A loop that nobody runs, unless the test does."""
+    """A loop that runs only if the test runs it."""
     made = uvloop.new_event_loop()
     yield made
     made.close()
@@ -66,7 +67,7 @@ def proxy(loop: uvloop.Loop) -> Proxy:
 
 
 def spec(strategy: str = "rr") -> ProxySpec:
-    """What a worker is told."""
+    """The worker's spec."""
     config = parse(TEXT.replace("STRATEGY", strategy), "f").config
     return ProxySpec(5, 1, 3, config, (), uid=0, gid=0)
 
@@ -75,11 +76,11 @@ def test_what_it_is_called() -> None:
     """Its number and its core, for messages and for the log; it may take its time to end."""
     assert spec().name == "proxy worker 1 on core 3"
     assert spec().labels() == {"worker": 1, "core": 3}
-    assert spec().patience > 30
+    assert spec().exit_timeout > 30
 
 
 def test_backends_that_do_not_accept(loop: uvloop.Loop, proxy: Proxy) -> None:
-    """A warning for each, at once, and again after a minute where there are more by then."""
+    """A warning for each, at once, and again after a minute if there are more."""
     heard = Heard()
     watch = ProxyMonitor(loop, proxy, heard)
     one, two = proxy.services[0].pool.backends
@@ -103,7 +104,9 @@ def test_backends_that_do_not_accept(loop: uvloop.Loop, proxy: Proxy) -> None:
 
 
 def test_faults_are_in_the_log(loop: uvloop.Loop, proxy: Proxy) -> None:
-    """What a callback raises is an error with its traceback; so is a lack of descriptors."""
+    """An exception of a callback is an error with its traceback; a lack of descriptors is an error
+    too.
+    """
     heard = Heard()
     watch = ProxyMonitor(loop, proxy, heard)
     error = RuntimeError("bad")
@@ -124,7 +127,7 @@ def test_faults_are_in_the_log(loop: uvloop.Loop, proxy: Proxy) -> None:
 
 
 def test_counts_over_all_backends(proxy: Proxy) -> None:
-    """They are summed up, and zeros are left out."""
+    """The sums, without zeros."""
     assert counts(proxy) == {}
     for service in proxy.services:
         for backend in service.pool.backends:
@@ -135,7 +138,7 @@ def test_counts_over_all_backends(proxy: Proxy) -> None:
 
 
 def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
-    """A look writes what is the worker's own, and what each backend had, where others read it."""
+    """The worker's own numbers and those of each backend, in shared memory."""
     counters = Counters()
     watch = ProxyMonitor(loop, proxy, Heard(), CounterWriter(counters, ProxyCounts(proxy)))
     proxy.unserved, proxy.exhausted = 2, 1
@@ -174,5 +177,5 @@ def test_room_for_connections() -> None:
 
 @pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted", "source", "maglev"])
 def test_warming_up(loop: uvloop.Loop, strategy: str) -> None:
-    """It carries its few bytes to their end, with every strategy, and leaves nothing open."""
+    """Some bytes are relayed completely, with every strategy, and no socket stays open."""
     control._warm_up(spec(strategy), loop)

@@ -1,7 +1,7 @@
-"""A worker on its own: what it reports, what it becomes, what it counts.
+"""A worker alone: its report, its privileges, its counters.
 
-Each runs in a process of its own in a namespace whose packets to 127.0.0.2 go to its queue; its
-report pipe is that process's standard output.
+Each runs as a process in a namespace whose packets to 127.0.0.2 go to its queue; its report pipe is
+that process's standard output.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from waiting import TIMEOUT, wait_until
 
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.policy_guard import PolicyGuard
 from paraglider.core.pool import Backend
-from paraglider.core.strategies import Context, NewFlow
+from paraglider.core.strategies import STRATEGIES, Context, NewFlow
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.verdict import REASONS
+from paraglider.daemon.processes.spec import StartupState
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
-from paraglider.daemon.workers.worker import WorkerCounts, _warm_up
+from paraglider.daemon.workers.worker import WorkerCounts, WorkerSpec, _warm_up
 from paraglider.forward.worker_datapath import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
@@ -38,7 +40,6 @@ from paraglider.netfilter.queue import QueueReader
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 CORE = min(os.sched_getaffinity(0))
 NOBODY = pwd.getpwnam("nobody")
 
@@ -62,12 +63,13 @@ for port in map(int, sys.argv[1:]):
 
 # The reader as it is, but that what handles its packets raises.
 BROKEN = """
-class Reader(worker.QueueReader):
+from paraglider.netfilter.queue import worker_queues
+class Reader(worker_queues.QueueReader):
     def serve(self, handle, tick):
         super().serve(broken, tick)
 def broken(*packet):
     raise ValueError("a fault of ours")
-worker.QueueReader = Reader
+worker_queues.QueueReader = Reader
 """
 
 
@@ -85,7 +87,7 @@ class Worker:
         self.report = self.process.stdout.read().decode()
 
     def log(self) -> str:
-        """All that it logged."""
+        """All its log lines."""
         return self._log.read_text()
 
     def status(self) -> dict[str, str]:
@@ -100,14 +102,12 @@ class Worker:
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(TIMEOUT)
 
     def await_log(self, words: str) -> str:
         """The first line of the log with ``words``."""
-        deadline = time.monotonic() + PATIENCE
-        while not (found := re.search(f"^.*{words}.*$", self.log(), re.MULTILINE)):
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.01)
+        found = wait_until(lambda: re.search(f"^.*{words}.*$", self.log(), re.MULTILINE), self.log)
+        assert found is not None
         return found[0]
 
 
@@ -156,7 +156,7 @@ def work(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[..., Worker]
 
 
 def test_ready_without_privileges(work: Any) -> None:
-    """Who says that it is ready is nobody, on its core, by its name, with one capability."""
+    """When it reports ready it runs as nobody, on its core, with its name and one capability."""
     worker = work()
     assert worker.report == "ready"
     found = worker.status()
@@ -199,7 +199,7 @@ def test_other_signals_are_the_parents(work: Any) -> None:
 
 
 def test_counts_what_it_refused(work: Any) -> None:
-    """At its end it tells of its flows, and by reason of the packets that were none."""
+    """Its last line has its flows, and the other packets by reason."""
     worker = work()
     worker.send(53, 5353, 5353, 99)
     assert worker.stop() == 0
@@ -208,8 +208,8 @@ def test_counts_what_it_refused(work: Any) -> None:
     assert "no_service=1" in line
 
 
-def test_debug_tells_of_new_flows(work: Any) -> None:
-    """With ``-D`` a new flow is a line with both ends and the backend, without any content."""
+def test_debug_logs_new_flows(work: Any) -> None:
+    """With ``-D`` a new flow has a line with both ends and the backend, without any content."""
     worker = work(debug=True)
     worker.send(53)
     line = worker.await_log('event="new flow"')
@@ -222,7 +222,7 @@ def test_debug_tells_of_new_flows(work: Any) -> None:
 
 
 def test_without_debug_nothing_a_flow(work: Any) -> None:
-    """Without ``-D`` a flow leaves no line."""
+    """Without ``-D`` a flow has no line."""
     worker = work()
     worker.send(53)
     assert worker.stop() == 0
@@ -230,7 +230,9 @@ def test_without_debug_nothing_a_flow(work: Any) -> None:
 
 
 def test_a_fault_is_logged_once(work: Any) -> None:
-    """A packet whose handling raises is told of with the place in the code, not its bytes."""
+    """An exception of the handler is logged with the place in the code,
+    without the packet's bytes.
+    """
     worker = work(extra=BROKEN)
     worker.send(53, 53, 53)
     line = worker.await_log('event="packets lost"')
@@ -248,7 +250,7 @@ def test_a_queue_with_a_reader(work: Any) -> None:
     second = work()
     assert second.report.startswith(f"1queue {CORE} already has a reader: process")
     assert f"process {first.process.pid} (paraglider/{CORE})" in second.report
-    assert second.process.wait(PATIENCE) == 1
+    assert second.process.wait(TIMEOUT) == 1
     assert "Traceback" not in second.log()
     first.send(53)
     assert first.stop() == 0
@@ -260,7 +262,7 @@ def test_a_core_that_is_none(work: Any) -> None:
     worker = work(core=4095)
     assert worker.report.startswith("2the kernel refuses core 4095: ")
     assert "`workers`" in worker.report
-    assert worker.process.wait(PATIENCE) == 2
+    assert worker.process.wait(TIMEOUT) == 2
     assert "Traceback" not in worker.log()
 
 
@@ -268,7 +270,7 @@ def test_a_directory_that_went_away(work: Any, tmp_path: Path) -> None:
     """A chroot directory that is gone since the check keeps the worker from serving as root."""
     worker = work(chroot=str(tmp_path / "gone"))
     assert worker.report.startswith("2cannot drop privileges: ")
-    assert worker.process.wait(PATIENCE) == 2
+    assert worker.process.wait(TIMEOUT) == 2
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -321,8 +323,8 @@ worker.WorkerSpec = functools.partial(worker.WorkerSpec, registry=policies.load(
 
 
 def test_a_policy_picks_without_privileges(work: Any, tmp_path: Path) -> None:
-    """A class of the user's own, with an import of a library when it picks, works after chroot;
-    what it does wrong is logged once, and counted at the end.
+    """A user's class that imports a library during a pick works after chroot; its faults are logged
+    once, and counted at the end.
     """
     service = {
         "name": "dns",
@@ -375,8 +377,18 @@ def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
     assert wanted <= set(picked)
 
 
+def test_the_next_worker_inherits_the_carriers_position() -> None:
+    """As the configuration and the states: what a message said is not lost with a process."""
+    service = {"name": "a", "vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    config = Config.model_validate({"services": [service]})
+    spec = WorkerSpec(0, 0, config, 1, 1)
+    for carries in (False, True):
+        state = StartupState(config, {}, STRATEGIES, carries=carries)
+        assert spec.updated(state).carries is carries
+
+
 def test_all_that_is_counted_has_its_place() -> None:
-    """Whatever a packet path, a queue and policies count, the memory has a number for it."""
+    """All counters of a packet path, a queue and policies have a place in the memory."""
     config = Config.model_validate(
         {
             "services": [
@@ -403,13 +415,22 @@ def test_all_that_is_counted_has_its_place() -> None:
     for table in path.tables.values():
         table.evicted = table.expired = 1
     one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
-    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one, one))
+    counted = SimpleNamespace(
+        packets=1, batches=1, faults=1, refused=1, queues=(one, one, one), first=1
+    )
     counters = Counters()
     CounterWriter(counters, WorkerCounts(path, cast(QueueReader, counted))).tick()
     sample = counters.read()
     proxys = {"conns", "unserved", "exhausted"}
+    bpfs = {"carried", "carrier_refused", "flooded"}  # those of a carrier in the kernel
     zero = {name for name, value in sample.head.items() if value == 0}
-    assert zero - proxys - {"unwritten"} == {"busy", "flows", "active", "closing", "half_open"}
+    assert zero - proxys - bpfs - {"unwritten"} == {
+        "busy",
+        "flows",
+        "active",
+        "closing",
+        "half_open",
+    }
     for name in ("flows", "inactive"):
         assert sample.backend("web", "127.0.1.80")[name] == 0
     assert sample.backend("bulk", "127.0.1.81") == {"conns": 0, "unanswered": 0}

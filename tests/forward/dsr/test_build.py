@@ -13,9 +13,9 @@ from paraglider.core.flow_states import (
     TIME_WAIT,
     UDP_OPEN,
 )
-from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.dsr.leases import LONGEST
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
+from paraglider.forward.one_sided import OneSidedDatapath
 from paraglider.forward.worker_datapath import build as build_worker
 from paraglider.netfilter.rules.marks import LEASE
 
@@ -30,15 +30,15 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
     return Config.model_validate({"services": whole, **top})
 
 
-def build(wanted: Config) -> DsrDatapath:
+def build(wanted: Config) -> OneSidedDatapath:
     """The packet path of the dsr services of a configuration."""
     datapath = build_worker(wanted, 0, 0.0)._datapaths["dsr"]
-    assert isinstance(datapath, DsrDatapath)
+    assert isinstance(datapath, OneSidedDatapath)
     return datapath
 
 
 def test_only_services_of_dsr() -> None:
-    """Those of other forwards are others' to carry."""
+    """Services of other methods are left out."""
     path = build(config({}, {"forward": "nat"}, {}))
     assert [service.name for service in path.balancer.services.services] == ["s0", "s2"]
 
@@ -48,15 +48,15 @@ def test_marks_are_those_of_the_policy_rules() -> None:
     six = {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]}
     wanted = config({}, {}, six)
     path = build(wanted)
-    marks = {str(a): m for f in (4, 6) for a, m in way_marks(wanted, f).items()}
+    marks = {str(a): m for f in (4, 6) for a, m in route_marks(wanted, f).items()}
     assert {b.name: verdict >> 8 for b, verdict in path.carrier.verdicts.items()} == marks
     assert {b.name: verdict >> 8 for b, verdict in path.carrier._leased.items()} == {
         name: mark | LEASE for name, mark in marks.items()
     }
 
 
-def test_a_flow_lives_a_lease_longer() -> None:
-    """For so long its packets may have passed unseen; half-open and closed flows have none."""
+def test_flows_are_kept_for_a_lease_longer() -> None:
+    """For a lease its packets may have passed unseen; half-open and closed flows have no lease."""
     limits = {"syn": 240, "established": 7440, "closed": 70, "udp": 300, "icmp": 60}
     path = build(config({}, timeouts=limits, flows={"max": 7}))
     seconds = path.flows.timeouts.by_state

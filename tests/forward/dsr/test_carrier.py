@@ -1,4 +1,4 @@
-"""Leases: which verdict asks for one, and that they end when they must."""
+"""Leases: which verdicts request one, and when they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_backend_that_left_keeps_its_mark_while_it_has_flows() -> None:
 
 
 def test_all_leases_that_are_due_end() -> None:
-    """Those of lost backends and of removed ones, each once; of a backend without a mark none."""
+    """Leases of lost and of removed backends, each once; without a mark there are none."""
     pool = service(V4, routed=True).pool
     first, second, third = pool.backends
     ended: list[int] = []
@@ -63,7 +63,7 @@ def test_a_refusal_names_the_marks_and_holds_nothing_up() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize(("family", "mark"), [("ip", 0x52000001), ("ip6", 0x52800001)])
 def test_leases_end(inside: Namespace, family: str, mark: int) -> None:
-    """Those of one backend, all at once; without the table, or the set, there are none."""
+    """All leases of one backend end at once; without the table or the set there are none."""
     end_leases(mark)
     place, others = f"{family} paraglider-dsr", mark + 1
     lines = [f"add table {place}"]

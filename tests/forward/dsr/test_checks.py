@@ -32,13 +32,21 @@ def lines_of(*services: str, network: str = NETWORK % "") -> list[str]:
         ("ports: 80, return: via", "`return: via` with `forward: dsr`"),
         ("ports: 80, snat: 10.0.0.9", "`snat` has no meaning with `forward: dsr`"),
         (
+            "ports: 80, decide: hash",
+            "`decide: hash` with `strategy: rr`, which is no hash; use `strategy: maglev`",
+        ),
+        (
+            "ports: 80, decide: hash, strategy: source, affinity: client",
+            "`decide: hash` with `affinity: client`, which keeps a list of clients",
+        ),
+        (
             "ports: 80, backends: [{address: 10.0.0.1, port: 8080}]",
             "`port` with `forward: dsr`, which leaves packets as they are; leave `port` out",
         ),
     ],
 )
 def test_keys_that_do_not_go_with_it(keys: str, words: str) -> None:
-    """Nothing is rewritten, and nothing comes back."""
+    """Keys about rewriting and about replies."""
     (line,) = lines_of(keys)
     assert line.startswith("f:3:")
     assert words in line
@@ -55,13 +63,13 @@ def test_keys_that_do_not_go_with_it(keys: str, words: str) -> None:
     ],
 )
 def test_what_is_allowed(keys: str) -> None:
-    """What looks close to a mistake and is none."""
+    """Valid configurations that resemble a mistake."""
     assert lines_of(keys) == []
 
 
 @pytest.mark.parametrize("left_out", ["public", "private"])
 def test_both_interfaces_are_needed(left_out: str) -> None:
-    """Each that is missing is one line, at the service's forward."""
+    """One line per missing interface, at the service's `forward`."""
     sides = {"public": "public: {interface: eth0}", "private": "private: {interface: eth1}"}
     del sides[left_out]
     (line,) = lines_of("ports: 80", network=f"network: {{{', '.join(sides.values())}}}\n")
@@ -71,7 +79,7 @@ def test_both_interfaces_are_needed(left_out: str) -> None:
 
 
 def test_a_backend_that_no_gateway_has_for_a_neighbour() -> None:
-    """Where the file tells the networks; those of the other family do not count."""
+    """If the file has networks; those of the other family do not count."""
     (line,) = lines_of("backends: [10.0.0.1, 172.16.0.1]", network=NETWORK % GATEWAYS)
     assert "backend 172.16.0.1 is not in 10.0.0.0/8, the network of `gateway`" in line
     assert "use `forward: nat`" in line
@@ -81,7 +89,7 @@ def test_a_backend_that_no_gateway_has_for_a_neighbour() -> None:
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])
 def test_a_vip_of_another_forward(forward: str) -> None:
-    """It would be an address of this host for the one, and must not be for the other."""
+    """The other method makes it an address of this host, which dsr excludes."""
     (line,) = lines_of("ports: 80", f"ports: 81, forward: {forward}, backends: [10.0.0.2]")
     assert line.startswith("f:3:")
     assert f"VIP 192.168.0.11 is also `s1`'s, by `forward: {forward}`" in line

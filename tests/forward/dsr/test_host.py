@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.dsr.host``: routing, its order, and what must be so before."""
+"""Tests of ``paraglider.forward.dsr.host``: routing, its order, and its preconditions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPInterface
 from paraglider.errors import OperatorError
 from paraglider.forward.dsr.host import check_host, needs
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
 from paraglider.host.changes.routes import entry_change
 
 DSR = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80, "forward": "dsr"}
@@ -34,11 +34,11 @@ def told(wanted: Config, family: int = 4) -> list[str]:
 
 
 def test_backends_first_then_the_vips() -> None:
-    """Nothing is drawn here before there is a way on; services share VIPs and backends."""
+    """No VIP is attracted before the routes exist; services share VIPs and backends."""
     more = {**DSR, "name": "more", "ports": 81}
     other = {**DSR, "name": "other", "vip": "192.168.0.12/24", "backends": ["10.0.0.2"]}
     wanted = config(DSR, more, other, SIX)
-    one, two = (f"0x{mark:x}" for mark in way_marks(wanted, 4).values())
+    one, two = (f"0x{mark:x}" for mark in route_marks(wanted, 4).values())
     assert told(wanted) == [
         f"route default via 10.0.0.1 dev eth1 table {one} onlink",
         f"policy rule fwmark {one}/0xffbfffff lookup {one} priority 82",
@@ -53,12 +53,14 @@ def test_backends_first_then_the_vips() -> None:
 
 
 def test_one_link() -> None:
-    """The kernel answers only for what is not on the link that asks: the route leads nowhere."""
+    """The kernel answers only for addresses that are not on the same link:
+    the route leads to lo.
+    """
     assert "route 192.168.0.11 dev lo" in told(config(private="eth0"))
 
 
 def test_other_forwards_have_none() -> None:
-    """Nor has a file without a network."""
+    """A file without a network has none either."""
     assert told(config({**DSR, "forward": "nat"})) == []
     assert told(Config.model_validate({"services": [DSR]})) == []
 
@@ -78,7 +80,7 @@ def refused(
 
 
 def test_a_vip_of_this_host() -> None:
-    """On whatever interface; one that an earlier set-up added is about to go."""
+    """On any interface; one that an earlier set-up added is ignored, because it will be removed."""
     assert refused(config(), {}) == ""
     vip = ip_interface("192.168.0.11/32")
     said = refused(config(), {"lo": [vip]})
@@ -89,7 +91,7 @@ def test_a_vip_of_this_host() -> None:
 
 
 def test_a_backend_off_the_link() -> None:
-    """Neither in a network of the interface nor of a gateway that it is about to get."""
+    """Neither in a network of the interface nor in one of a gateway that will be added."""
     far = {**DSR, "backends": ["10.0.0.1", "172.16.0.1"]}
     said = refused(config(far), {})
     assert "backend 172.16.0.1 of `web` is in no network of eth1 (it has: 10.0.0.0/8)" in said
@@ -98,13 +100,13 @@ def test_a_backend_off_the_link() -> None:
 
 
 def test_an_interface_without_addresses() -> None:
-    """Says so."""
+    """The error says so."""
     assert "(it has: none)" in refused(config(gateway=False), {})
     assert refused(config(gateway=False), {"eth1": [ip_interface("10.0.0.254/24")]}) == ""
 
 
 @pytest.mark.parametrize("services", [(SIX,), (DSR, SIX)])
-def test_the_other_family_is_not_looked_at(services: tuple[Any, ...]) -> None:
+def test_the_other_family_is_not_checked(services: tuple[Any, ...]) -> None:
     """Its own run does."""
     addresses: Addresses = {"lo": [ip_interface("2001:db8::11/128")]}
     assert refused(config(*services), addresses) == ""

@@ -10,7 +10,7 @@ import yaml
 
 from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.forward.dsr.leases import LONGEST, lease_seconds, lease_table
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import LEASE
 
@@ -33,7 +33,7 @@ def text(family: int) -> str:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_text_is_the_golden_one(family: int) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     file = GOLDEN / f"dsr.leases{family}"
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(text(family), encoding="utf-8")
@@ -49,8 +49,8 @@ def test_other_forwards_have_none() -> None:
 
 
 def test_every_backend_once() -> None:
-    """Whatever number of services it has: a set, and a rule in each chain."""
-    for mark in way_marks(config(), 4).values():
+    """One set and one rule per chain, for any number of services."""
+    for mark in route_marks(config(), 4).values():
         name = f"to-{mark:08x}"
         lines = [line for line in text(4).splitlines() if name in line]
         assert [line.split()[1] for line in lines] == ["set", "rule", "rule", "rule"]
@@ -68,14 +68,14 @@ def test_base_chains_are_never_deleted() -> None:
     [({}, LONGEST), ({"udp": 20}, 10), ({"established": 1}, 1), ({"established": 61}, 30)],
 )
 def test_how_long_a_lease_lasts(changes: dict[str, int], seconds: int) -> None:
-    """Half of the shortest timeout at most, so that a living flow is asked about in time."""
+    """At most half of the shortest timeout, so that a live flow reaches the worker in time."""
     assert lease_seconds(TimeoutsConfig(**changes)) == seconds
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_kernel_takes_it(family: int) -> None:
-    """Twice over too: the second time it is a change of what is there."""
+    """Twice: the second time it changes the existing table."""
     assert Nft().trial(text(family)) == ""
     assert Nft().trial(text(family) * 2) == ""
     assert Nft().trial("add nonsense\n") != ""

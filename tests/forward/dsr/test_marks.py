@@ -8,7 +8,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.forward.dsr import marks
-from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.dsr.marks import route_marks
 from paraglider.netfilter.rules.marks import BASE, DSR_BASE, LEASE, MASK
 
 
@@ -19,7 +19,7 @@ def service(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def config(*services: dict[str, Any]) -> Config:
-    """A configuration of these services; their claims are not looked at."""
+    """A configuration of these services; contradictions are not checked."""
     return Config.model_validate({"services": list(services)})
 
 
@@ -27,17 +27,17 @@ def ways(*addresses: str, vip: str = "192.168.0.11/24") -> dict[str, int]:
     """The marks of these backends of a dsr service, by their addresses."""
     made = config(service("a", vip=vip, backends=list(addresses)))
     family = 6 if ":" in vip else 4
-    assert way_marks(made, 10 - family) == {}
-    return {str(address): mark for address, mark in way_marks(made, family).items()}
+    assert route_marks(made, 10 - family) == {}
+    return {str(address): mark for address, mark in route_marks(made, family).items()}
 
 
 def test_ways_depend_on_the_address_alone() -> None:
-    """Not on the order, the service, its port: packets of all services take the same way."""
+    """Not on the order, the service or its port: packets of all services have one route."""
     assert ways("10.0.0.1", "10.0.0.2") == ways("10.0.0.2", "10.0.0.1")
     several = config(*(service(f"s{i}", ports=i) for i in range(1, 4)))
-    found = way_marks(several, 4)
+    found = route_marks(several, 4)
     assert {str(address): mark for address, mark in found.items()} == ways("10.0.0.1", "10.0.0.2")
-    assert way_marks(config(service("a", forward="nat")), 4) == {}
+    assert route_marks(config(service("a", forward="nat")), 4) == {}
 
 
 def test_ways_are_ours_and_apart() -> None:
@@ -50,7 +50,7 @@ def test_ways_are_ours_and_apart() -> None:
 
 
 def test_ways_that_collide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a space as small as the number of backends all collide, and all get a mark."""
+    """In a space as small as the number of backends all collide, and all get different marks."""
     monkeypatch.setattr(marks, "LEASE", 3)
     addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
     found = ways(*addresses)

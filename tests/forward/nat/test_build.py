@@ -1,4 +1,4 @@
-"""From a configuration to the packet path: every word of the file that concerns it arrives."""
+"""From a configuration to the packet path: every relevant key has its effect."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_strategies(name: str, kind: type) -> None:
 
 
 def test_workers_do_not_start_at_the_same_backend() -> None:
-    """Each worker begins the turn elsewhere, so that first connections do not pile up."""
+    """The turn of each worker starts at another backend, so that first connections are spread."""
     firsts = set()
     for worker in range(2):
         path = build(service(), worker=worker)
@@ -122,7 +122,7 @@ def nat_flow(key: bytes) -> Any:
 
 
 def test_weights_and_mapped_ports() -> None:
-    """A backend's weight and port arrive; its translation maps the port only where it differs."""
+    """A backend has its weight and port; its translation maps the port only if it differs."""
     backends = [{"address": "10.0.0.1", "port": 8080, "weight": 3}, {"address": "10.0.0.2"}]
     (built,) = build(service(backends=backends)).balancer.services.services
     one, other = built.pool.backends

@@ -1,7 +1,7 @@
-"""Packets in, packets out: each shape of packet, in both directions, in both families.
+"""Each kind of packet, in both directions and both families.
 
-An expected packet is built by scapy from scratch with the other address and port, checksums
-included. What becomes of flows, and what is refused, is in ``test_nat_flows``.
+scapy builds every expected packet from scratch with the other address and port, checksums included.
+Flows are in ``test_datapath_flows``, refusals in ``test_datapath_refusals``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def tcp(family: Family, data: bytes, *between: Packet, **fields: object) -> Buil
 def udp(
     family: Family, data: bytes, *between: Packet, checksum: int | None = None, **fields: object
 ) -> Build:
-    """A builder of UDP datagrams; a ``checksum`` of 0 says that there is none."""
+    """A builder of UDP datagrams; a ``checksum`` of 0 means none."""
 
     def build(source: str, destination: str, sport: int, dport: int) -> Packet:
         head = family.ip(source, destination, **fields)
@@ -133,14 +133,14 @@ def world(family: Family, port: int = 0) -> NatDatapath:
 
 
 def out(family: Family, build: Build, port: int) -> tuple[bytes, bytes]:
-    """A packet from the client, as it comes and as it is to go on to the backend."""
+    """A packet from the client: the input, and the expected output to the backend."""
     before = build(family.client, family.vip, CLIENT_PORT, VIP_PORT)
     after = build(family.client, family.backends[0], CLIENT_PORT, port or VIP_PORT)
     return bytes(before), bytes(after)
 
 
 def back(family: Family, build: Build, port: int) -> tuple[bytes, bytes]:
-    """A packet from the backend, as it comes and as it is to go on to the client."""
+    """A packet from the backend: the input, and the expected output to the client."""
     before = build(family.backends[0], family.client, port or VIP_PORT, CLIENT_PORT)
     after = build(family.vip, family.client, VIP_PORT, CLIENT_PORT)
     return bytes(before), bytes(after)
@@ -154,7 +154,7 @@ Way = Callable[[Family, Build, int], tuple[bytes, bytes]]
 @ports
 @ways
 def test_a_packet_of_a_flow(family: Family, build: Build, port: int, way: Way) -> None:
-    """What the VIP, or the backend, is called in the packet changes, and nothing else."""
+    """Only the address and port of the VIP or the backend change."""
     before, after = way(family, build, port)
     assert run(world(family, port), before) == (REWRITTEN, after)
 
@@ -162,7 +162,7 @@ def test_a_packet_of_a_flow(family: Family, build: Build, port: int, way: Way) -
 @ports
 @families
 def test_the_packet_that_opens_a_flow(family: Family, port: int) -> None:
-    """A SYN and a first datagram go on to the backend, as scapy would send them there."""
+    """A SYN and a first datagram are forwarded to the backend, as scapy builds them."""
     path = nat(
         service(
             family,
@@ -239,7 +239,7 @@ LENGTHS = pytest.mark.parametrize("data", [b"", b"odd", b"even", b"\xff" * 1447]
 def test_an_unfinished_checksum_is_finished(
     family: Family, protocol: int, data: bytes, port: int, way: Way
 ) -> None:
-    """Where only the pseudo-header was summed, the packet leaves with its full checksum."""
+    """If only the pseudo-header was summed, the packet leaves with its full checksum."""
     before, after = way(family, (tcp if protocol == flow.TCP else udp)(family, data), port)
     partial = unfinished(before, protocol)
     assert run(world(family, port), partial, UNFINISHED) == (REWRITTEN, after)
@@ -280,7 +280,7 @@ def test_an_unfinished_checksum_behind_options(
 @pytest.mark.parametrize("more", [b"", b"and more than forty bytes in all"])
 @families
 def test_a_computed_zero_is_sent_as_all_ones(family: Family, more: bytes, way: Way) -> None:
-    """A UDP checksum that comes to 0 would say that there is none (RFC 768): it is 0xffff."""
+    """A UDP checksum of 0 would mean none (RFC 768), so 0xffff is sent."""
     transport = 20 if family.number == 4 else 40
     _, after = way(family, udp(family, b"\0\0" + more), MAPPED_PORT)
     word = after[transport + 6 : transport + 8]  # what, added to the sum, makes it all ones
@@ -295,7 +295,7 @@ def test_a_computed_zero_is_sent_as_all_ones(family: Family, more: bytes, way: W
 @protocols
 @families
 def test_all_ones_count_as_zero(family: Family, protocol: int, way: Way) -> None:
-    """A checksum of 0xffff that comes in is as right as 0, and what goes out is right too."""
+    """An incoming checksum of 0xffff is as valid as 0, and the outgoing one is correct too."""
     transport = 20 if family.number == 4 else 40
     at = transport + (16 if protocol == flow.TCP else 6)
     build = tcp if protocol == flow.TCP else udp
@@ -326,7 +326,7 @@ def test_a_wrong_checksum_stays_wrong(family: Family, protocol: int, way: Way, e
 
 @pytest.mark.parametrize("way", [out, back])
 def test_a_wrong_ipv4_header_checksum_stays_wrong(way: Way) -> None:
-    """The kernel behind us drops what it would have dropped without us."""
+    """The next host drops what it would have dropped without us."""
     before, after = way(V4, tcp(V4, b"data"), 0)
     wrong = bytearray(before)
     wrong[10] ^= 0x40
@@ -345,7 +345,7 @@ unicast = {
 @SOME
 @given(data=st.data())
 def test_any_addresses_ports_and_data(family: Family, data: st.DataObject) -> None:
-    """Whatever the ends of a flow are called and say, both directions are as scapy builds them."""
+    """For any addresses, ports and data, both directions equal scapy's packets."""
 
     def address() -> str:
         return str(ipaddress.ip_address(data.draw(unicast[family])))
@@ -384,7 +384,7 @@ SEEDS = [
 
 
 def check_garbage(path: NatDatapath, packet: bytes, checksum: int) -> None:
-    """One verdict, one count unless rewritten, and an untouched buffer unless rewritten."""
+    """One verdict; unless rewritten, one count and an unchanged buffer."""
     before = sum(path.counts)
     verdict, after = run(path, packet, checksum)
     refused = sum(path.counts) - before
@@ -401,7 +401,7 @@ states = st.sampled_from(CHECKSUMS)
 @SOME
 @given(st.lists(st.tuples(st.binary(max_size=150), states), max_size=10))
 def test_no_bytes_raise(packets: list[tuple[bytes, int]]) -> None:
-    """Whatever the bytes, there is a verdict, and nothing outside of them is read or written."""
+    """All bytes get a verdict, and nothing outside of them is read or written."""
     path = world(V4)
     for packet, checksum in packets:
         check_garbage(path, packet, checksum)
@@ -423,7 +423,7 @@ def test_no_damage_raises(packets: list[tuple[bytes, int]], data: st.DataObject)
 
 
 def test_the_guard_guards() -> None:
-    """The buffer of these tests does notice a look or a write outside the packet."""
+    """The test buffer detects reads and writes outside the packet."""
     buf = Guarded(bytes(38))
     buf.window = (16, 22)
     for attempt in (lambda: buf[0], lambda: buf[20:30], lambda: buf.__setitem__(30, 0)):

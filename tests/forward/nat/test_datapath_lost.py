@@ -1,6 +1,6 @@
-"""Flows whose backend is lost: they end with the client's next packet, and not before.
+"""Flows whose backend is lost end with the client's next packet, and not before.
 
-What passes and drops is in ``test_nat_refusals``; which backend is lost, in ``test_pool``.
+Verdicts are in ``test_datapath_refusals``; which backends are lost, in ``test_pool``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVERYTHING = (flow.TCP, flow.UDP)
 
 
 def path_of(family: Family, port: int = 0, **changes: object) -> tuple[NatDatapath, Pool]:
-    """A service of all protocols over three backends, with ``port`` where it is mapped."""
+    """A service of all protocols over three backends, with ``port`` if it is mapped."""
     made = service(
         family,
         protocols=EVERYTHING,
@@ -41,8 +41,8 @@ def sent_to(path: NatDatapath, packet: bytes, family: Family) -> str:
 @families
 @pytest.mark.parametrize("port", [0, 8080])
 def test_a_connection_ends_with_the_clients_next_segment(family: Family, port: int) -> None:
-    """It meets the local stack, nothing is known of the flow, and the client's new connection,
-    from the same port, goes elsewhere; with ports mapped and without.
+    """The segment goes to the local stack, the flow ends, and the client's new connection from the
+    same port gets another backend; with and without mapped ports.
     """
     path, pool = path_of(family, port)
     first = sent_to(path, family.syn(), family)
@@ -75,7 +75,7 @@ def test_what_the_backend_still_sends_is_dropped(family: Family, port: int) -> N
 @families
 @pytest.mark.parametrize("kind", ["syn", "datagram", "echo"])
 def test_what_may_open_a_flow_goes_elsewhere_at_once(family: Family, kind: str) -> None:
-    """The first packet after the backend went down is the first of a new flow: nobody waits."""
+    """The first packet after the failure opens a new flow without a delay."""
     path, pool = path_of(family)
     echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
     packet = {"syn": family.syn(), "datagram": family.datagram(), "echo": echo}[kind]
@@ -89,7 +89,7 @@ def test_what_may_open_a_flow_goes_elsewhere_at_once(family: Family, kind: str) 
 
 
 def test_with_nobody_to_go_to() -> None:
-    """The flow is over all the same; a new one is refused."""
+    """The flow ends too; a new one is refused."""
     path, pool = path_of(V4)
     run(path, V4.datagram())
     for each in pool.backends:
@@ -100,7 +100,7 @@ def test_with_nobody_to_go_to() -> None:
 
 
 def test_a_backend_that_comes_back_has_its_flows() -> None:
-    """Those whose clients did not notice go on as if nothing had been."""
+    """Flows without a packet in the meantime continue."""
     path, pool = path_of(V4)
     first = sent_to(path, V4.syn(), V4)
     pool.apply(pool.backends[0], Event.CHECK_FAILED)
@@ -110,7 +110,7 @@ def test_a_backend_that_comes_back_has_its_flows() -> None:
 
 
 def test_flows_that_are_kept() -> None:
-    """With ``on_down: keep`` packets go both ways, and only new flows go elsewhere."""
+    """With ``on_down: keep`` packets pass in both directions, and only new flows go to others."""
     path, pool = path_of(V4, on_down="keep")
     first = sent_to(path, V4.syn(), V4)
     pool.apply(pool.backends[0], Event.CHECK_FAILED)
@@ -141,7 +141,7 @@ def test_a_drained_backend_whose_time_is_over() -> None:
 
 
 def test_a_client_with_affinity_is_let_go() -> None:
-    """It is bound to the backend that takes over, not to the one that is lost."""
+    """The client is bound to the new backend."""
     affinity = Affinity(100.0, 10)
     path, pool = path_of(V4, affinity=affinity)
     assert sent_to(path, V4.datagram(), V4) == V4.backends[0]

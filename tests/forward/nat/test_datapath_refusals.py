@@ -1,4 +1,4 @@
-"""Which packets are refused, each for its reason: untouched, counted, with the stated verdict."""
+"""Refused packets: unchanged, counted by reason, with the stated verdict."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ REFUSALS: list[Case] = [
 def test_what_is_refused(
     reason: str, path: Callable[[Family], NatDatapath], family: Family, packet: bytes
 ) -> None:
-    """The packet is untouched, passes or drops as the table says, and one counter goes up."""
+    """The packet is unchanged, passes or drops as in the table, and one counter is incremented."""
     refusing = path(family)
     flows = len(refusing.flows)
     expected = verdict.REASONS[REASON_NAMES.index(reason)][1]
@@ -254,8 +254,9 @@ def test_what_is_refused(
 
 
 def test_every_reason_is_reached() -> None:
-    """The table above knows every reason, but for "internal", which is a fault that the worker
-    catches: no packet may lead to it; and for "stray", which is dsr's (its tests).
+    """The table above has every reason except "internal", a fault that the worker catches, and
+    those that only dsr and tunnel have.
     """
-    assert {case[0] for case in REFUSALS} == set(REASON_NAMES) - {"internal", "stray"}
+    others = {"internal", "stray", "unsent", "too_big", "hop_limit"}
+    assert {case[0] for case in REFUSALS} == set(REASON_NAMES) - others
     assert verdict.VERDICT_OF[verdict.INTERNAL] == DROP

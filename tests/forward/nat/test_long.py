@@ -62,9 +62,7 @@ def config(forward: str = "nat", family: int = 4) -> Config:
 
 
 def test_the_text() -> None:
-    """Both ends of every backend by its mark, the ports where they are mapped; what is in no map
-    is dropped.
-    """
+    """Both ends of every backend by its mark, with mapped ports; packets in no map are dropped."""
     one, two = (f"0x{mark:08x}" for mark in long_marks(config())["web"])
     wanted = TEXT.replace("ONE", one).replace("TWO", two)
     assert long_table(config(), 4) == wanted
@@ -77,7 +75,7 @@ def test_other_forwards_have_none() -> None:
 
 
 def test_marks_are_nobody_elses() -> None:
-    """Neither a worker's nor one of offload, and each backend has its own."""
+    """Different from a worker's and from offload's, and unique."""
     marks = long_marks(config())["web"]
     assert len(set(marks)) == 2
     assert {mark & MASK for mark in marks} == {LONG_BASE}
@@ -86,7 +84,7 @@ def test_marks_are_nobody_elses() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_nft_takes_it(family: int) -> None:
-    """Also a second time, where the table is there already."""
+    """Also if the table exists already."""
     text = long_table(config(family=family), family)
     assert text is not None
     assert Nft().trial(text + text) == ""

@@ -37,7 +37,7 @@ def chains(rules: MethodRules, table: str) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_requests_and_replies_are_not_tracked(family: int) -> None:
-    """By the port of the VIP and of the backend; packets of the host to itself are left alone."""
+    """By the port of the VIP and of the backend; packets of the host to itself are tracked."""
     vip, backend = ENDS[family]
     raw = chains(made(family), "raw")
     assert raw["PARAGLIDER"][0] == "-i lo -j RETURN"
@@ -49,7 +49,7 @@ def test_requests_and_replies_are_not_tracked(family: int) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_who_answers_past_this_host_has_no_replies_here(family: int) -> None:
-    """Nothing of a backend's is queued or kept out of conntrack but its errors."""
+    """Only errors of the backends are queued and untracked."""
     _, backend = ENDS[family]
     rules = made(family, **{"return": "direct"})
     for table in ("raw", "mangle"):
@@ -70,7 +70,7 @@ def test_without_a_worker_requests_are_dropped_and_errors_pass() -> None:
 
 
 def test_what_was_decided_is_not_queued_again() -> None:
-    """First of all in the chain of what is forwarded, and then accepted."""
+    """As the first rule of the forward chain; such packets are accepted."""
     rules = made()
     assert chains(rules, "mangle")["PARAGLIDER-FWD"][0] == f"{DECIDED} -j RETURN"
     assert rules.shared is not None
@@ -87,7 +87,7 @@ def test_a_long_packet_that_the_kernel_did_not_rewrite_is_dropped() -> None:
 
 
 def test_errors_about_conntracks_flows_stay_tracked() -> None:
-    """At a VIP that offload has too; an error about a nat flow there still goes to its worker."""
+    """At a VIP that offload has too; an error about a nat flow there is queued to its worker."""
     vip, _ = ENDS[4]
     other = {"forward": "offload", "ports": 81, "backends": ["10.0.0.9"]}
     alone, beside = (chains(rules, "raw") for rules in (made(), made(4, other)))

@@ -33,7 +33,7 @@ def services(wanted: Config) -> list[Any]:
 
 
 def test_the_marks_are_those_of_the_kernels_maps() -> None:
-    """Of every backend of every service, by itself: the same address has two in two services."""
+    """Of every backend of every service: the same address has different marks in two services."""
     wanted = config({}, {"backends": ["10.0.0.1"]})
     found = services(wanted)
     marks = marks_of(wanted, found)
@@ -57,8 +57,8 @@ def test_a_configuration_sets_the_carriers_verdicts() -> None:
         assert carrier.verdicts == {b: MARK | mark << 8 for b, mark in marks.items()}
 
 
-def test_live_flows_come_from_whom_the_worker_names() -> None:
-    """And the datapath decides for others too: it has no table."""
+def test_live_flows_come_from_the_workers_datapath() -> None:
+    """The datapath also decides for other methods: it has no table."""
     asked: list[Any] = []
 
     def live(decided: Any) -> dict[int, int]:
@@ -74,6 +74,6 @@ def test_live_flows_come_from_whom_the_worker_names() -> None:
 
 
 def test_services_that_the_configuration_does_not_have_are_a_defect() -> None:
-    """They would be without marks."""
+    """They would have no marks."""
     with pytest.raises(KeyError):
         marks_of(config({"name": "other"}), services(config({})))

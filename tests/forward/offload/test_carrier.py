@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.offload.carrier``: what is remembered of decisions, and counted."""
+"""Tests of ``paraglider.forward.offload.carrier``: stored decisions and counts."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ def decided(one: Backend, key: bytes = b"k", protocol: int = TCP, seen: float = 
 
 
 def test_a_decision_is_found_by_protocol_and_key() -> None:
-    """The verdict is the backend's mark; it was last seen when it was decided."""
+    """The verdict is the mark of the backend."""
     (one, *_), carrier = made()
     flow = decided(one, seen=3.0)
     assert carrier.install(flow) == MARK | MARKS[0] << 8
     assert carrier.find(TCP, b"k", 3.0) is flow
     assert carrier.find(UDP, b"k", 3.0) is None
     assert carrier.find(TCP, b"l", 3.0) is None
-    assert carrier.last_seen(flow) == 3.0
     assert carrier.counters(one) == {}
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_what_is_removed_is_decided_anew(turned: bool) -> None:
-    """A flow by itself, or all to a backend, of either generation; a stranger is passed over."""
+def test_removed_flows_are_decided_again(turned: bool) -> None:
+    """One flow, or all to a backend, of both generations; an unknown flow is ignored."""
     (one, other, third), carrier = made()
     for number, to in enumerate((one, one, other)):
         carrier.install(decided(to, bytes([number])))
@@ -60,8 +59,8 @@ def test_what_is_removed_is_decided_anew(turned: bool) -> None:
     assert found.backend is other
 
 
-def test_other_marks_forget_who_left() -> None:
-    """Whoever stays keeps what was decided, under its new mark."""
+def test_new_marks_forget_removed_backends() -> None:
+    """Decisions for backends that stay are kept, with the new marks."""
     (one, other, _), carrier = made()
     carrier.install(decided(one, b"a"))
     carrier.sync(1.0)
@@ -72,8 +71,8 @@ def test_other_marks_forget_who_left() -> None:
     assert carrier.verdicts == {one: MARK | 0x51000009 << 8}
 
 
-def test_without_a_count_flows_begin_anew_with_each_sync() -> None:
-    """In between a backend's flows are those that were decided since."""
+def test_without_a_count_flows_are_those_since_the_last_sync() -> None:
+    """Until then a backend's flows are those decided since the last sync."""
     (one, other, _), carrier = made()
     for key in (b"a", b"b"):
         carrier.install(decided(one, key))
@@ -84,7 +83,7 @@ def test_without_a_count_flows_begin_anew_with_each_sync() -> None:
 
 @given(st.lists(st.floats(0.0, REMEMBERED), max_size=30))
 def test_a_decision_lasts_for_one_generation_at_least_and_two_at_most(gaps: list[float]) -> None:
-    """However the ticks fall."""
+    """With any times of the ticks."""
     (one, *_), carrier = made()
     born: dict[bytes, float] = {}
     for number, now in enumerate(itertools.accumulate(gaps, initial=1000.0)):

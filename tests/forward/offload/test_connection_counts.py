@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from paraglider.config.model import Config
-from paraglider.forward.offload.connection_counts import PATIENCE, LiveFlows, wanted
+from paraglider.forward.offload.connection_counts import READINGS, LiveFlows, wanted
 from paraglider.netfilter.rules.marks import backend_marks
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)
@@ -13,7 +13,7 @@ FIRST, SECOND, _ = MARKS
 
 
 def test_a_pick_counts_until_the_tracker_has_it_and_after() -> None:
-    """Once, at every moment: picked, on its way, begun."""
+    """Once at every moment: decided, in flight, begun."""
     live = LiveFlows(MARKS)
     read = live.reader(0)
     assert read({})[FIRST] == 0
@@ -27,7 +27,7 @@ def test_a_pick_counts_until_the_tracker_has_it_and_after() -> None:
 
 
 def test_what_another_worker_picked_counts_too() -> None:
-    """As soon as that one has looked, before the tracker has heard of it."""
+    """As soon as that worker has published it, before the counter has the event."""
     live = LiveFlows(MARKS, workers=2)
     one, other = live.reader(0), live.reader(1)
     one({})
@@ -38,17 +38,17 @@ def test_what_another_worker_picked_counts_too() -> None:
     assert one({SECOND: 1})[SECOND] == other({SECOND: 4})[SECOND] == 5
 
 
-def test_what_never_begins_is_given_up() -> None:
+def test_dropped_openings_stop_counting() -> None:
     """A packet that a firewall drops after it was decided about counts for a second."""
     live = LiveFlows(MARKS)
     read = live.reader(0)
     read({})
-    counts = [read({FIRST: 2})[FIRST] for _ in range(PATIENCE + 1)]
-    assert counts == [2] * (PATIENCE - 1) + [0] * 2
+    counts = [read({FIRST: 2})[FIRST] for _ in range(READINGS + 1)]
+    assert counts == [2] * (READINGS - 1) + [0] * 2
     assert read({FIRST: 5})[FIRST] == 3
 
 
-def test_what_nobody_picked_counts_once() -> None:
+def test_the_kernels_picks_count_once() -> None:
     """The kernel's own choice while no worker lived; and it hides no pick afterwards."""
     live = LiveFlows(MARKS)
     read = live.reader(0)
@@ -72,7 +72,7 @@ def test_a_worker_that_is_replaced_goes_on_from_there() -> None:
     assert again({FIRST: 1})[FIRST] == 11
 
 
-def test_counting_anew_leaves_nothing_on_its_way() -> None:
+def test_counting_again_ends_what_was_in_flight() -> None:
     """The list has everything; the events that were lost are not waited for."""
     live = LiveFlows(MARKS)
     read = live.reader(0)

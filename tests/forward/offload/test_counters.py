@@ -1,4 +1,6 @@
-"""What the kernel carries of offloaded flows, since the daemon began, whatever tables become."""
+"""The kernel's counters of offloaded flows since the daemon's start,
+also if tables are recreated.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def offloading(*backends: str, **more: Any) -> Config:
 
 
 class Tables:
-    """What the tables of the kernel have counted."""
+    """The counters of the kernel's tables."""
 
     def __init__(self) -> None:
         marks = backend_marks(offloading(A, B))["web"]
@@ -37,7 +39,7 @@ class Tables:
         found[way] = CounterValue(packets, 100 * packets)
 
     def read(self, family: int) -> Mapping[int, Mapping[str, CounterValue]]:
-        """What the kernel says."""
+        """As the kernel's."""
         self.times += 1
         if self.broken:
             raise OSError(11, "try again")
@@ -54,7 +56,7 @@ def tables() -> Tables:
 
 
 def test_only_what_came_since_the_beginning(tables: Tables) -> None:
-    """Each way by itself, and the sums of the service."""
+    """Each direction separately, and the sums of the service."""
     carried = KernelCounters(offloading(A, B), tables.read)
     assert set(carried.backend(("web", A)).values()) == {0}
     tables.count(A, 1007)
@@ -69,7 +71,7 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
 
 
 def test_nothing_is_read_where_nothing_is_offloaded(tables: Tables) -> None:
-    """And nothing is known of the backend."""
+    """The backend has no counters."""
     tables.times = 0
     plain = KernelCounters(offloading(A, forward="nat"), tables.read)
     plain.update(500.0)
@@ -77,8 +79,10 @@ def test_nothing_is_read_where_nothing_is_offloaded(tables: Tables) -> None:
     assert plain.backend(("web", A)) == {}
 
 
-def test_a_table_that_was_made_anew(tables: Tables) -> None:
-    """Its counters begin at 0, those that are shown go on; what cannot be read stays."""
+def test_counters_of_a_recreated_table(tables: Tables) -> None:
+    """Its counters start at 0, the shown ones continue; counters that cannot be read keep their
+    value.
+    """
     carried = KernelCounters(offloading(A, B), tables.read)
     tables.count(A, 1010)
     carried.update(10.0)
@@ -95,7 +99,7 @@ def test_a_table_that_was_made_anew(tables: Tables) -> None:
 
 
 def test_a_backend_that_left_leaves_its_part(tables: Tables) -> None:
-    """The service keeps what it had; one that comes back begins anew."""
+    """The service keeps its counts; a backend that returns starts at 0."""
     carried = KernelCounters(offloading(A, B), tables.read)
     tables.count(A, 1003)
     tables.count(B, 4)
@@ -112,8 +116,8 @@ def test_a_backend_that_left_leaves_its_part(tables: Tables) -> None:
     assert carried.service("web")["packets_in"] == 9
 
 
-def test_live_flows_are_shown_where_they_are_known(tables: Tables) -> None:
-    """Of backends that the tracker counts, and the sum of those of a service."""
+def test_live_flows_are_shown_if_known(tables: Tables) -> None:
+    """For backends with live counts, and their sum for a service."""
     carried = KernelCounters(offloading(A, B), tables.read)
     assert "flows" not in carried.service("web")
     carried.count({tables.mark[A]: (3, 2), 0x51FFFFFF: (9, 9)})

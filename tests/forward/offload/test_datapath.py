@@ -62,7 +62,7 @@ def counted(path: FirstPacketDatapath) -> dict[str, int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_first_packets_get_the_next_backends_mark(family: Family) -> None:
-    """A SYN, a datagram, an echo request: each is a flow, and the strategy has its say."""
+    """A SYN, a datagram, an echo request: each opens a flow, and the strategy decides."""
     everything = offloaded(family, (flow.TCP, flow.UDP), echo=True)
     path = datapath(everything)
     packets = (
@@ -90,7 +90,7 @@ def test_a_head_is_enough(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("flags", ["A", "R", "F", "SA", "SF", "PA", ""])
 def test_other_segments_open_nothing(family: Family, flags: str) -> None:
-    """Only a SYN does; all else passes, for the local stack to answer with RST."""
+    """Only a SYN opens a flow; others pass, and the local stack answers RST."""
     path = datapath(offloaded(family))
     assert head(path, family.segment(flags)) == verdict.PASS
     assert counted(path) == {"no_flow": 1}
@@ -118,7 +118,7 @@ def test_a_segment_cut_before_its_flags(family: Family) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
-    """For as long as it is remembered; another port of the client is another flow."""
+    """While it is stored; another port of the client is another flow."""
     path = datapath(offloaded(family))
     first = head(path, family.syn(), 100.0)
     assert head(path, family.syn(client_port=40001), 100.0) != first
@@ -131,8 +131,8 @@ def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool) -> None:
-    """The SYN has another sequence number: it is decided about anew, counted, and speaks against
-    nobody, whether the kernel's flows have the queue alone or share it with others.
+    """A SYN with another sequence number gets a new decision, is counted, and counts against no
+    backend, also if the queue is shared with other methods.
     """
     made = offloaded(family)
     path: FirstPacketDatapath | NatDatapath = datapath(made)
@@ -182,8 +182,8 @@ def test_a_backend_that_is_no_longer_ready_loses_what_was_decided() -> None:
 
 @pytest.mark.parametrize(("all_down", "outcome"), [("use_all", "mark"), ("reject", "refused")])
 def test_all_backends_down(all_down: str, outcome: str) -> None:
-    """A first packet gets a backend all the same, or none: then TCP and UDP are refused by the
-    local stack, which would answer an echo itself, so that is dropped.
+    """A first packet gets a backend, or none: then the local stack refuses TCP and UDP. It would
+    answer an echo itself, so that is dropped.
     """
     made = offloaded(V4, protocols=(flow.TCP, flow.UDP), echo=True, all_down=all_down)
     path = datapath(made)
@@ -231,7 +231,7 @@ def test_affinity_counts_from_the_last_new_flow() -> None:
     assert head(path, V4.syn(client_port=2003), 701.0) != first
 
 
-def test_new_flows_are_told_once() -> None:
+def test_new_flows_are_reported_once() -> None:
     """Protocol, key and backend, for the log of ``-D``; a repeated packet is no new flow."""
     made = offloaded(V4)
     path = datapath(made)
@@ -265,7 +265,7 @@ def test_beside_nat_in_one_queue(family: Family) -> None:
 @MANY
 @given(st.binary(max_size=HEAD), st.sampled_from([b"", b"\x45", b"\x60"]))
 def test_no_bytes_raise(packet: bytes, start: bytes) -> None:
-    """Whatever comes, there is a verdict, and nothing outside the head is looked at."""
+    """All packets get a verdict, and nothing outside the head is read."""
     path = datapath(offloaded(V4, (flow.TCP, flow.UDP), echo=True))
     found = head(path, start + packet[len(start) :])
     assert found in (verdict.PASS, verdict.DROP, *map(marked, MARKS))

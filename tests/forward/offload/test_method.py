@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.offload.method``: what it says of itself and of a service."""
+"""Tests of ``paraglider.forward.offload.method``: its facts and descriptions."""
 
 from __future__ import annotations
 

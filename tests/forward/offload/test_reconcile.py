@@ -1,4 +1,4 @@
-"""What the kernel is told of states and weights, with a kernel made of air."""
+"""The kernel's tables by states and weights, with a fake kernel."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Table:
 
 
 class Air:
-    """A kernel that takes what it is told, and the services of one configuration in it."""
+    """A kernel that accepts everything, with the services of one configuration."""
 
     def __init__(self, **changes: Any) -> None:
         service = {
@@ -80,14 +80,14 @@ class Air:
     def put(
         self, first: str, second: str = "ready", weight: int = 3, now: float = 1.0
     ) -> EndedConnections:
-        """The controller's news of the two backends, and what is over by them."""
+        """Set the states of the two backends; returns the connections that end."""
         states = {BACKENDS[0]: (first, weight), BACKENDS[1]: (second, 1)}
         self.table.put({"web": states, "nat": {"10.0.0.9": ("down", 1)}})
         self.offloaded.reconcile(self.table)
         return self.offloaded.tick(now)
 
     def shares(self) -> dict[int, int]:
-        """Each backend's part of the hash of TCP, by mark, as it was told last."""
+        """Each backend's part of the hash of TCP, by mark, as last loaded."""
         rule = next((line for line in self.loaded[-1].splitlines() if "l4proto tcp" in line), "")
         found = {}
         for first, last, mark in re.findall(r"(\d+)(?:-(\d+))? : (0x[0-9a-f]+)", rule):
@@ -97,14 +97,14 @@ class Air:
 
 @pytest.fixture
 def air() -> Air:
-    """Two ready backends, of which the kernel was told."""
+    """Two ready backends, loaded into the kernel."""
     made = Air()
     assert not made.offloaded.tick(0.0)
     return made
 
 
-def test_the_hash_is_told_at_first(air: Air) -> None:
-    """What a daemon before this one left in the kernel does not count; then there is silence."""
+def test_the_hash_is_set_at_first(air: Air) -> None:
+    """The table of an earlier daemon is replaced once; then nothing is sent."""
     assert len(air.loaded) == 1
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
     assert not air.put("ready")
@@ -112,16 +112,16 @@ def test_the_hash_is_told_at_first(air: Air) -> None:
 
 
 @pytest.mark.parametrize("state", ["down", "drain", "maint"])
-def test_who_takes_no_new_flows_leaves_the_hash(air: Air, state: str) -> None:
-    """Whatever the reason, and is back in it with the weight that it has by then."""
+def test_backends_without_new_flows_leave_the_hash(air: Air, state: str) -> None:
+    """For any reason; it returns with its weight."""
     air.put(state)
     assert air.shares() == {air.marks[1]: 1}
     air.put("ready", weight=7)
     assert air.shares() == {air.marks[0]: 7, air.marks[1]: 1}
 
 
-def test_changes_are_told_together(air: Air) -> None:
-    """Many changes between two looks are one transaction."""
+def test_changes_are_sent_together(air: Air) -> None:
+    """Many changes between two ticks are one transaction."""
     for state in ("down", "ready", "drain"):
         air.table.put({"web": {BACKENDS[0]: (state, 3)}})
         air.offloaded.reconcile(air.table)
@@ -134,7 +134,7 @@ def test_changes_are_told_together(air: Air) -> None:
     [("reset", "down", True), ("keep", "down", False)],
 )
 def test_connections_of_the_lost_are_over(on_down: Any, state: str, lost: bool) -> None:
-    """With `on_down: reset` those of a backend that failed, once; with `keep` none."""
+    """With `on_down: reset` those of a failed backend, once; with `keep` none."""
     air = Air(on_down=on_down)
     air.offloaded.tick(0.0)
     assert air.put(state) == EndedConnections((air.marks[0],) if lost else ())
@@ -142,7 +142,7 @@ def test_connections_of_the_lost_are_over(on_down: Any, state: str, lost: bool) 
 
 
 def test_datagrams_leave_what_takes_no_new_flows() -> None:
-    """A backend in maintenance at once, one that drains after a while; each is told of once."""
+    """In maintenance at once, in a drain after a while; each is reported once."""
     air = Air()
     air.offloaded.tick(0.0)
     assert air.put("maint") == EndedConnections(passing=(air.marks[0],))
@@ -163,8 +163,8 @@ def test_a_drain_that_is_overdue_ends_connections() -> None:
 
 
 def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A drain has its time from when it began, and who is lost is told of once; at the end the hash
-    is what the new set-up made it.
+    """A drain keeps its start time, and lost backends are reported once; at the end the hash is
+    that of the set-up.
     """
     air = Air(drain_timeout=10)
     air.offloaded.tick(0.0)
@@ -180,8 +180,10 @@ def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyP
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
 
-def test_nobody_is_left(air: Air) -> None:
-    """With `reject` the hash has nobody, so the host refuses; who was refused begins anew after."""
+def test_no_backend_is_left(air: Air) -> None:
+    """With `reject` the hash is empty, so the host refuses; refused connections are deleted
+    afterwards.
+    """
     assert air.put("down", "down") == EndedConnections(tuple(sorted(air.marks)))
     assert air.shares() == {}
     assert air.put("down", "ready") == EndedConnections((), (("192.168.0.11", 1, 65535),))
@@ -189,7 +191,7 @@ def test_nobody_is_left(air: Air) -> None:
 
 
 def test_all_are_used_when_all_are_down() -> None:
-    """With `use_all` the hash has everybody again, and no connection is over."""
+    """With `use_all` the hash has all backends again, and no connection ends."""
     air = Air(all_down="use_all")
     air.offloaded.tick(0.0)
     assert air.put("down", "ready") == EndedConnections((air.marks[0],))
@@ -198,7 +200,7 @@ def test_all_are_used_when_all_are_down() -> None:
 
 
 def test_what_was_refused_is_tried_again(air: Air) -> None:
-    """After a pause that doubles, whatever changes meanwhile; nothing else has to happen."""
+    """After a pause that doubles, with or without further changes."""
     air.refuses = True
     with structlog.testing.capture_logs() as lines:
         air.put("down", now=1.0)
@@ -215,7 +217,7 @@ def test_what_was_refused_is_tried_again(air: Air) -> None:
 
 
 def test_a_slow_nft_gets_the_newest_state(air: Air) -> None:
-    """One run at a time; what changes meanwhile is loaded after it, all at once."""
+    """One run at a time; later changes are loaded together after it."""
     air.slow = True
     for weight in (5, 6, 7):
         air.put("ready", weight=weight)
@@ -227,8 +229,8 @@ def test_a_slow_nft_gets_the_newest_state(air: Air) -> None:
     assert len(air.loaded) == 3
 
 
-def test_a_table_made_anew_is_told_again(air: Air) -> None:
-    """Somebody flushed the rules, and the set-up's own are back."""
+def test_a_recreated_table_is_filled_again(air: Air) -> None:
+    """The rules were flushed, and the set-up's own are back."""
     air.put("down")
     air.offloaded.put_back(4)
     air.offloaded.tick(2.0)
@@ -237,7 +239,7 @@ def test_a_table_made_anew_is_told_again(air: Air) -> None:
 
 
 def test_at_the_end_the_hash_is_the_set_ups(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks at backends any more, so all of them are in it; nft is run here by then."""
+    """Without checks all backends are in it; nft is run in this process by then."""
     monkeypatch.setattr(Nft, "load", lambda _, text, _seconds: air.loaded.append(text))
     air.put("down")
     air.offloaded.close()

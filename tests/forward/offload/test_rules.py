@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.offload.rules``: first packets alone pass a queue.
+"""Tests of ``paraglider.forward.offload.rules``: only first packets pass a queue.
 
 The whole text is in ``test_queue_rules``' golden files.
 """
@@ -46,7 +46,7 @@ def first_packets(rules: MethodRules) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_what_is_no_first_packet_is_not_queued(family: int) -> None:
-    """Nor is what is more than the workers are to be asked about; all that comes first."""
+    """Nor are packets above the limit; these rules come first."""
     rules = first_packets(made(family)[0])
     queued = [n for n, rule in enumerate(rules) if "NFQUEUE" in rule]
     returned = [n for n, rule in enumerate(rules) if rule.endswith("-j RETURN")]
@@ -57,7 +57,7 @@ def test_what_is_no_first_packet_is_not_queued(family: int) -> None:
 
 
 def test_a_syn_that_comes_again_is_asked_about_a_datagram_is_not() -> None:
-    """It speaks against the backend; what has left the host once has its backend."""
+    """It counts against the backend; a connection that has left the host has its backend."""
     (confirmed,) = (rule for rule in first_packets(made()[0]) if "CONFIRMED" in rule)
     assert confirmed.startswith("! -p tcp ")
 
@@ -81,14 +81,14 @@ def test_without_a_worker_the_kernel_decides() -> None:
 def test_segments_are_passed_early_unless_a_worker_wants_them(
     others: tuple[dict[str, Any], ...], early: int
 ) -> None:
-    """Beside a method whose workers have the flows, what conntrack knows is passed alone."""
+    """Beside a method whose workers have the flows, only packets known to conntrack are passed."""
     _, shared = made(4, *others)
     assert len(shared.early) == early
     assert shared.early[-1] == "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 
 def test_connections_with_a_backend_are_accepted() -> None:
-    """By the connection's mark; errors are conntrack's own, echo is the service's."""
+    """By the connection's mark; errors are handled by conntrack, echo by the service."""
     _, shared = made()
     assert (shared.accepted, shared.errors, shared.echo) == ((f"{DECIDED} -j ACCEPT",), (), ())
     assert "connmark" in DECIDED

@@ -1,8 +1,8 @@
 """Golden files: a configuration in ``golden/NAME.yaml``, its tables in ``NAME.nft4`` and ``.nft6``.
 
 The extra key ``hairpin`` of a configuration names the interfaces towards the backends. After a
-deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the
-difference before committing.
+deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` rewrites the files; read the difference
+before committing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def table(name: str, family: int) -> KernelTable | None:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_text_is_the_golden_one(name: str, family: int) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     file = GOLDEN / f"{name}.nft{family}"
     found = table(name, family)
     text = found.text if found is not None else ""
@@ -106,7 +106,7 @@ def test_the_kernel_takes_the_text(name: str, family: int) -> None:
 
 
 def test_ports_of_datagrams() -> None:
-    """Those of UDP services, each range; TCP needs no care, an answer with RST ends it."""
+    """Those of UDP services, each range; TCP connections end by an answered RST."""
     found = table("offload", 4)
     assert found is not None
     assert found.datagrams == (("192.168.0.11", 5060, 5060), ("192.168.0.11", 10000, 20000))
@@ -119,7 +119,7 @@ def test_ports_of_datagrams() -> None:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("ready", ["some", "none"])
 def test_the_hash_of_other_weights(family: int, ready: str) -> None:
-    """The kernel takes it in a table that is there; who has no weight is not in it."""
+    """The kernel accepts it in an existing table; a backend without weight is not in it."""
     config, _ = content("offload")
     found = table("offload", family)
     assert found is not None

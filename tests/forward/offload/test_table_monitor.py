@@ -1,4 +1,4 @@
-"""What the supervisor's looks find, say, and put right; with a kernel made of air."""
+"""The monitor of the kernel's tables: its findings and log lines, with a fake kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paraglider.netfilter.connections import Fill
 
 
 class Air:
-    """Tables, conntrack and a log, and the watch that looks at them."""
+    """Tables, conntrack, a log, and the monitor."""
 
     def __init__(self, *families: int) -> None:
         self.tables: dict[int, dict[str, int] | None] = {
@@ -44,21 +44,21 @@ class Air:
         self._say("error", event, details)
 
     def update(self, seconds: float = INTERVAL) -> list[tuple[str, str, dict[str, Any]]]:
-        """What is said at a look ``seconds`` later."""
+        """The log lines of an update ``seconds`` later."""
         self.lines.clear()
         self.now += seconds
         self.watch.update(self.now)
         return list(self.lines)
 
 
-def test_nothing_to_say() -> None:
-    """As long as all is well."""
+def test_without_problems_there_is_no_line() -> None:
+    """No line without a problem."""
     air = Air(4, 6)
     assert [air.update() for _ in range(5)] == [[]] * 5
 
 
 def test_a_table_that_goes_and_comes() -> None:
-    """Is nothing to say here; what it counted before is no news after."""
+    """No line here; earlier counts are not reported again."""
     air = Air(4, 6)
     air.tables[6] = {"unanswered": 7, "gone": 0}
     assert air.update() == []
@@ -69,7 +69,7 @@ def test_a_table_that_goes_and_comes() -> None:
 
 
 def test_what_the_kernel_decided_is_counted() -> None:
-    """What was there before is not told, what comes is, at most once a minute."""
+    """Earlier counts are not reported, new ones at most once a minute."""
     air = Air(4)
     air.tables[4] = {"unanswered": 5, "gone": 1}
     assert air.update() == []
@@ -87,7 +87,7 @@ def test_what_the_kernel_decided_is_counted() -> None:
 
 
 def test_a_full_conntrack() -> None:
-    """Drops are told of when they begin and when there is room again, with a remedy."""
+    """Drops are logged when they begin and when there is room again, with a remedy."""
     air = Air(4)
     air.fill = Fill(100, 100, 40)
     assert air.update() == []  # before our time
@@ -118,14 +118,14 @@ def test_drops_of_another_reason() -> None:
 
 
 def test_without_conntrack() -> None:
-    """A kernel that has it not loaded yet has nothing to tell."""
+    """Without the module there is no line."""
     air = Air(4)
     air.fill = None
     assert air.update() == []
 
 
 def test_no_worker_alive() -> None:
-    """Said once when the last one dies, and once when the first is back."""
+    """One line when the last one dies, and one when the first is back."""
     air = Air(4)
     for alive in (1, 2, 1, 0, 0):
         air.watch.workers(alive)
@@ -140,8 +140,8 @@ def test_no_worker_alive() -> None:
     assert "alive again" in said
 
 
-def test_a_kernel_that_refuses_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, and the rest is looked at all the same."""
+def test_a_reading_that_the_kernel_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is logged, and the rest is checked."""
     air = Air(4)
 
     def refuse(_family: int) -> None:
@@ -155,8 +155,8 @@ def test_a_kernel_that_refuses_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_was_seen_last() -> None:
-    """Counts over the families, and conntrack's fill where it is loaded; nothing where nothing is
-    offloaded.
+    """Sums over the families, and conntrack's fill if it is loaded; nothing without offload
+    services.
     """
     air = Air(4, 6)
     assert air.watch.kernel == {"unanswered": 0, "gone": 0}
@@ -173,7 +173,7 @@ def test_what_was_seen_last() -> None:
 
 
 def test_what_is_offloaded_changes() -> None:
-    """Tables of new families are looked at, and nothing is where nothing is offloaded."""
+    """Tables of new families are checked; without offload services none are."""
     air = Air(4, 6)
     air.watch.cover(())
     air.update()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from waiting import TIMEOUT, wait_until
 
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP
@@ -22,13 +22,11 @@ from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.relay import Shared
 from paraglider.forward.proxy.server import Proxy
 
-PATIENCE = 20.0  # seconds until something that must happen counts as not happening
-
 T = TypeVar("T")
 
 
 class Threaded:
-    """An event loop that runs in a thread of its own."""
+    """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
@@ -38,7 +36,7 @@ class Threaded:
         self._thread.start()
 
     def call(self, function: Callable[[], T]) -> T:
-        """What ``function`` returns when the loop calls it."""
+        """Call ``function`` in the loop; returns its result."""
         done = threading.Event()
         result: list[T] = []
 
@@ -49,25 +47,22 @@ class Threaded:
                 done.set()
 
         self.loop.call_soon_threadsafe(run)
-        assert done.wait(PATIENCE)
+        assert done.wait(TIMEOUT)
         return result[0]
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until ``condition`` holds, as the loop sees it."""
-        deadline = time.monotonic() + PATIENCE
-        while not self.call(condition):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: self.call(condition))
 
     def stop(self) -> None:
         """End the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         self.loop.close()
 
 
 class Running(Threaded):
-    """A proxy at work; ``ends`` are the addresses of its backends."""
+    """A running proxy; ``ends`` are the addresses of its backends."""
 
     def __init__(self, ends: list[tuple[str, int]], **options: Any) -> None:
         super().__init__()
@@ -112,13 +107,13 @@ class Running(Threaded):
 
     def connect(self) -> socket.socket:
         """A client's connection."""
-        return socket.create_connection(self.address, PATIENCE)
+        return socket.create_connection(self.address, TIMEOUT)
 
     def close(self) -> None:
-        """End what still lives, and the thread."""
+        """Close all connections, and end the thread."""
         ended = threading.Event()
         self.loop.call_soon_threadsafe(self.proxy.drain, 0.0, ended.set)
-        assert ended.wait(PATIENCE)
+        assert ended.wait(TIMEOUT)
         self.stop()
         assert self.faults == []
 
@@ -131,7 +126,7 @@ def server() -> Iterator[Callable[..., socket.socket]]:
     def make(host: str = "127.0.0.1", **options: Any) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         end = socket.create_server((host, 0), family=family, **options)
-        end.settimeout(PATIENCE)
+        end.settimeout(TIMEOUT)
         made.append(end)
         return end
 
@@ -166,7 +161,7 @@ def pair(run: Any, server: Any) -> Callable[..., tuple[Running, socket.socket, s
         running: Running = run(listening, **options)
         client = running.connect()
         backend, _ = listening.accept()
-        backend.settimeout(PATIENCE)
+        backend.settimeout(TIMEOUT)
         return running, client, backend
 
     return make
@@ -174,7 +169,7 @@ def pair(run: Any, server: Any) -> Callable[..., tuple[Running, socket.socket, s
 
 @pytest.fixture
 def closed_port() -> tuple[str, int]:
-    """An address where nobody listens."""
+    """An address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as end:
         host, port = end.getsockname()
     return host, port

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.forward.proxy.checks``: TCP alone, on not too many ports."""
+"""Tests of ``paraglider.forward.proxy.checks``: TCP only, and a limited number of ports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_is_right(ports: Any) -> None:
 
 @pytest.mark.parametrize("protocol", ["udp", "any"])
 def test_another_protocol_is_refused(protocol: str) -> None:
-    """At `forward`; the protocol is what it contradicts."""
+    """The error is at `forward`, and names the protocol."""
     problem, *_ = check_service(PATH, service(protocol=protocol, ports=None))
     assert problem.path == (*PATH, "forward")
     assert problem.needs == ((*PATH, "protocol"),)
@@ -53,6 +53,6 @@ def test_too_many_ports_are_refused(ports: Any, said: str) -> None:
     assert f"at most {MOST_PORTS} ports" in problem.remedy
 
 
-def test_both_mistakes_are_told_at_once() -> None:
+def test_both_mistakes_are_reported_together() -> None:
     """The operator mends the file once."""
     assert len(list(check_service(PATH, service(protocol="udp", ports=None)))) == 2

@@ -13,7 +13,7 @@ from paraglider.forward.proxy.events import READ, WRITE, SocketEvents
 
 @pytest.fixture
 def loop() -> Iterator[uvloop.Loop]:
-    """A loop of the test's own; what its handlers raise is in ``loop.faults``."""
+    """A loop for the test; exceptions of handlers are collected in ``faults``."""
     made = uvloop.new_event_loop()
     yield made
     made.close()
@@ -29,20 +29,20 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def turn(loop: uvloop.Loop) -> None:
-    """Let the loop look at its events once or twice."""
+    """Let the loop handle events once or twice."""
     loop.call_later(0.01, loop.stop)
     loop.run_forever()
 
 
-def test_what_is_waited_for_is_told(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
-    """Only it, only while it is waited for, and to whoever waits by then."""
+def test_awaited_events_are_reported(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
+    """The present handler is called, for awaited events only."""
     events, heard = SocketEvents(loop), []
     near, far = ends
     events.watch(near.fileno(), WRITE, lambda mask: heard.append(("first", mask)))
     far.send(b"x")
     turn(loop)
     assert set(heard) == {("first", WRITE)}
-    events.hand_over(near.fileno(), lambda mask: heard.append(("second", mask)))
+    events.set_handler(near.fileno(), lambda mask: heard.append(("second", mask)))
     events.change(near.fileno(), READ)
     heard.clear()
     turn(loop)
@@ -56,8 +56,8 @@ def test_what_is_waited_for_is_told(loop: uvloop.Loop, ends: tuple[socket.socket
 
 
 def test_forgotten_in_the_same_round(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
-    """Of two that are ready at once, the first to be told closes the other: it hears nothing, and
-    nor does the socket that has its number next.
+    """Of two ready descriptors, the first handler closes the other: that one's handler is not
+    called, nor is one for a new socket with the same number.
     """
     events, heard = SocketEvents(loop), []
     near, far = ends
@@ -88,7 +88,7 @@ def test_forgotten_in_the_same_round(loop: uvloop.Loop, ends: tuple[socket.socke
 
 
 def test_a_handler_that_raises(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
-    """The loop is told, and the others of the round are called."""
+    """The loop's exception handler is called, and the other handlers of the round are."""
     events, heard, faults = SocketEvents(loop), [], []
     loop.set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
 

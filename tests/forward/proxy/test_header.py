@@ -37,7 +37,7 @@ def test_version_1(ends: tuple[str, str, int, int], line: bytes) -> None:
 
 
 def test_the_longest_line_of_version_1() -> None:
-    """It stays within the 107 bytes that §2.1 allows a receiver to expect."""
+    """It is at most 107 bytes, which §2.1 allows a receiver to expect."""
     longest = "ffff:f000:f000:f000:f000:f000:f000:f000"
     assert len(header("v1", key(longest, longest, 65535, 65535))) <= 107
 
@@ -63,8 +63,8 @@ def test_version_2_over_ipv6() -> None:
 
 
 @given(st.one_of(st.binary(min_size=12, max_size=12), st.binary(min_size=36, max_size=36)))
-def test_both_versions_say_the_same(bytes_of_key: bytes) -> None:
-    """Whatever the addresses, the text of version 1 is what version 2 has in binary."""
+def test_both_versions_agree(bytes_of_key: bytes) -> None:
+    """For any addresses, version 1 as text and version 2 in binary have the same content."""
     words = header("v1", bytes_of_key).decode("ascii").rstrip("\r\n").split(" ")
     told = key(words[2], words[3], int(words[4]), int(words[5]))
     assert told == header("v2", bytes_of_key)[16:]

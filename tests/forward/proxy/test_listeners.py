@@ -1,4 +1,4 @@
-"""The listening sockets of proxy workers, on loopback and on addresses that nobody has."""
+"""The listening sockets of proxy workers, on loopback and on addresses without an interface."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
-from paraglider.forward.proxy.listeners import ProxyListener, open_listeners, who_listens
+from paraglider.forward.proxy.listeners import ProxyListener, find_listener, open_listeners
 
 HOSTS = {4: "127.0.0.1", 6: "::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-PATIENCE = 20.0
 
 
 def config(vip: str, ports: Any, forward: str = "proxy") -> Config:
@@ -35,7 +35,7 @@ def config(vip: str, ports: Any, forward: str = "proxy") -> Config:
 
 
 def free_port(family: int = 4) -> int:
-    """A port that nobody has."""
+    """A free port."""
     with socket.socket(FAMILY[family]) as end:
         end.bind((HOSTS[family], 0))
         port: int = end.getsockname()[1]
@@ -54,12 +54,12 @@ def opened() -> Iterator[list[tuple[ProxyListener, ...]]]:
     yield rows
     for row in rows:
         for listener in row:
-            listener.forsake()
+            listener.release()
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_workers_share_an_address(family: int, opened: Any) -> None:
-    """Each worker has a socket of its own, and all of them together take every connection."""
+    """Each worker has its own socket, and together they accept every connection."""
     port = free_port(family)
     opened += open_listeners(config(HOSTS[family], port), 2, nobody)
     assert [len(row) for row in opened] == [1, 1]
@@ -69,7 +69,7 @@ def test_workers_share_an_address(family: int, opened: Any) -> None:
         assert (listener.service, listener.port) == ("web", port.to_bytes(2, "big"))
         assert listener.vip == socket.inet_pton(FAMILY[family], HOSTS[family])
     taken = [0, 0]
-    clients = [socket.create_connection((HOSTS[family], port), PATIENCE) for _ in range(32)]
+    clients = [socket.create_connection((HOSTS[family], port), TIMEOUT) for _ in range(32)]
     for number, listener in enumerate(ends):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -91,9 +91,9 @@ def test_every_port_of_a_service(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("holder", ["127.0.0.1", "0.0.0.0", "::1", "::"])
-def test_a_port_that_somebody_holds(holder: str, opened: Any) -> None:
-    """It is the operator's to solve: service, address, port and process are named, also where the
-    holder would share the port; no socket stays open.
+def test_a_port_that_is_in_use(holder: str, opened: Any) -> None:
+    """The operator's error names service, address, port and process, also if the holder shares the
+    port; no socket stays open.
     """
     family = 6 if holder == "::1" else 4
     kind = socket.AF_INET6 if ":" in holder else socket.AF_INET
@@ -115,7 +115,7 @@ def test_a_port_that_somebody_holds(holder: str, opened: Any) -> None:
 
 @pytest.mark.parametrize("vip", ["192.0.2.99", "2001:db8:ffff::99"])
 def test_a_vip_that_no_interface_has(vip: str, opened: Any) -> None:
-    """It is bound all the same, and told of once."""
+    """It is bound, and reported once."""
     told: list[str] = []
     rows = open_listeners(config(vip, [8080, 8081]), 2, lambda a: told.append(str(a)))
     opened += rows
@@ -124,9 +124,9 @@ def test_a_vip_that_no_interface_has(vip: str, opened: Any) -> None:
     assert rows[0][0].socket.getsockname()[:2] == (vip, 8080)
 
 
-def test_closed_for_all_who_have_it(opened: Any) -> None:
-    """After `close` nobody listens, though another process has the socket too; it can listen
-    again there.
+def test_close_ends_accepting_in_all_processes(opened: Any) -> None:
+    """After `close` no process accepts, though another has the socket too; it can listen again
+    there.
     """
     port = free_port()
     ((listener,),) = open_listeners(config(HOSTS[4], port), 1, nobody)
@@ -134,9 +134,9 @@ def test_closed_for_all_who_have_it(opened: Any) -> None:
         listener.socket.listen()
         listener.close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((HOSTS[4], port), PATIENCE)
+            socket.create_connection((HOSTS[4], port), TIMEOUT)
         other.listen()
-        socket.create_connection((HOSTS[4], port), PATIENCE).close()
+        socket.create_connection((HOSTS[4], port), TIMEOUT).close()
 
 
 def test_closed_before_it_listens(opened: Any) -> None:
@@ -145,7 +145,25 @@ def test_closed_before_it_listens(opened: Any) -> None:
     listener.close()
 
 
-def test_nobody_listens() -> None:
+def test_no_process_listens() -> None:
     """Then there is no name."""
     address = config(HOSTS[4], 1).services[0].vip.ip
-    assert who_listens(address, free_port()) is None
+    assert find_listener(address, free_port()) is None
+
+
+def test_a_descriptor_that_is_closed_meanwhile_is_skipped(tmp_path: Path) -> None:
+    """It belongs to a process that holds the socket by another one."""
+    net = tmp_path / "self" / "net"
+    net.mkdir(parents=True)
+    (net / "tcp").write_text(
+        "  sl  local_address rem_address   st tx rx tr when retrnsmt uid timeout inode\n"
+        "   0: 00000000:0050 00000000:0000 0A 0:0 0:0 0 0 0 4711\n"
+    )
+    held = tmp_path / "7" / "fd"
+    held.mkdir(parents=True)
+    (held / "3").touch()  # no link: reading it fails, as for one that is gone
+    (held / "4").symlink_to("socket:[4711]")
+    (tmp_path / "7" / "comm").write_text("nginx\n")
+    address = config(HOSTS[4], 1).services[0].vip.ip
+    assert find_listener(address, 80, tmp_path) == "process 7 (nginx)"
+    assert find_listener(address, 81, tmp_path) is None

@@ -15,15 +15,15 @@ from paraglider.forward.proxy.listing import ProxyView
 
 
 class Connection:
-    """A relay, as far as a view asks of it."""
+    """A relay, as far as the view needs it."""
 
     def __init__(self) -> None:
-        self.seen = 10.0
+        self.last_active = 10.0
         self.closed = False
         self.resets = 0
 
     def reset(self) -> None:
-        """Both ends at once."""
+        """Record a reset of both ends."""
         self.closed = True
         self.resets += 1
 
@@ -57,7 +57,9 @@ def relays(family: Family) -> dict[Any, Any]:
 def test_a_walk_gives_what_is_meant(
     family: Family, words: dict[str, Any], meant: list[int]
 ) -> None:
-    """And None for each of the others: also for one that has no backend yet."""
+    """Selected connections, and None for each of the others, including those
+    without a backend yet.
+    """
     given = dict(words)
     if "backend" in given:
         given["backend"] = family.backends[given["backend"]]
@@ -81,7 +83,7 @@ def test_connections_that_end_meanwhile_are_passed_over() -> None:
 
 @pytest.mark.parametrize("family", [V4, V6])
 def test_a_connection_is_described(family: Family) -> None:
-    """As a flow of a packet path is; nothing is said of one that is over."""
+    """As a flow of a packet path; an ended one has no description."""
     known = relays(family)
     view = ProxyView(known)
     _, second, third = known
@@ -103,7 +105,7 @@ def test_a_connection_is_described(family: Family) -> None:
 
 
 def test_a_connection_is_reset_once() -> None:
-    """Both ends; what has ended already is not ended by this."""
+    """Both ends; a connection that has ended already is not reset."""
     known = relays(V4)
     view = ProxyView(known)
     one, *_ = known

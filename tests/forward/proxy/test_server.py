@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.config.load import parse
 from paraglider.config.model import Config
@@ -17,19 +18,18 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.server import PAUSE, build
 
-PATIENCE = 20.0
 FEW = 3
 
 
 def accepted(listening: socket.socket) -> socket.socket:
     """The next connection of a backend."""
     end, _ = listening.accept()
-    end.settimeout(PATIENCE)
+    end.settimeout(TIMEOUT)
     return end
 
 
 def test_backends_in_turn(run: Any, server: Any) -> None:
-    """Connections go to the backends as the strategy says, also over IPv6."""
+    """Connections go to the backends by the strategy, also over IPv6."""
     for host in ("127.0.0.1", "::1"):
         backends = [server(host) for _ in range(3)]
         running = run(*backends)
@@ -40,12 +40,12 @@ def test_backends_in_turn(run: Any, server: Any) -> None:
         assert running.proxy.live == len(clients)
 
 
-def test_who_is_told_of_a_connection(run: Any, server: Any) -> None:
-    """`opened` hears the protocol, the flow key and the backend."""
+def test_the_arguments_of_on_connection(run: Any, server: Any) -> None:
+    """`on_connection` gets the protocol, the flow key and the backend."""
     listening = server()
     running = run(listening)
     heard: list[Any] = []
-    running.proxy.opened = lambda *told: heard.append(told)
+    running.proxy.on_connection = lambda *told: heard.append(told)
     client = running.connect()
     accepted(listening)
     running.until(lambda: heard)
@@ -55,10 +55,10 @@ def test_who_is_told_of_a_connection(run: Any, server: Any) -> None:
 
 
 def test_a_port_that_is_not_mapped(run: Any) -> None:
-    """A backend without a port of its own is called at the port that the client called."""
+    """A backend without a port is connected at the client's destination port."""
     running = run(("127.0.0.9", 0))
     listening = socket.create_server(("127.0.0.9", running.address[1]))
-    listening.settimeout(PATIENCE)
+    listening.settimeout(TIMEOUT)
     with listening, running.connect() as client:
         client.sendall(b"same")
         assert accepted(listening).recv(4) == b"same"
@@ -97,15 +97,17 @@ def test_no_descriptor_left(run: Any, server: Any) -> None:
     poor.bind(("127.0.0.1", 0))
     poor.setblocking(False)
     running = run(listening, listener=poor)
-    with socket.create_connection(poor.getsockname(), PATIENCE):
+    with socket.create_connection(poor.getsockname(), TIMEOUT):
         accepted(listening)
         assert running.proxy.exhausted == 1
-        assert poor.asked < 10 * PATIENCE / PAUSE
+        assert poor.asked < 10 * TIMEOUT / PAUSE
 
 
 @pytest.mark.parametrize("on_down", ["reset", "keep"])
 def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
-    """Connections of a backend that goes down are reset, or kept where the service says so."""
+    """Connections of a backend that goes down are reset, or kept if the
+    service is configured so.
+    """
     backends = [server(), server()]
     running = run(*backends)
     running.pool.on_down = on_down
@@ -130,13 +132,13 @@ def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
 
 
 def test_draining_lets_connections_end(run: Any, server: Any) -> None:
-    """Nobody new is accepted, the one that lives goes on, and with its end all is over."""
+    """No new connection is accepted, the live one continues, and the drain ends with it."""
     listening = server()
     running = run(listening)
     client = running.connect()
     end = accepted(listening)
     drained = threading.Event()
-    running.call(lambda: running.proxy.drain(PATIENCE, drained.set))
+    running.call(lambda: running.proxy.drain(TIMEOUT, drained.set))
     with pytest.raises(ConnectionRefusedError):
         running.connect()
     client.sendall(b"going on")
@@ -144,7 +146,7 @@ def test_draining_lets_connections_end(run: Any, server: Any) -> None:
     assert not drained.is_set()
     client.close()
     end.close()
-    assert drained.wait(PATIENCE)
+    assert drained.wait(TIMEOUT)
 
 
 def test_draining_takes_what_waits(run: Any, server: Any) -> None:
@@ -154,29 +156,29 @@ def test_draining_takes_what_waits(run: Any, server: Any) -> None:
     running.call(running.proxy._pause)
     client = running.connect()
     drained = threading.Event()
-    running.call(lambda: running.proxy.drain(PATIENCE, drained.set))
+    running.call(lambda: running.proxy.drain(TIMEOUT, drained.set))
     client.sendall(b"me too")
     assert accepted(listening).recv(6) == b"me too"
 
 
 def test_draining_has_an_end(run: Any, server: Any, silent: Any) -> None:
-    """What lives after that time is reset, attempts too."""
+    """Remaining connections and attempts are reset."""
     listening = server()
-    running = run(listening, silent(), connect=PATIENCE)
+    running = run(listening, silent(), connect=TIMEOUT)
     carried, tried = running.connect(), running.connect()
     end = accepted(listening)
     running.until(lambda: running.proxy.live == 2)
     drained = threading.Event()
     running.call(lambda: running.proxy.drain(0.05, drained.set))
-    assert drained.wait(PATIENCE)
+    assert drained.wait(TIMEOUT)
     for one in (carried, tried, end):
-        one.settimeout(PATIENCE)
+        one.settimeout(TIMEOUT)
         with pytest.raises(ConnectionResetError):
             one.recv(1)
 
 
 def test_built_from_the_configuration(run: Any, server: Any) -> None:
-    """Only the proxy services of a file, with the bound that is the smaller."""
+    """Only the proxy services of a file, with the smaller bound."""
     text = """
 flows: {max: 500}
 timeouts: {connect: 7, established: 70, closing: 30}

@@ -1,4 +1,4 @@
-"""What `paraglider start` makes of a configuration."""
+"""The checks and the configuration of `paraglider start`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def config(*changes: dict[str, Any], **top: Any) -> Config:
     ],
 )
 def test_what_takes_a_daemon_is_refused(change: dict[str, Any], key: str, words: str) -> None:
-    """At its place, with what would be right."""
+    """At its place, with the remedy."""
     (problem,) = unserved(config({}, change))
     assert problem.path == ("services", 1, key)
     assert words in problem.what
     assert problem.remedy
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     """Two in one service, one in another."""
     wrong = unserved(config({"forward": "dsr", "strategy": "maglev"}, {"strategy": "maglev"}))
     assert [problem.path[1:] for problem in wrong] == [
@@ -50,12 +50,12 @@ def test_every_mistake_is_told_at_once() -> None:
 @pytest.mark.parametrize("forward", ["nat", "offload"])
 @pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted", "source"])
 def test_what_the_kernel_can_do_is_served(forward: str, strategy: str) -> None:
-    """Both forwards that rewrite, by turns or by the client's hash."""
+    """Both methods that rewrite, by turns or by the client's hash."""
     assert unserved(config({"forward": forward, "strategy": strategy})) == []
 
 
 def test_cautions() -> None:
-    """Live flows, backends and the file are not watched; what is alike is not mentioned."""
+    """Live flows, backends and the file are not watched; equal behaviour is not mentioned."""
     services = ({"check": {"type": "tcp"}}, {"strategy": "weighted"})
     found = cautions(config(*services, watch=True, failover={"enabled": True}))
     assert [problem.path for problem in found] == [
@@ -68,7 +68,7 @@ def test_cautions() -> None:
 
 
 def test_as_the_rules_read_it() -> None:
-    """One forward, and turns for `weighted`; nothing asks for conntrack's events."""
+    """One method, and turns for `weighted`; conntrack's events are not needed."""
     read = kernel_only(config({"strategy": "weighted"}, {"strategy": "source"}))
     assert [(s.forward, s.strategy, s.counted) for s in read.services] == [
         ("offload", "wrr", False),

@@ -1,6 +1,6 @@
-"""Golden files of `start` in ``golden/static``, and the arithmetic of turns and hashes.
+"""Golden files of `start` in ``golden/static``, and the computation of turns and hashes.
 
-``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the difference.
+``UPDATE_GOLDEN=1 pytest tests/forward`` rewrites the files; read the difference.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def weighing(*weights: int, **changes: Any) -> Config:
 
 
 def numbers(text: str) -> dict[int, list[int]]:
-    """Of every map from numbers to marks in ``text``: how many numbers, and the mark of each."""
+    """For each map from numbers to marks in ``text``: the count of numbers,
+    and the mark of each.
+    """
     found = {}
     for total, content in re.findall(r" mod (\d+).* map \{ ([^}]*) \}", text):
         marks: list[int] = []
@@ -70,7 +72,7 @@ def numbers(text: str) -> dict[int, list[int]]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_text_is_the_golden_one(family: int) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     rules = static_rules(golden(), family)
     assert rules is not None
     for suffix, text in ((f"nft{family}", table(family).text), (f"v{family}", rules.text())):
@@ -95,7 +97,7 @@ def test_the_kernel_takes_the_text(family: int) -> None:
 
 
 def test_a_family_without_services_has_no_table() -> None:
-    """Nor rules."""
+    """And no rules."""
     config = weighing(1)
     assert static_table(config, 6, (), SEED) is None
     assert static_rules(config, 6) is None
@@ -127,14 +129,14 @@ def test_turns_are_interleaved() -> None:
 
 
 def test_rr_knows_no_weights_but_0() -> None:
-    """As the daemon's: one turn each, none for 0."""
+    """As in the daemon: one turn each, none for weight 0."""
     ((total, marks),) = numbers(table(4, weighing(5, 0, 1, strategy="rr")).text).items()
     assert total == 2
     assert len(set(marks)) == 2
 
 
 def test_too_many_turns_are_rounded() -> None:
-    """Close to the weights, nobody without a turn, and a caution; else there is none."""
+    """Close to the weights, at least one turn each, with a caution; without rounding no caution."""
     config = weighing(65535, 32767, 1)
     ((total, marks),) = numbers(table(4, config).text).items()
     assert total <= static.MAX_TURN + 3

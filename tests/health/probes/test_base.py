@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.health.probes.base``: every look ends, with one line."""
+"""Tests of ``paraglider.health.probes.base``: every check ends, with one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from paraglider.health.codes import Code
 from paraglider.health.probes.base import (
-    Look,
+    CheckResult,
     Passed,
     Probe,
     ProbeError,
@@ -30,22 +30,27 @@ from paraglider.health.targets import Target
         (ProbeError(Code.L7STS, "status 503"), False, "L7STS", "status 503"),
         (TimeoutError(), False, "L6TOUT", "wait timed out after 30 s"),
         (OSError(errno.ECONNREFUSED, "x"), False, "L4CON", "wait: connection refused"),
-        (OSError(errno.EMFILE, "x"), None, "SOCKERR", "could not look: wait: too many open files"),
-        (UnableError("no rights"), None, "SOCKERR", "could not look: no rights"),
-        (RecursionError("odd"), None, "SOCKERR", "could not look: RecursionError"),
+        (
+            OSError(errno.EMFILE, "x"),
+            None,
+            "SOCKERR",
+            "not checked: wait: too many open files",
+        ),
+        (UnableError("no rights"), None, "SOCKERR", "not checked: no rights"),
+        (RecursionError("odd"), None, "SOCKERR", "not checked: RecursionError"),
     ],
 )
 def test_outcomes(
-    probing: Callable[..., Look],
+    probing: Callable[..., CheckResult],
     error: Exception | None,
     passed: bool | None,
     code: str,
     detail: str,
 ) -> None:
-    """What the backend does counts against it; what this host lacks, or we do wrong, does not."""
+    """Failures of the backend count against it; errors of this host and internal errors do not."""
 
     class Ends(Probe):
-        """Ends with ``error``."""
+        """Raises ``error``."""
 
         async def __call__(self, target: Target, step: ProbeStep) -> Passed:
             """Pass, or raise."""
@@ -58,8 +63,8 @@ def test_outcomes(
     assert (found.passed, found.code, found.detail) == (passed, code, detail)
 
 
-def test_patience(probing: Callable[..., Look]) -> None:
-    """A probe that never ends is ended, and the line says what it was at."""
+def test_timeout(probing: Callable[..., CheckResult]) -> None:
+    """A probe that never returns is cancelled, and the line names its step."""
 
     class Hangs(Probe):
         """Never ends."""
@@ -85,12 +90,12 @@ def test_patience(probing: Callable[..., Look]) -> None:
     ],
 )
 def test_shortened(text: str, line: str) -> None:
-    """What somebody else wrote is one short line, without anything a terminal would obey."""
+    """Text of a server becomes one short line without control characters."""
     assert shortened(text) == line
 
 
 def test_phrases() -> None:
-    """The words of the platform, in small letters; TLS says what it was about."""
+    """The platform's text in lower case; TLS errors with their reason."""
     assert phrase(OSError(errno.EHOSTUNREACH, "x")) == "no route to host"
     assert phrase(OSError("odd")) == "odd"
     error = ssl.SSLError(1, "x")

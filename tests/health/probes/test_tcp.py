@@ -9,32 +9,32 @@ from collections.abc import Callable
 import pytest
 
 from paraglider.health.codes import Code
-from paraglider.health.probes.base import Look
+from paraglider.health.probes.base import CheckResult
 from paraglider.health.probes.tcp import Tcp
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_accepted(probing: Callable[..., Look], address: str) -> None:
-    """Who accepts passes, and sees the connection closed again without a byte."""
-    heard: list[bytes] = []
+def test_accepted(probing: Callable[..., CheckResult], address: str) -> None:
+    """A server that accepts passes; its connection is closed without a byte."""
+    replied: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.read())
+        replied.append(await reader.read())
         writer.close()
 
     found = probing(Tcp(), handler, address=address)
     assert (found.code, found.detail) == (Code.L4OK, "connected")
-    assert heard in ([], [b""])
+    assert replied in ([], [b""])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_refused(probing: Callable[..., Look], address: str) -> None:
-    """Where nobody listens the kernel says so, and the line repeats it."""
+def test_refused(probing: Callable[..., CheckResult], address: str) -> None:
+    """A refused connection fails with the kernel's error."""
     found = probing(Tcp(), address=address, port=1, timeout=30)
     assert (found.code, found.detail) == (Code.L4CON, "connect: connection refused")
 
 
-def test_silence(probing: Callable[..., Look]) -> None:
+def test_silence(probing: Callable[..., CheckResult]) -> None:
     """A host that drops what comes, as one does whose backlog is full, runs into the time."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

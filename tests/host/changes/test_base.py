@@ -39,15 +39,17 @@ def test_every_change_has_the_whole_interface(kind: type[Any]) -> None:
 
 
 def test_kinds_are_unique() -> None:
-    """A state file knows a change by it."""
+    """A state file identifies a change by its kind."""
     named = [kind.kind for kind in EVERY]
     assert len(named) > 5
     assert sorted(named) == sorted(set(named))
 
 
 def test_a_host_has_edges_of_its_own() -> None:
-    """Two hosts share none, so that a test that replaces one leaves the others alone."""
+    """Two hosts share no interface to the kernel, so a test that replaces one does not affect
+    others.
+    """
     one, other = Host(), Host()
-    assert len(fields(Host)) == 7
+    assert len(fields(Host)) == 9
     for edge in fields(Host):
         assert getattr(one, edge.name) is not getattr(other, edge.name)

@@ -26,7 +26,9 @@ def routes(namespace: Namespace, family: int) -> str:
 def test_ours_comes_first_and_goes_without_a_trace(
     inside: Namespace, family: int, other: str | None
 ) -> None:
-    """Whatever default route there is: packets go by ours, and afterwards it is as it was."""
+    """With any existing default route, packets use ours, and afterwards the
+    routes are as before.
+    """
     address = {4: "10.0.0.1/8", 6: "fd00:10::1/64 nodad"}[family]
     inside.ip(f"address add {address} dev eth0")
     if other is not None:
@@ -65,7 +67,7 @@ def test_metric_and_gateway() -> None:
 
 
 def test_described_and_stored() -> None:
-    """It says what comes in place of what, and back; all of it is stored."""
+    """The description names the replaced route; all fields are stored."""
     change = DefaultRouteChange.through(4, "10.0.0.254", "eth0", ["default via 10.0.0.1 dev eth0"])
     assert change.describe("apply") == (
         "route default via 10.0.0.254 dev eth0 in place of default via 10.0.0.1 dev eth0"

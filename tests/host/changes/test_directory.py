@@ -9,7 +9,7 @@ from paraglider.host.changes.directory import DirectoryChange
 
 
 def test_a_directory_is_made_for_all_to_enter(tmp_path: Path) -> None:
-    """Whatever it was made for, nobody but root may write there; making it again is no error."""
+    """The directory has mode 0755 and belongs to root; creating it again is no error."""
     change = DirectoryChange(4, str(tmp_path / "empty"))
     change.apply(Host())
     change.apply(Host())
@@ -17,7 +17,7 @@ def test_a_directory_is_made_for_all_to_enter(tmp_path: Path) -> None:
 
 
 def test_only_an_empty_directory_is_removed(tmp_path: Path) -> None:
-    """What somebody put there stays."""
+    """A directory with content stays."""
     change = DirectoryChange(4, str(tmp_path / "empty"))
     change.apply(Host())
     (tmp_path / "empty" / "file").touch()

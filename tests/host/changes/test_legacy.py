@@ -37,7 +37,7 @@ def test_applied_twice_they_are_there_once(air: Any) -> None:
 
 
 def test_a_replacement_goes_back_to_what_it_replaced(air: Any) -> None:
-    """Rolling back is not undoing; what replaced another is not stored."""
+    """A roll-back restores the replaced rules; these are not stored."""
     LegacyChange(4, OTHER).apply(air.host)
     before = air.legacy.saved(4)
     change = LegacyChange(4, TEXT, previous=OTHER)
@@ -48,7 +48,7 @@ def test_a_replacement_goes_back_to_what_it_replaced(air: Any) -> None:
 
 
 def test_the_kernels_form_is_kept(air: Any) -> None:
-    """So that the next run can compare; text and family stay."""
+    """For the comparison of the next run; text and family stay."""
     change = LegacyChange(6, TEXT)
     change.apply(air.host)
     settled = change.settled(air.host)

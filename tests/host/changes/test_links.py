@@ -7,6 +7,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.errors import PlatformError
 from paraglider.host.changes.base import Host
@@ -16,7 +17,7 @@ from paraglider.lab.namespace import Namespace
 
 @pytest.mark.root
 def test_the_secondary_addresses_of_others_stay(inside: Namespace) -> None:
-    """Removing our primary address of a subnet does not take somebody's secondary one along."""
+    """Removing our primary address of a subnet does not remove a secondary one of others."""
     change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
     change.apply(host)
     inside.ip("addr add 192.168.0.99/24 dev eth0 label eth0:theirs")
@@ -32,7 +33,7 @@ def test_the_secondary_addresses_of_others_stay(inside: Namespace) -> None:
 def test_the_secondary_addresses_stay_where_parameters_are_read_only(
     inside: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are added again, as they were."""
+    """They are added again with all their attributes."""
     change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
     inside.ip("addr add 192.168.0.99/16 dev eth0", "addr add 10.0.0.1/8 dev eth1")
     change.apply(host)
@@ -58,7 +59,7 @@ def test_the_secondary_addresses_stay_where_parameters_are_read_only(
 
 @pytest.mark.root
 def test_an_address_becomes_deprecated_in_place(inside: Namespace) -> None:
-    """And preferred again when it is rolled back; it is removed when it is undone."""
+    """It is preferred again after a roll-back, and removed by the undo."""
     host, plain = Host(), AddressChange(6, "eth0", "2001:db8::11/64")
 
     def shown() -> str:
@@ -88,7 +89,7 @@ def source(inside: Namespace) -> str:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         tap.bind(("eth1", 0x0800))
-        tap.settimeout(10)
+        tap.settimeout(TIMEOUT)
         sender.sendto(b"", ("192.168.0.50", 9))
         while (packet := tap.recv(2048))[16:20] != bytes([192, 168, 0, 50]):
             pass
@@ -100,7 +101,7 @@ def source(inside: Namespace) -> str:
 def test_an_address_goes_behind_the_hosts_own(
     inside: Namespace, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Which was added later: from then on packets come from that, and it has all that it had."""
+    """The host's own address is added again with all its attributes, and becomes the source."""
     change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
     change.apply(host)
     inside.ip("addr add 192.168.0.1/24 dev eth0 label eth0:own")
@@ -127,7 +128,7 @@ def test_an_address_goes_behind_the_hosts_own(
 
 @pytest.mark.root
 def test_the_script_of_an_address_can_be_pasted(inside: Namespace) -> None:
-    """What the dry run prints does what the change does, and back."""
+    """The dry run's script has the same effect as the change, and its undo too."""
     before = inside.run(["ip", "address"]).stdout
     for change in (
         AddressChange(4, "eth0", "192.168.0.11/24"),

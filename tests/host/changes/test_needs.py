@@ -17,7 +17,7 @@ def test_it_changes_nothing() -> None:
 
 
 def test_described_and_stored() -> None:
-    """It names service and backend, and comes back out of JSON as it was."""
+    """It names service and backend, and is equal after JSON."""
     assert CHANGE.describe("apply") == "this host serves `web` as 10.0.0.1"
     assert CHANGE.describe("revert") == "this host no longer serves `web` as 10.0.0.1"
     assert from_record(json.loads(json.dumps(to_record(CHANGE)))) == CHANGE

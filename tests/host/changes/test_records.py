@@ -25,7 +25,7 @@ def test_there_and_back(kind: str) -> None:
 
 
 def test_other_data_is_refused() -> None:
-    """A kind that is not known, or fields that it has not, raise what the state expects."""
+    """An unknown kind, or unknown fields, raise the error that the state expects."""
     with pytest.raises(KeyError):
         from_record({"kind": "of another version"})
     with pytest.raises(TypeError):

@@ -23,13 +23,15 @@ SECOND = AnswersChange(4, TABLE, f"{TEXT}add rule ip {TABLE} a accept\n", previo
 
 
 def listed(namespace: Namespace) -> str:
-    """What nft lists."""
+    """nft's listing."""
     return namespace.run(["nft", "list", "ruleset"]).stdout
 
 
 @pytest.mark.root
 def test_applied_replaced_and_taken_back(inside: Namespace) -> None:
-    """The text is what the kernel holds; back is the text before, and then none at all."""
+    """The kernel has the text; the roll-back restores the text before, the
+    undo removes the table.
+    """
     host = Host()
     FIRST.apply(host)
     first = listed(inside)
@@ -46,7 +48,7 @@ def test_applied_replaced_and_taken_back(inside: Namespace) -> None:
 
 @pytest.mark.root
 def test_the_scripts_can_be_pasted(inside: Namespace) -> None:
-    """What is printed does what the change does, and back."""
+    """The scripts have the same effect as the change and its undo."""
     inside.run(["sh", "-e"], text=FIRST.script(Host()))
     assert TABLE in listed(inside)
     inside.run(["sh", "-e"], text=FIRST.revert_script(Host()))
@@ -62,7 +64,7 @@ def test_what_nft_refuses_changes_nothing(inside: Namespace) -> None:
 
 
 def test_described_and_stored() -> None:
-    """It says which table; the text before is not stored."""
+    """The description names the table; the text before is not stored."""
     assert FIRST.describe("apply") == f"table ip {TABLE}: answers leave as the VIP"
     assert SECOND.describe("apply").endswith("in place of another")
     assert SECOND.describe("revert") == f"table ip {TABLE} removed"
@@ -87,14 +89,14 @@ def test_leases_replaced_and_taken_back(air: Any) -> None:
 
 
 def test_scripts_of_leases(air: Any) -> None:
-    """nft with its input; to take back there is only what is there."""
+    """nft with its input; the revert removes only an existing table."""
     assert LEASES.script(air.host) == f"nft -f - <<'END'\nadd table ip {DSR}\nEND\n"
     assert LEASES.revert_script(air.host) == ""
     LEASES.apply(air.host)
     assert LEASES.revert_script(air.host) == f"nft -f - <<'END'\ndelete table ip {DSR}\nEND\n"
 
 
-def test_what_is_told() -> None:
+def test_what_is_reported() -> None:
     """Whether it is new, in another's place, or gone."""
     assert LEASES.describe("apply") == f"table ip {DSR}: leases of flows"
     assert OTHER.describe("apply") == f"table ip {DSR}: leases of flows in place of another"
@@ -103,7 +105,7 @@ def test_what_is_told() -> None:
 
 @pytest.mark.parametrize("kind", ["leases", "long", "openings"])
 def test_records_of_earlier_versions_are_read(kind: str) -> None:
-    """Each had a kind of its own, and did not say what it does."""
+    """Each table had its own kind, without a purpose."""
     old = {"kind": kind, "family": 4, "table": DSR, "text": LEASES.text, "saved": "it"}
     found = from_record(old)
     assert isinstance(found, OptionalTableChange)
@@ -114,7 +116,7 @@ def test_records_of_earlier_versions_are_read(kind: str) -> None:
 
 @pytest.mark.root
 def test_leases_are_no_change_of_the_table(inside: Namespace) -> None:
-    """What the kernel adds by itself does not count; a rule that somebody takes out does."""
+    """Elements that the kernel adds do not count; a removed rule does."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "forward": "dsr"}
     config = Config.model_validate({"services": [{**service, "backends": ["10.0.0.1"]}]})
     text = leases.lease_table(config, 4)

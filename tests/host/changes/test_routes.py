@@ -1,4 +1,4 @@
-"""Routes, policy rules and proxies as changes: what they do, what their scripts do."""
+"""Routes, policy rules and proxies as changes: their effects, and those of their scripts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def held(change: RoutingChange, host: Host) -> bool:
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.describe("apply"))
 def test_made_and_taken_back(air: Any, change: RoutingChange) -> None:
-    """The kernel tells whether it is made; nothing is left."""
+    """The kernel lists the entry after applying, and nothing after the revert."""
     before = air.snapshot()
     assert not held(change, air.host)
     change.apply(air.host)
@@ -42,7 +42,9 @@ def test_made_and_taken_back(air: Any, change: RoutingChange) -> None:
 
 
 def test_each_is_another_thing() -> None:
-    """Whatever differs, so that what is stale is taken back as it was made."""
+    """Entries with any different field are different, so that an outdated one is removed as it was
+    added.
+    """
     others = [
         RouteChange(4, "eth1", "192.168.0.11"),
         PolicyRuleChange(4, MARK, 0xFFFFFFFF, MARK, 82),
@@ -54,7 +56,7 @@ def test_each_is_another_thing() -> None:
 
 @pytest.mark.root
 def test_the_scripts_do_what_the_changes_do(inside: Namespace) -> None:
-    """What the dry run prints can be pasted, and what undo prints takes it back."""
+    """The dry run's script has the same effect as the change, and undo's script reverts it."""
     host = Host()
     for change in CHANGES:
         inside.run(["sh", "-e"], text=change.script(host))
@@ -78,7 +80,7 @@ def test_the_scripts_do_what_the_changes_do(inside: Namespace) -> None:
         (CHANGES[7], "proxy: eth0 answers for 2001:db8::11", "no longer answers"),
     ],
 )
-def test_what_is_told(change: RoutingChange, made: str, gone: str) -> None:
-    """One line, whatever is done."""
+def test_what_is_reported(change: RoutingChange, made: str, gone: str) -> None:
+    """One line for each action."""
     assert change.describe("apply") == change.describe("keep") == made
     assert gone in change.describe("revert")

@@ -1,4 +1,4 @@
-"""The rules of a family as a change, on a host made of air."""
+"""The rules of a family as a change, on a fake host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEW = OLD.replace("tcp", "udp")
 
 
 def test_what_the_kernel_made_of_the_text_is_kept(air: Any) -> None:
-    """So that the next run can compare."""
+    """For the comparison of the next run."""
     change = RulesChange(4, OLD, {})
     change.apply(air.host)
     assert change.settled(air.host).saved == air.netfilter.ours(4)
@@ -32,7 +32,7 @@ def test_a_replacement_goes_back_to_what_it_replaced(air: Any) -> None:
 
 
 def test_the_first_rules_go_back_to_none(air: Any) -> None:
-    """With the tables that came with them."""
+    """Together with the tables that were added."""
     change = RulesChange(4, OLD, {})
     change.apply(air.host)
     change.revert(air.host)
@@ -40,7 +40,7 @@ def test_the_first_rules_go_back_to_none(air: Any) -> None:
 
 
 def test_the_scripts_have_the_whole_input(air: Any) -> None:
-    """As here-documents; where nothing of ours is, there is nothing to remove."""
+    """As here-documents; without rules of ours there is nothing to remove."""
     change = RulesChange(6, OLD, {})
     assert change.script(air.host) == f"restore6 <<'END'\n{OLD}END\n"
     assert removal_script(6, air.host) == ""
@@ -51,7 +51,7 @@ def test_the_scripts_have_the_whole_input(air: Any) -> None:
     )
 
 
-def test_a_replacement_says_that_it_is_one() -> None:
+def test_the_line_of_a_replacement() -> None:
     """The operator reads how many rules there are."""
     assert RulesChange(4, OLD, {}).describe("apply") == "rules for IPv4: 2"
     assert RulesChange(4, NEW, {}, previous=OLD).describe("apply") == (

@@ -1,4 +1,4 @@
-"""Sysctls as changes, against the real kernel, which writes more than it is told."""
+"""Sysctls as changes, with the real kernel, which changes more than the written parameter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_forwarding_goes_off_without_a_trace(inside: Namespace, family: int) -> 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_script_does_the_same(inside: Namespace, family: int) -> None:
-    """What the dry run of an undo prints leads to where the undo leads."""
+    """The dry run of an undo has the same result as the undo."""
     host, before = Host(), values()
     change = ForwardingChange.of(family, host)
     inside.run(["sh", "-e"], text=change.script(host))
@@ -59,8 +59,10 @@ def test_an_interface_that_is_gone_needs_no_taking_back(inside: Namespace) -> No
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_what_somebody_set_since_is_his(inside: Namespace, family: int) -> None:
-    """Another value of a parameter stays; forwarding that is off already takes nothing along."""
+def test_a_parameter_that_was_changed_since_stays(inside: Namespace, family: int) -> None:
+    """A parameter that was changed since stays; if forwarding is off already, nothing else is
+    changed.
+    """
     host = Host()
     one = SysctlChange(4, conf(4, "eth1", "rp_filter"), "0", "1")
     one.apply(host)
@@ -79,7 +81,7 @@ def test_what_somebody_set_since_is_his(inside: Namespace, family: int) -> None:
 
 
 def test_a_change_that_never_was_takes_nothing_back(inside: Namespace) -> None:
-    """Somebody has set the parameter to another value instead."""
+    """A parameter with another value than ours is not reverted."""
     host = Host()
     change = SysctlChange(4, conf(4, "eth1", "rp_filter"), "1", "2")
     host.sysctl.write(change.key, "0")

@@ -57,7 +57,7 @@ NEXT = replace(SECOND, served=[{"name": "web"}])
 
 
 def test_where_the_kernel_is_alone_connections_go_on(air: Any) -> None:
-    """Until all is taken back, and with it those of backends that had left before."""
+    """Until the undo, which also ends those of backends that were removed before."""
     ALONE.apply(air.host)
     NEXT.apply(air.host)
     assert air.conntrack.forgotten == []
@@ -70,7 +70,7 @@ def test_where_the_kernel_is_alone_connections_go_on(air: Any) -> None:
 
 
 def test_counters_of_what_left_go(air: Any) -> None:
-    """With the change those of the old backends, with its roll-back those of the new ones."""
+    """The change removes the counters of removed backends, the roll-back those of added ones."""
     NEXT.apply(air.host)
     assert "delete counter ip paraglider begun-51000001\n" in air.nft.held(4)
     assert "begun-51000002" not in air.nft.held(4)
@@ -90,15 +90,17 @@ def test_on_one_line() -> None:
 
 
 def test_stored_and_read_again(air: Any) -> None:
-    """What it replaced is not stored; what the kernel made of it is."""
+    """The kernel's listing is stored, the replaced table is not."""
     FIRST.apply(air.host)
     settled = SECOND.settled(air.host)
     assert settled.saved == FIRST.text
     assert from_record(to_record(settled)) == replace(settled, previous=None)
 
 
-def test_datagrams_from_before_are_looked_for(air: Any) -> None:
-    """At the ports of UDP services, also when the table is put back; they are stored for that."""
+def test_old_datagrams_are_found(air: Any) -> None:
+    """The ports of UDP services are checked, also when the table is restored; they are stored for
+    that.
+    """
     change = replace(FIRST, datagrams=[["192.168.0.11", 53, 53], ["192.168.0.11", 100, 200]])
     change.apply(air.host)
     again = from_record(to_record(change.settled(air.host)))
@@ -113,8 +115,8 @@ def entry(mark: int, port: int, backend: str, backend_port: int) -> Entry:
 
 
 def test_connections_of_a_service_that_is_still_there_get_its_mark(air: Any) -> None:
-    """By VIP, protocol, port and backend, whatever the mark was; others are forgotten, and where
-    the kernel balances alone, those that are no live TCP connection.
+    """By VIP, protocol, port and backend, with any mark before; others are deleted, and if the
+    kernel balances alone, those that are not live TCP connections.
     """
     service = {"name": "a", "vip": "192.0.2.1/32", "protocol": "tcp", "forward": "offload"}
     config = Config.model_validate({"services": [{**service, "backends": ["10.0.0.1"]}]})

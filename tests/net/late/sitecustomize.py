@@ -1,8 +1,8 @@
-"""Names, in the file LATE_IMPORTS, every module that a process looks for without all of its rights.
+"""Writes every module that a process imports without full privileges into the file LATE_IMPORTS.
 
-Imported at the start of an interpreter whose PYTHONPATH has this directory. Whether it has all of
-its rights is told by CAP_DAC_OVERRIDE, by which root reads the directories of others; where there
-is no /proc, the process is locked in.
+Imported at the start of an interpreter whose PYTHONPATH has this directory. CAP_DAC_OVERRIDE, by
+which root reads the directories of others, means full privileges; without /proc the process is in a
+chroot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def limited() -> bool:
 
 
 class ImportRecorder:
-    """Finds no module, but is asked first."""
+    """Finds no module, but is called first."""
 
     def __init__(self, output: int) -> None:
         self._output = output

@@ -1,23 +1,20 @@
-"""What the tests of queue I/O share: a namespace whose traffic waits in a queue.
+"""Fixtures of the queue I/O tests: a namespace whose traffic waits in a queue.
 
-Packets to ``TARGET`` (on loopback) and to ``VIP`` (routed from a client to a backend) get the
-mark of a worker and go to queue ``NUMBER``; so do replies of the routed backend. The test's thread
-is inside the namespace while the fixture lasts, and so are the threads it starts: a handler is a
+Packets to ``TARGET`` (on loopback) and to ``VIP`` (routed from a client to a backend) get the mark
+of a worker and go to queue ``NUMBER``; so do replies of the routed backend. The test's thread is
+inside the namespace while the fixture lasts, and so are the threads it starts: a handler is a
 closure of the test, and /proc/net is that of the namespace.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import join, new_prefix
@@ -36,7 +33,6 @@ BACKEND = {4: "10.7.2.1", 6: "fd07:2::1"}
 GATEWAY = {4: "10.7.2.2", 6: "fd07:2::2"}
 PREFIX = {4: 24, 6: 64}
 PORT = 5353
-PATIENCE = 10.0  # seconds until something that must happen counts as not happening
 
 # include/uapi/asm-generic/socket.h; Python has no names for them
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_RCVMARK = 32, 33, 75
@@ -56,19 +52,6 @@ def _rules(family: int) -> str:
             f"-A {match} -j NFQUEUE --queue-num {NUMBER}",
         ]
     return "\n".join([*lines, "COMMIT\n"])
-
-
-@contextlib.contextmanager
-def inside(name: str) -> Iterator[None]:
-    """The calling thread, and those it starts meanwhile, in the network namespace ``name``."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/thread-self/ns/net").open("rb") as before:
-        with Path(f"/run/netns/{name}").open("rb") as there:
-            assert libc.setns(there.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-        try:
-            yield
-        finally:
-            assert libc.setns(before.fileno(), CLONE_NEWNET) == 0
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +85,7 @@ def _address(namespace: Namespace, device: str, table: dict[int, str], family: i
 @pytest.fixture
 def loopback(_namespaces: dict[str, Namespace]) -> Iterator[Namespace]:
     """The namespace of the queue, with the test's thread inside."""
-    with inside(_namespaces["queue"].name):
+    with _namespaces["queue"].entered():
         yield _namespaces["queue"]
 
 
@@ -113,13 +96,13 @@ class Routed:
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
         self.vip, self.backend = VIP[family], BACKEND[family]
         # A socket stays in the namespace in which it was made.
-        with inside(namespaces["client"].name):
+        with namespaces["client"].entered():
             self.client = socket.socket(kind)
-        with inside(namespaces["backend"].name):
+        with namespaces["backend"].entered():
             self.listener = socket.socket(kind)
             # The connection of the test before may still be closing.
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.client.settimeout(PATIENCE)
+        self.client.settimeout(TIMEOUT)
 
 
 @pytest.fixture(params=[4, 6], ids=["v4", "v6"])
@@ -161,7 +144,7 @@ class Running:
 
     @property
     def status(self) -> QueueStatus:
-        """What the kernel says of the queue."""
+        """The kernel's status of the queue."""
         return queue_status()[NUMBER]
 
     @property
@@ -171,12 +154,12 @@ class Running:
 
     def settle(self) -> None:
         """Wait until every packet has its verdict; fail when one never gets it."""
-        until(lambda: self.status.waiting == 0, "a packet has no verdict")
+        wait_until(lambda: self.status.waiting == 0, lambda: "a packet has no verdict")
 
     def stop(self) -> None:
         """Stop, and see that ``serve`` returns and raised nothing."""
         self.reader.stop()
-        self._thread.join(PATIENCE)
+        self._thread.join(TIMEOUT)
         assert not self._thread.is_alive(), "serve did not return"
         assert not self.raised, self.raised
 
@@ -203,22 +186,8 @@ def serve(io: str) -> Iterator[Callable[..., Running]]:
             one.queue.close()
 
 
-def until(condition: Callable[[], object], otherwise: str) -> None:
-    """Wait for ``condition``; fail, saying ``otherwise``, when it does not come true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def wait_until() -> Callable[[Callable[[], object], str], None]:
-    """See ``until``."""
-    return until
-
-
 class Mouth:
-    """UDP from ``CLIENT`` to ``TARGET`` and what arrives there."""
+    """A UDP socket at ``CLIENT`` that sends to ``TARGET``, and the received datagrams."""
 
     def __init__(self, family: int) -> None:
         kind = socket.AF_INET if family == 4 else socket.AF_INET6
@@ -232,7 +201,7 @@ class Mouth:
             sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
         self.receiver.bind((TARGET[family], PORT))
-        self.receiver.settimeout(PATIENCE)
+        self.receiver.settimeout(TIMEOUT)
 
     def send(self, data: bytes) -> None:
         """One datagram through the queue."""
@@ -249,14 +218,14 @@ class Mouth:
         return data, marks[0] if marks else 0
 
     def silent(self) -> bool:
-        """Nothing has arrived that was not received."""
+        """No further datagram has arrived."""
         self.receiver.setblocking(False)
         try:
             self.receiver.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         finally:
-            self.receiver.settimeout(PATIENCE)
+            self.receiver.settimeout(TIMEOUT)
         return False
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""What every queue I/O must do: the conformance suite of ``base.Queue``.
+"""The conformance suite of ``base.Queue``, for every queue I/O.
 
-Each test runs on every entry of ``QUEUES``, over IPv4 and IPv6. A handler here, as the packet
-path does, leaves a complete checksum behind unless the kernel said that it computes it.
+Each test runs on every entry of ``QUEUES``, over IPv4 and IPv6. A handler here, as the packet path
+does, leaves a complete checksum unless the kernel computes it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from paraglider.config.model import Config
 from paraglider.core.checksum import COMPLETE, KERNELS
@@ -38,12 +39,12 @@ SIZES = (0, 1, 1472, 3988, 3989, 4040, 4068, 8000, 20_000, 60_000)
 
 
 def transport_at(buf: bytearray, offset: int) -> int:
-    """Where the transport header of a packet without options begins."""
+    """The offset of the transport header of a packet without options."""
     return offset + (20 if buf[offset] >> 4 == 4 else 40)
 
 
 def payload(buf: bytearray, offset: int, length: int) -> bytes:
-    """What the UDP packet carries."""
+    """The payload of the UDP packet."""
     return bytes(buf[transport_at(buf, offset) + 8 : offset + length])
 
 
@@ -69,7 +70,7 @@ def always(value: int) -> Any:
 
 
 def upper(buf: bytearray, offset: int, length: int, checksum: int, _now: float) -> int:
-    """Rewrites what a UDP packet carries: letters become capitals."""
+    """Rewrites the payload of a UDP packet to upper case."""
     at = transport_at(buf, offset) + 8
     buf[at : offset + length] = bytes(buf[at : offset + length]).upper()
     finish_udp(buf, offset, length, checksum)
@@ -77,7 +78,7 @@ def upper(buf: bytearray, offset: int, length: int, checksum: int, _now: float) 
 
 
 def by_text(verdicts: dict[bytes, Any]) -> Any:
-    """A handler that asks the table for what the packet carries; an exception is raised."""
+    """A handler whose verdict is looked up by payload; an exception in the table is raised."""
 
     def handle(buf: bytearray, offset: int, length: int, _checksum: int, _now: float) -> int:
         found = verdicts.get(payload(buf, offset, length), PASS)
@@ -143,7 +144,7 @@ def test_the_handler_sees_the_whole_packet(serve: Any, mouth: Any) -> None:
 
 
 def test_checksums_of_untouched_packets(serve: Any, mouth: Any) -> None:
-    """What the handler is told of the checksum is true: said to be complete, scapy agrees."""
+    """If the handler gets the checksum state COMPLETE, scapy finds the checksum correct."""
     wrong: list[bytes] = []
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, _now: float) -> int:
@@ -214,7 +215,7 @@ def test_a_handler_that_raises(serve: Any, mouth: Any) -> None:
     assert running.queue.first_fault is first
 
 
-def test_a_busy_queue(serve: Any, mouth: Any, wait_until: Any) -> None:
+def test_a_busy_queue(serve: Any, mouth: Any) -> None:
     """Thousands of packets from several senders: each gets its verdict, and tick is called."""
     handled = [0]
 
@@ -237,14 +238,14 @@ def test_a_busy_queue(serve: Any, mouth: Any, wait_until: Any) -> None:
     for thread in threads:
         thread.join()
     running.settle()
-    wait_until(lambda: handled[0] == 6000, f"{handled[0]} of 6000 were handled")
+    wait_until(lambda: handled[0] == 6000, lambda: handled)
     assert running.queue.faults == 0
     assert running.queue.drops.overruns == 0
     assert running.status.queue_dropped == running.status.user_dropped == 0
     assert running.ticks
 
 
-def test_tick_under_constant_load(serve: Any, mouth: Any, wait_until: Any) -> None:
+def test_tick_under_constant_load(serve: Any, mouth: Any) -> None:
     """A queue that is never empty does not keep tick from being called, nor stop from ending."""
     kind = socket.AF_INET if mouth.family == 4 else socket.AF_INET6
     ended = threading.Event()
@@ -264,7 +265,7 @@ def test_tick_under_constant_load(serve: Any, mouth: Any, wait_until: Any) -> No
     thread = threading.Thread(target=shout)
     thread.start()
     try:
-        wait_until(lambda: len(running.ticks) >= 5, "tick was not called")
+        wait_until(lambda: len(running.ticks) >= 5)
         running.stop()
     finally:
         ended.set()
@@ -272,10 +273,10 @@ def test_tick_under_constant_load(serve: Any, mouth: Any, wait_until: Any) -> No
     assert handled[0] > len(running.ticks)
 
 
-def test_tick_when_idle(serve: Any, mouth: Any, wait_until: Any) -> None:
-    """Without packets tick is called too, with a clock that goes on, not faster than it should."""
+def test_tick_when_idle(serve: Any, mouth: Any) -> None:
+    """tick is called without packets too, with increasing times, at most at its rate."""
     running = serve(always(PASS))
-    wait_until(lambda: len(running.ticks) >= 4, "tick was not called")
+    wait_until(lambda: len(running.ticks) >= 4)
     running.stop()
     gaps = [b - a for a, b in zip(running.ticks, running.ticks[1:], strict=False)]
     assert all(gap >= TICK * 0.9 for gap in gaps)
@@ -330,7 +331,9 @@ def test_close_drops_what_waits(io: str, mouth: Any) -> None:
 
 
 def test_a_second_reader_is_refused(io: str, serve: Any, mouth: Any) -> None:
-    """Who opens a queue that has a reader is told which process that is; the first reads on."""
+    """Opening a queue that has a reader raises an error that names the process; the first reader
+    continues.
+    """
     # A process's second netlink socket has a port of chance: those of tests before must be gone.
     gc.collect()
     serve(always(PASS))
@@ -340,20 +343,20 @@ def test_a_second_reader_is_refused(io: str, serve: Any, mouth: Any) -> None:
     assert mouth.receive()[0] == b"still served"
 
 
-def test_length_bounds_the_queue(io: str, mouth: Any, wait_until: Any) -> None:
-    """No more packets wait than the queue's length; what is beyond is dropped and counted."""
+def test_length_bounds_the_queue(io: str, mouth: Any) -> None:
+    """Packets beyond the queue's length are dropped and counted."""
     queue = open_queue(io, NUMBER, 10)
     try:
         for _ in range(50):
             mouth.send(b"waits")
-        wait_until(lambda: queue_status()[NUMBER].queue_dropped == 40, "nothing was dropped")
+        wait_until(lambda: queue_status()[NUMBER].queue_dropped == 40)
         assert queue_status()[NUMBER].waiting == 10
     finally:
         queue.close()
 
 
 def test_an_overrun_socket(io: str, serve: Any, mouth: Any) -> None:
-    """When the reader's socket overflows that is counted, and reading goes on afterwards."""
+    """An overflow of the reader's socket is counted, and reading continues."""
     gate = threading.Event()
 
     def handle(*_: Any) -> int:
@@ -375,7 +378,7 @@ def test_an_overrun_socket(io: str, serve: Any, mouth: Any) -> None:
         assert received == bytes(60_000)
 
 
-def test_garbage_through_the_packet_path(serve: Any, mouth: Any, wait_until: Any) -> None:
+def test_garbage_through_the_packet_path(serve: Any, mouth: Any) -> None:
     """Cut, odd and hostile packets each get a verdict from the real packet path; none raises."""
     backend = mouth.target.replace("2", "3")
     path = worker_datapath.build(service_config(mouth.target, backend), 0, time.monotonic())
@@ -399,10 +402,9 @@ def test_garbage_through_the_packet_path(serve: Any, mouth: Any, wait_until: Any
 
 
 def test_the_packet_path_of_nat(serve: Any, routed: Any) -> None:
-    """A connection rewritten both ways carries megabytes, each way, in whatever long packets.
-
-    The sender joins segments into longer packets, which the kernel splits again where the queue
-    I/O does not take them whole.
+    """A connection rewritten in both directions carries megabytes, with packets of any length. The
+    sender joins segments into longer packets, which the kernel splits again if the queue I/O does
+    not accept them whole.
     """
     path = worker_datapath.build(service_config(routed.vip, routed.backend), 0, time.monotonic())
     running = serve(path.handle)

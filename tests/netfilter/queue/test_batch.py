@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.netfilter.nfnetlink import attribute
@@ -28,14 +29,14 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         for sock in (ours, kernel):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 50_000))
-        kernel.settimeout(5)
+        kernel.settimeout(TIMEOUT)
         yield KINDS[request.param](ours, QUEUE), kernel
 
 
 def packet_message(
     number: int, payload: bytes, *, hook: int = 0, info: int | None = None, mark: bool = True
 ) -> bytes:
-    """What the kernel sends: the attributes in its order, the payload last."""
+    """A message as the kernel sends it: the attributes in its order, the payload last."""
     attributes = attribute(1, struct.pack("!IHB", number, 0x0800, hook))
     attributes += attribute(5, struct.pack("!I", 2))
     if mark:
@@ -93,7 +94,7 @@ def test_nothing_comes(pair: Pair) -> None:
     [(None, COMPLETE), (1, UNFINISHED), (2, KERNELS), (3, KERNELS), (4, COMPLETE), (5, UNFINISHED)],
 )
 def test_a_packet_and_its_checksum(pair: Pair, info: int | None, state: int) -> None:
-    """The packet is found whole, and NFQA_SKB_INFO tells of its checksum; without it, complete."""
+    """The whole packet is found, with the checksum state of NFQA_SKB_INFO; COMPLETE without it."""
     batch, kernel = pair
     kernel.send(packet_message(7, b"a packet of 21 bytes.", info=info))
     assert batch.receive(ROUND) == 1
@@ -210,7 +211,7 @@ def test_answers_are_counted(pair: Pair, code: int) -> None:
 
 @pytest.mark.parametrize("junk", [b"\0" * 4, b"\xff" * 24, bytes(range(64))])
 def test_junk_is_no_packet(pair: Pair, junk: bytes) -> None:
-    """What is neither a packet nor an answer is passed over."""
+    """Other messages are skipped."""
     batch, kernel = pair
     kernel.send(junk)
     assert batch.receive(ROUND) == 1

@@ -10,7 +10,7 @@ from paraglider.netfilter.nfnetlink import attribute
 from paraglider.netfilter.queue import messages
 
 
-def test_a_message_tells_its_own_length() -> None:
+def test_a_message_has_its_length() -> None:
     """The header is that of netlink: length of all, subsystem and kind, request, no sequence."""
     made = messages.message(messages.NFQNL_MSG_CONFIG, 5, b"\x08\x00\x01\x00abcd")
     length, kind, flags, sequence, port = struct.unpack_from("=IHHII", made)
@@ -26,7 +26,7 @@ def test_the_queue_is_in_network_order() -> None:
 
 
 def test_configure_asks_for_a_length_and_flags() -> None:
-    """The range in network order and the mode 2 (copy the packet); flags, and which are meant."""
+    """The range in network order and mode 2 (copy the packet); flags and their mask."""
     made = messages.configure(1, 65531, messages.NFQA_CFG_F_FAIL_OPEN)
     assert struct.unpack_from("=HH", made, 20) == (9, 2)
     assert made[24:29] == b"\x00\x00\xff\xfb\x02"
@@ -36,7 +36,9 @@ def test_configure_asks_for_a_length_and_flags() -> None:
 
 
 def test_bind_settles_in_one_message() -> None:
-    """Command, length, copy and flags come together, and an answer is asked for."""
+    """Command, length, copy mode and flags are in one message, with an
+    acknowledgement requested.
+    """
     made = messages.bind(3, 60000, 128, messages.NFQA_CFG_F_GSO)
     assert struct.unpack_from("=IHHII", made) == (len(made), 0x0302, 5, 0, 0)
     kinds, at = [], 20
@@ -56,13 +58,13 @@ def test_answers_carry_an_errno(code: int) -> None:
 
 
 def test_other_messages_are_no_answer() -> None:
-    """A packet, or half a message, is told apart from an answer."""
+    """A packet or a truncated message is not taken for an answer."""
     assert messages.answer(messages.message(messages.NFQNL_MSG_PACKET, 1, bytes(8))) == -1
     assert messages.answer(b"\x24\0\0\0\2\0") == -1
 
 
 def test_the_payload_is_found() -> None:
-    """The walk stops behind the payload's header, whatever attributes come before."""
+    """The payload is found behind any attributes."""
     before = attribute(1, bytes(7)) + attribute(14, bytes(4))
     made = bytearray(messages.message(0, 1, before + attribute(10, b"packet")))
     at = messages.payload_at(made, 0, len(made))

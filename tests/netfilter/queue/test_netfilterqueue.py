@@ -1,4 +1,4 @@
-"""What is peculiar to the NetfilterQueue binding; the rest is the suite of ``test_base``."""
+"""Properties of the NetfilterQueue binding only; see ``test_base`` for the common suite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER = 9
 
 
 def test_the_kernel_copies_whole_packets(loopback: Any) -> None:
-    """The copy range that the binding asks for, 4,016 bytes, is raised to all that fits."""
+    """The binding's copy range of 4,016 bytes is raised to the maximum."""
     queue = NetfilterQueueIO(NUMBER, 100)
     try:
         assert queue_status()[NUMBER].copy_range == LONGEST_PACKET

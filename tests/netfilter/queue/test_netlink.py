@@ -1,4 +1,4 @@
-"""The netlink I/O where it differs from the suite that every I/O passes: see ``test_base``."""
+"""Properties of the netlink I/O only; see ``test_base`` for the common suite."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paraglider.netfilter.queue import netlink
 
 
 def test_a_kernel_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without CAP_NET_ADMIN or NFQUEUE the message names the queue and what is needed."""
+    """Without CAP_NET_ADMIN or NFQUEUE the message names the queue and the remedy."""
 
     class Refusing:
-        """A socket whose kernel says EPERM to everything."""
+        """A socket whose kernel answers EPERM to all requests."""
 
         def __init__(self, *_: object) -> None:
             self.closed = False
@@ -35,7 +35,7 @@ def test_a_kernel_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_takes_the_fastest_that_the_kernel_lets_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """``auto`` is netlink, and the binding where the kernel refuses what netlink asks for."""
+    """``auto`` is netlink, or the binding if the kernel refuses netlink's settings."""
     asked: list[tuple[str, tuple[object, ...]]] = []
 
     def opener(name: str, *, refuse: bool = False) -> Any:
@@ -53,13 +53,13 @@ def test_auto_takes_the_fastest_that_the_kernel_lets_have(
     both["netlink"] = opener("netlink", refuse=True)
     assert queue.open_queue("auto", 1, 10, 128, True) == "netfilterqueue"
     assert [name for name, _ in asked] == ["netlink", "netlink", "netfilterqueue"]
-    assert {arguments for _, arguments in asked} == {(1, 10, 128, True)}
+    assert {arguments for _, arguments in asked} == {(1, 10, 128, True, True)}
     with pytest.raises(PlatformError):
         queue.open_queue("netlink", 1, 10)
 
 
 def test_auto_does_not_hide_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That another process reads the queue is no reason to try the other I/O."""
+    """A queue with another reader raises the error; the other I/O is not tried."""
 
     def taken(*_: object) -> Any:
         raise OperatorError("queue 1 already has a reader")

@@ -34,31 +34,31 @@ def table_with(directory: Path, *rows: QueueStatus) -> Path:
     return path
 
 
-def test_every_column_is_what_it_says(tmp_path: Path) -> None:
-    """Each number of a line ends up under its own name."""
+def test_every_column_has_its_name(tmp_path: Path) -> None:
+    """Each number of a line has its own name."""
     rows = (QueueStatus(0, 4242, 3, 65531, 7, 8), QueueStatus(65535, 4294963200, 0, 4016, 0, 0))
     assert queue_status(table_with(tmp_path, *rows)) == {row.number: row for row in rows}
 
 
 def test_no_queue_no_line(tmp_path: Path) -> None:
-    """An empty table is a kernel whose queues nobody reads."""
+    """An empty table means that no queue has a reader."""
     assert queue_status(table_with(tmp_path)) == {}
 
 
 def test_a_kernel_without_nfqueue(tmp_path: Path) -> None:
-    """Where the table is missing the message names what to load, and the exit code is 2."""
+    """If the table is missing the message names the module to load, and the exit code is 2."""
     with pytest.raises(PlatformError, match="no NFQUEUE.*modprobe nfnetlink_queue") as caught:
         queue_status(tmp_path / "missing")
     assert caught.value.exit_code == 2
 
 
 def test_free_queues_are_free(tmp_path: Path) -> None:
-    """Readers of other queues are nobody's business."""
+    """Readers of other queues are ignored."""
     require_free((0, 1), table_with(tmp_path, QueueStatus(2, 1, 0, 0, 0, 0)))
 
 
 def test_a_reader_is_named(tmp_path: Path) -> None:
-    """The port is the reader's process id, so the message says who it is and what to do."""
+    """The port id is the reader's process id, so the message names the process and the remedy."""
     name = Path("/proc/self/comm").read_text().strip()
     table = table_with(tmp_path, QueueStatus(1, os.getpid(), 0, 0, 0, 0))
     with pytest.raises(OperatorError) as caught:
@@ -68,7 +68,7 @@ def test_a_reader_is_named(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_several_queues_is_named(tmp_path: Path) -> None:
-    """One of its sockets has its process id, whichever the kernel's table has first."""
+    """One of the sockets has the process id, at any place in the kernel's table."""
     name = Path("/proc/self/comm").read_text().strip()
     rows = [QueueStatus(4096, 4294963200, 0, 0, 0, 0), QueueStatus(0, os.getpid(), 0, 0, 0, 0)]
     with pytest.raises(OperatorError) as caught:
@@ -86,7 +86,7 @@ def test_a_reader_that_is_no_process(tmp_path: Path) -> None:
 
 
 def test_all_taken_queues_are_listed(tmp_path: Path) -> None:
-    """Who is refused learns of every queue that is taken, at once."""
+    """The error lists all queues that have a reader."""
     rows = [QueueStatus(number, 1, 0, 0, 0, 0) for number in (0, 2, 3)]
     with pytest.raises(OperatorError, match="queue 0, 3 already"):
         require_free((0, 1, 3), table_with(tmp_path, *rows))

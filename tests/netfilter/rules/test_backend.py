@@ -1,7 +1,7 @@
-"""What a backend's host needs; the tables in ``golden/backend/SERVICE.nft``, tc's in ``….tc``.
+"""The needs of a backend's host: nft tables in ``golden/backend/SERVICE.nft``, tc in ``….tc``.
 
-After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew;
-read the difference before committing.
+After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` rewrites the files; read the
+difference before committing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def golden_table(service: Service) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_is_the_golden_one(name: str) -> None:
-    """What is rendered is, byte for byte, what somebody has read and found right."""
+    """The text equals the reviewed file, byte for byte."""
     compare(GOLDEN / f"{name}.nft", golden_table(named(name)))
 
 
@@ -76,13 +76,13 @@ def test_the_tc_form_is_the_golden_one() -> None:
     ],
 )
 def test_what_tc_cannot_do(name: str, changes: dict[str, Any], why: str) -> None:
-    """It is refused with the reason, and not done by half."""
+    """It is refused with the reason, and not done in part."""
     said = tc_unfit(named(name).model_copy(update=changes), LOCAL)
     assert said is not None
     assert why in said
 
 
-def test_who_is_spared_without_a_gateway() -> None:
+def test_which_network_is_exempt_without_a_gateway() -> None:
     """The network that the host has the backend's address in, unless the VIP is in it too."""
     own = ipaddress.ip_interface("10.0.0.1/8")
     assert spared(Network(), named("web"), own).networks == (own.network,)
@@ -100,5 +100,5 @@ def test_who_is_spared_without_a_gateway() -> None:
     ],
 )
 def test_when_the_direction_is_asked_for(ports: tuple[PortRange, ...], wanted: bool) -> None:
-    """Where a port of the service is one that the host's own connections may start from."""
+    """If a port of the service is in the host's local port range."""
     assert tracked(named("mail").model_copy(update={"ports": ports}), LOCAL) == wanted

@@ -1,4 +1,4 @@
-"""Whose a connection is, by what conntrack knows of it."""
+"""Maps connections of conntrack to marks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def found(*services: dict[str, Any]) -> Any:
     return find
 
 
-def test_the_port_tells_the_service() -> None:
+def test_the_port_selects_the_service() -> None:
     """Two services with the same backends, one with several ports: each has its own."""
     find = found(
         {"ports": 80, "backends": [ONE, TWO]}, {"ports": [443, "8000-8010"], "backends": [ONE]}
@@ -47,7 +47,7 @@ def test_the_port_tells_the_service() -> None:
 
 
 def test_the_narrower_service_has_its_ports() -> None:
-    """Whatever the order, and also where its pool lacks the backend."""
+    """In any order of the services, also if the narrower one's pool lacks the backend."""
     find = found({"backends": [ONE, TWO]}, {"ports": 80, "backends": [TWO]})
     assert find(TCP, 81, ONE, 81) == ("s0", 0)
     assert find(TCP, 80, TWO, 80) == ("s1", 0)
@@ -64,7 +64,7 @@ def test_a_mapped_port_is_the_backends() -> None:
 
 
 def test_echo_has_no_port() -> None:
-    """It is of the service with `protocol: any`."""
+    """Echo belongs to the service with `protocol: any`."""
     find = found({"protocol": "any", "ports": "80-81", "backends": [ONE]})
     assert find(ICMP, 0, ONE, 0) == ("s0", 0)
     assert find(UDP, 81, ONE, 81) == ("s0", 0)

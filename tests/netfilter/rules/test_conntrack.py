@@ -1,12 +1,12 @@
-"""What our table asks of connection tracking."""
+"""The conntrack rules of our table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config, TimeoutsConfig
+from paraglider.config.service import Method
 from paraglider.netfilter.rules.conntrack import (
     elements,
     invalid,
@@ -22,7 +22,7 @@ from paraglider.netfilter.rules.traffic import traffic_of
 
 
 def named(name: str) -> Callable[[Method], bool]:
-    """What chooses the method with this name."""
+    """The match of the method with this name."""
     return lambda method: method.name == name
 
 
@@ -85,8 +85,8 @@ def test_ends_are_those_of_tcp_each_once() -> None:
     assert not list(elements("ip6 t", traffic_of(config, 6, named("offload")), {}))
 
 
-def test_answered_datagrams_are_kept_as_the_service_says() -> None:
-    """Of the services of each number of seconds; port 53 says so by itself, TCP never."""
+def test_the_timeout_of_answered_datagrams() -> None:
+    """One policy per timeout of the services; port 53 has a default, TCP has none."""
     base = {"vip": "192.0.2.1/32", "forward": "offload", "backends": ["10.0.0.1"]}
     services = [
         {"name": "dns", "protocol": "udp", "ports": 53},

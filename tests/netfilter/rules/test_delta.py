@@ -1,4 +1,4 @@
-"""From one table's text to another: as little as leads there, whatever the two are."""
+"""The difference of two tables' texts is minimal and leads from one to the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PLACE = "ip paraglider"
 
 
 def text(services: dict[int, int], **more: Any) -> str:
-    """The table of services by the last byte of their VIP, with so many backends each."""
+    """The table of services, given by the last byte of their VIP, with these
+    numbers of backends.
+    """
     whole = [
         {
             "name": f"s{vip}",
@@ -42,7 +44,7 @@ class Kernel:
         self.filled: dict[str, list[str]] = {}
 
     def load(self, commands: str) -> None:
-        """Run them; an element is not there twice, and what is deleted is there."""
+        """Run the commands; an element is never added twice, and a deleted one exists."""
         for line in commands.splitlines():
             verb, kind, *place = line.split(" ", 5)
             rest = place[3:]
@@ -76,7 +78,7 @@ some = st.dictionaries(st.integers(1, 9), st.integers(1, 4), min_size=1, max_siz
 
 @given(some, some)
 def test_it_leads_to_the_same_table(first: dict[int, int], second: dict[int, int]) -> None:
-    """As the whole text does."""
+    """As after the whole text."""
     one, other = Kernel(), Kernel()
     for kernel in (one, other):
         kernel.load(text(first))
@@ -86,7 +88,9 @@ def test_it_leads_to_the_same_table(first: dict[int, int], second: dict[int, int
 
 
 def test_what_is_the_same_is_not_said() -> None:
-    """Nothing at all, but what is to be filled anew; and what follows the text as it is."""
+    """Unchanged objects are left out, except those to be refilled; the trailing commands are
+    unchanged.
+    """
     same = text({1: 2, 2: 2})
     assert delta(same, same) == ""
     hashed = delta(same, same, ("unanswered",)).splitlines()
@@ -100,12 +104,12 @@ def test_what_is_the_same_is_not_said() -> None:
 
 @pytest.mark.parametrize("count", [20, 80])
 def test_one_backend_more_costs_the_same_however_many_there_are(count: int) -> None:
-    """Two counters, three elements, the set of who answers and the chain of the hash."""
+    """Two counters, three elements, the set of backends that answer and the chain of the hash."""
     commands = delta(text({1: count, 2: 1}), text({1: count, 2: 2})).splitlines()
     assert len([line for line in commands if " unanswered" not in line]) == 7
 
 
-def test_many_elements_are_told_in_parts() -> None:
+def test_many_elements_are_added_in_parts() -> None:
     """A line is not to be endless."""
     commands = delta(text({1: 1}), text({1: 1, 2: AT_ONCE + 1})).splitlines()
     added = [line for line in commands if line.startswith(f"add element {PLACE} addresses")]

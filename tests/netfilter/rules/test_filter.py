@@ -1,4 +1,4 @@
-"""What the packet filter accepts, and what it keeps the host from sending."""
+"""The packets that the filter rules accept, and the ICMP redirects that they drop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_what_is_accepted_comes_ahead_of_the_hosts_own_rules() -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_kernel_takes_both(family: int) -> None:
-    """As one table."""
+    """The kernel accepts both as one table."""
     tables = joined((accept_table(("-j RETURN",)), no_redirects(family)))
     assert len(tables) == 1
     Iptables().rehearse(family, RuleSet(family, tables).text())

@@ -1,4 +1,4 @@
-"""What another firewall's forward chain does with balanced packets, as far as that is certain."""
+"""The certain effect of another firewall's forward chain on balanced packets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.netfilter.rules.foreign import ANSWERS, FIRST, UNTRACKED, Passing, judge
+from paraglider.netfilter.rules.foreign import ANSWERS, FIRST, UNTRACKED, Passing, is_dropped
 
 
 def ct(key: str, *words: str, op: str = "in") -> dict[str, Any]:
@@ -24,7 +24,7 @@ ACCEPT, DROP, REJECT, RETURN = ({word: None} for word in ("accept", "drop", "rej
 
 
 def jump(target: str, verb: str = "jump") -> dict[str, Any]:
-    """To another chain."""
+    """A jump to another chain."""
     return {verb: {"target": target}}
 
 
@@ -40,7 +40,7 @@ FIREWALLD = [
 def listing(
     *rules: list[dict[str, Any]], policy: str = "accept", **chains: list[list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """As `nft -j list table` prints it."""
+    """A listing as `nft -j list table` prints it."""
     found: list[dict[str, Any]] = [{"metainfo": {}}, {"table": {"name": "fw"}}]
     found += [{"chain": {"name": "forward", "policy": policy, "hook": "forward"}}]
     for name, its in {"forward": list(rules), **chains}.items():
@@ -49,21 +49,21 @@ def listing(
 
 
 def drops(packet: Passing, *args: Any, **kwargs: Any) -> bool:
-    """What the forward chain does."""
-    return judge(listing(*args, **kwargs), "forward", packet)
+    """Whether the forward chain drops the packets."""
+    return is_dropped(listing(*args, **kwargs), "forward", packet)
 
 
 @pytest.mark.parametrize(
     ("packet", "dropped"), [(UNTRACKED, True), (FIRST, False), (ANSWERS, False)]
 )
 def test_firewalld(packet: Passing, dropped: bool) -> None:
-    """It lets pass what conntrack has translated, and rejects what is not tracked."""
+    """firewalld accepts translated packets and rejects untracked ones."""
     assert drops(packet, *FIREWALLD) is dropped
 
 
 @pytest.mark.parametrize("packet", [UNTRACKED, FIRST, ANSWERS])
 def test_policies(packet: Passing) -> None:
-    """With no rule the policy decides, as it does after rules that do not match."""
+    """Without a matching rule the policy decides."""
     assert drops(packet, policy="drop")
     assert not drops(packet, policy="accept")
     assert drops(packet, [iif("lo"), ACCEPT], policy="drop")
@@ -76,7 +76,7 @@ def packet_match(packet: Passing) -> dict[str, Any]:
     return ct(key, word)
 
 
-def test_what_is_not_certain_is_not_told() -> None:
+def test_uncertain_drops_are_not_reported() -> None:
     """A rule that may accept, a map of verdicts, a match of iptables' own, a chain that may."""
     assert not drops(UNTRACKED, [iif("eth7"), ACCEPT], policy="drop")
     assert not drops(UNTRACKED, [{"vmap": {}}], policy="drop")
@@ -98,12 +98,12 @@ def test_chains() -> None:
 
 
 def test_what_leads_to_us_is_accepted() -> None:
-    """Our own chain in FORWARD, whatever nft shows of its rules."""
+    """A jump to our chain in FORWARD accepts, whatever nft shows of its rules."""
     assert not drops(UNTRACKED, [jump("PARAGLIDER-ACCEPT")], [DROP], policy="drop")
 
 
 def test_other_operators() -> None:
-    """A negation, a set, and what is neither."""
+    """A negation, a set, and an unknown operator."""
     assert drops(UNTRACKED, [ct("state", "untracked", op="!="), ACCEPT], policy="drop")
     assert not drops(FIRST, [ct("state", "untracked", op="!="), ACCEPT], policy="drop")
     assert not drops(UNTRACKED, [ct("state", "new", op="<"), ACCEPT], policy="drop")

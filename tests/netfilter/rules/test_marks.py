@@ -1,4 +1,4 @@
-"""Marks: the same whatever the file's order, apart for all backends, ours at sight."""
+"""Marks do not depend on the file's order, are unique, and are recognizable as ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def service(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def config(*services: dict[str, Any]) -> Config:
-    """A configuration of these services; their claims are not looked at."""
+    """A configuration of these services; contradictions are not checked."""
     return Config.model_validate({"services": list(services)})
 
 
@@ -52,20 +52,20 @@ def test_order_and_spelling_do_not_matter(order: list[int], backwards: bool) -> 
     "changes", [{"name": "other"}, {"ports": [80, 443]}, {"ports": [443, 80]}, {"ports": "80-90"}]
 )
 def test_a_service_that_stays_keeps_its_marks(changes: dict[str, Any]) -> None:
-    """With another name, and with more ports, for its flows are the same."""
+    """A renamed service, or one with more ports, keeps its flows."""
     (before,) = backend_marks(config(service("a"))).values()
     (after,) = backend_marks(config({**service("a"), **changes})).values()
     assert after == before
 
 
 def test_services_of_one_vip_are_apart() -> None:
-    """One on some ports and one on all the others, to the same backends."""
+    """One service on some ports and one on all others, with the same backends."""
     found = backend_marks(config(service("a", ports=1), service("b", ports="1-65535")))
     assert not set(found["a"]) & set(found["b"])
 
 
 def test_another_family_changes_nothing() -> None:
-    """With -4 the worker computes from half of the file; the set-up may have had all of it."""
+    """With -4 the worker computes from half of the file; the set-up may have used all of it."""
     six = service("six", vip="2001:db8::11/64", backends=["fd00:10::1"])
     both = config(service("four"), six)
     assert backend_marks(both) == {
@@ -92,7 +92,7 @@ def test_marks_are_ours_and_apart() -> None:
 def test_collisions_are_resolved_whatever_the_order(
     monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
 ) -> None:
-    """In a space as small as the number of backends all collide, and all get a mark."""
+    """In a space as small as the number of backends all collide, and all get different marks."""
     monkeypatch.setattr(marks, "_SPACE", 6)
     found = by_backend(config(*(service(f"s{i}") for i in order)))
     assert sorted(found.values()) == [BASE + i for i in range(6)]

@@ -1,4 +1,4 @@
-"""Pieces of rules: what matches requests, echo and errors; what is exempt; the queues."""
+"""Parts of rules: matches of requests, echo and errors; exempt packets; queues."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.netfilter.rules.matches import echo, errors, exempt, queues, requests
 from paraglider.netfilter.rules.steering import Steering
 from paraglider.netfilter.rules.traffic import RuleTraffic, traffic_of
 
 
 def named(name: str) -> Callable[[Method], bool]:
-    """What chooses the method with this name."""
+    """The match of the method with this name."""
     return lambda method: method.name == name
 
 
 def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> RuleTraffic:
-    """What of these services concerns the rules."""
+    """The rule traffic of these services."""
     base = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
     content = {
         "network": {"exempt": list(exempt)},
@@ -30,7 +30,7 @@ def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> RuleTraf
 
 
 def test_requests_by_how_much_of_the_ports_they_have() -> None:
-    """All of them, some of them, or both kinds."""
+    """All ports, some ports, or both."""
     found = traffic({"ports": 80}, {"vip": "192.168.0.12/24", "protocol": "udp"})
     some, every = "-d 192.168.0.11 -p tcp -m tcp --dport 80", "-d 192.168.0.12 -p udp"
     assert list(requests(found)) == [some, every]
@@ -39,14 +39,14 @@ def test_requests_by_how_much_of_the_ports_they_have() -> None:
 
 
 def test_echo_is_of_any_alone() -> None:
-    """Neither TCP nor UDP has it."""
+    """Services of TCP or UDP do not match echo."""
     found = traffic({}, {"vip": "192.168.0.12/24", "protocol": "any"})
     assert list(echo(found, 4)) == ["-d 192.168.0.12 -p icmp -m icmp --icmp-type 8"]
 
 
 @pytest.mark.parametrize(("family", "kinds"), [(4, [3, 11, 12]), (6, [1, 2, 3, 4])])
 def test_errors(family: int, kinds: list[int]) -> None:
-    """Those about a flow of somebody's."""
+    """ICMP errors about flows of services."""
     assert [int(match.split()[-1]) for match in errors(family)] == kinds
 
 
@@ -64,12 +64,12 @@ def test_errors(family: int, kinds: list[int]) -> None:
     ],
 )
 def test_exempt_both_ways(endpoint: str, rules: list[str]) -> None:
-    """As client and as server."""
+    """Exempt endpoints as client and as server."""
     assert list(exempt(traffic({}, exempt=(endpoint,)).exempt)) == rules
 
 
 def test_queues_have_the_numbers_of_the_cores() -> None:
-    """One rule a worker, by its mark."""
+    """One rule per worker, by its mark."""
     assert queues(Steering((2, 5), 1).queues()) == (
         "-m mark --mark 0x50470000 -j NFQUEUE --queue-num 2",
         "-m mark --mark 0x50470001 -j NFQUEUE --queue-num 5",

@@ -39,7 +39,7 @@ def test_ports(ports: tuple[PortRange, ...], match: str) -> None:
 
 
 def test_shares_are_spans_of_numbers() -> None:
-    """Each mark has as many as its part; a part of 0 has none."""
+    """Each mark has numbers in proportion to its share; a share of 0 has none."""
     assert spans([(0x51000001, 3), (0x51000002, 0), (0x51000003, 1)]) == (
         "{ 0-2 : 0x51000001, 3 : 0x51000003 }",
         4,
@@ -49,7 +49,7 @@ def test_shares_are_spans_of_numbers() -> None:
 
 
 def test_the_narrower_service_of_a_vip_comes_first() -> None:
-    """And ICMP echo only where the service has it."""
+    """ICMP echo is matched only if the service has it."""
     web = {"name": "web", "protocol": "tcp", "ports": 80}
     found = first_packets(config({"name": "every", "protocol": "any"}, web).services, 4)
     assert [(service.name, protocol) for service, protocol, _ in found] == [
@@ -70,7 +70,7 @@ def test_what_a_table_is_known_by() -> None:
 
 
 def test_counters_that_go_are_added_first() -> None:
-    """What is not there cannot be deleted."""
+    """nft cannot delete a missing object."""
     name = "requests-51000001"
     assert without_counters(4, [0x51000001], ("requests",)) == (
         f"add counter ip paraglider {name}\ndelete counter ip paraglider {name}\n"

@@ -24,7 +24,7 @@ addresses = st.one_of(
 
 
 def matches_of(ends: list[tuple[IPAddress, int]]) -> list[Match]:
-    """A match of each address and port, none of them twice."""
+    """A match of each address and port, without duplicates."""
     return [(a, f"-s {a} -p tcp -m tcp --sport {port}") for a, port in dict.fromkeys(ends)]
 
 
@@ -52,7 +52,7 @@ def walk(
 
 @given(addresses, st.integers(1, 3))
 def test_the_same_packets_are_taken(ends: list[tuple[IPAddress, int]], port: int) -> None:
-    """Whatever the addresses are, each of them and its neighbours; nothing is taken besides."""
+    """For any addresses: each of them matches, its neighbours do not."""
     rules, chains = branched(NAME, matches_of(ends), TARGET)
     known = set(ends)
     for address, _ in ends:
@@ -62,7 +62,7 @@ def test_the_same_packets_are_taken(ends: list[tuple[IPAddress, int]], port: int
 
 @given(addresses, st.randoms(use_true_random=False))
 def test_order_does_not_matter(ends: list[tuple[IPAddress, int]], chance: random.Random) -> None:
-    """The same chains, where there are any, so that a file that is sorted anew changes nothing."""
+    """The chains do not depend on the order, so that a re-sorted file changes nothing."""
     matches = sorted(matches_of(ends), key=lambda match: match[1])
     other = list(matches)
     chance.shuffle(other)
@@ -74,7 +74,7 @@ def test_order_does_not_matter(ends: list[tuple[IPAddress, int]], chance: random
 
 
 def test_few_stay_where_they_are() -> None:
-    """In their order, without a chain; so do many of one address, which no network tells apart."""
+    """Few addresses keep their order, without a chain; so do many ports of one address."""
     one = ipaddress.IPv4Address("10.0.0.1")
     matches = [(one + i, f"-s {one + i} -p tcp") for i in range(FEW)]
     assert branched(NAME, matches, TARGET) == (tuple(f"{m} -g {TARGET}" for _, m in matches), ())

@@ -1,4 +1,4 @@
-"""The way from what the kernel holds to the wanted rule set."""
+"""The input that changes the kernel's rules to the wanted rule set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WANTED = RuleSet(
 
 
 def test_an_untouched_host_gets_the_whole_text() -> None:
-    """Where nothing of ours is there, the text is taken as it is."""
+    """Without any of our chains, the whole text is used."""
     assert restore_text(WANTED, "") == WANTED
 
 
@@ -34,13 +34,13 @@ def test_a_jump_that_is_there_stays_where_it_is() -> None:
 
 
 def test_a_lost_jump_comes_back() -> None:
-    """When somebody flushed the built-in chain, only the jump is missing."""
+    """After a flush of the built-in chain only the jump is added."""
     text = restore_text(WANTED, "*raw\n:PARAGLIDER - [0:0]\nCOMMIT\n")
     assert text.count("-I PREROUTING 1 -j PARAGLIDER\n") == 1
 
 
 def test_stale_chains_and_jumps_go() -> None:
-    """What an older version left in the same table is removed in the same run."""
+    """Chains of an older version in the same table are removed in the same run."""
     saved = (
         "*raw\n:OUTPUT ACCEPT [0:0]\n:PARAGLIDER - [0:0]\n:PARAGLIDER-OLD - [0:0]\n"
         "-A OUTPUT -j PARAGLIDER-OLD\nCOMMIT\n"
@@ -52,7 +52,7 @@ def test_stale_chains_and_jumps_go() -> None:
 
 
 def test_stale_tables_are_cleared() -> None:
-    """What an older version left in a table that we no longer use is removed too."""
+    """Chains of an older version in a table that is no longer used are removed too."""
     saved = "*nat\n:PARAGLIDER-OLD - [0:0]\n-A PREROUTING -j PARAGLIDER-OLD\nCOMMIT\n"
     text = restore_text(WANTED, saved)
     assert text.startswith(WANTED)

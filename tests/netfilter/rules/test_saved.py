@@ -46,7 +46,7 @@ def test_counters_and_comments_do_not_count() -> None:
 
 
 def test_the_order_of_rules_counts_and_that_of_chains_does_not() -> None:
-    """Another order within a chain means something else; one of chains does not."""
+    """The order of rules in a chain matters, that of chains does not."""
     first, second = ":PARAGLIDER-PRE - [3:180]\n", ":PARAGLIDER-TO - [0:0]\n"
     assert our_part(SAVED.replace(first + second, second + first)) == our_part(SAVED)
     rule = "-A PARAGLIDER-PRE -p tcp -g PARAGLIDER-TO\n"
@@ -57,7 +57,7 @@ def test_the_order_of_rules_counts_and_that_of_chains_does_not() -> None:
 
 
 def test_removal_names_nothing_of_others() -> None:
-    """Jumps first, then the chains emptied, then removed; no flush of anything else."""
+    """Jumps are removed first, then chains are flushed, then removed; nothing else is flushed."""
     assert removal_text(SAVED) == (
         "*mangle\n"
         "-D PREROUTING -j PARAGLIDER-PRE\n"

@@ -16,7 +16,7 @@ from paraglider.netfilter.rules.steering import (
 
 
 def service(affinity: str) -> Service:
-    """A service that differs in its affinity alone."""
+    """A service with this affinity."""
     return Service.model_validate(
         {
             "name": affinity,
@@ -38,40 +38,41 @@ def test_marks_count_workers_not_cores() -> None:
 
 
 def test_openings_have_queues_of_their_own() -> None:
-    """No core's number is the queue of another's openings, whatever cores there are."""
+    """The numbers of the openings' queues never collide with cores' numbers."""
     steering = Steering((0, 4095), 0)
     assert steering.openings() == ((MARK_BASE, 4096), (MARK_BASE + 1, 8191))
     assert steering.offloaded() == ((MARK_BASE, 8192), (MARK_BASE + 1, 12287))
-    assert worker_queues(4095) == (4095, 8191, 12287)
+    assert steering.tunnels() == ((MARK_BASE, 12288), (MARK_BASE + 1, 16383))
+    assert worker_queues(4095) == (4095, 8191, 12287, 16383)
 
 
 def test_every_mark_lies_under_the_mask() -> None:
-    """The firewall rule that looks at the masked mark sees the last possible worker as ours."""
+    """A rule that matches the masked mark matches the last possible worker."""
     assert worker_mark(0xFFFF) & MARK_MASK == MARK_BASE
 
 
 @pytest.mark.parametrize("index", [-1, 0x10000])
 def test_a_worker_out_of_range_has_no_mark(index: int) -> None:
-    """A mark never runs into the bits that say it is ours."""
+    """A mark never changes the bits that identify it as ours."""
     with pytest.raises(ValueError, match="has no mark"):
         worker_mark(index)
 
 
 def test_requests_and_replies_hash_the_same_end() -> None:
-    """The client is source one way and destination the other; all else is equal."""
+    """The client is source in one direction and destination in the other; the rest is equal."""
     steering = Steering((0, 1), 0x1234)
     assert "src,sport " in steering.by_source()
     assert steering.by_source().replace("src,sport", "dst,dport") == steering.by_destination()
 
 
 def test_by_client_leaves_the_ports_out() -> None:
-    """With affinity all flows of a client meet the same worker."""
+    """With affinity all flows of a client go to the same worker."""
     steering = Steering((0, 1), 0x1234, by_client=True)
     assert "--hmark-tuple src " in steering.by_source()
     assert "--hmark-tuple dst " in steering.by_destination()
 
 
 def test_one_service_with_affinity_decides_for_its_family() -> None:
-    """A reply does not tell of which service it is, so all are steered alike."""
+    """A reply does not show its service, so all of the family are steered alike."""
     assert not steered_by_client((service("flow"),))
     assert steered_by_client((service("flow"), service("client")))

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.config.method import Method
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.config.types import ALL_PORTS, PortRange
 from paraglider.netfilter.rules.traffic import (
     MULTIPORT_SLOTS,
@@ -28,12 +28,12 @@ port_ranges = st.builds(
 
 
 def named(name: str) -> Callable[[Method], bool]:
-    """What chooses the method with this name."""
+    """The match of the method with this name."""
     return lambda method: method.name == name
 
 
 def config(*services: dict[str, Any]) -> Config:
-    """A configuration of these services, with what they leave out filled in."""
+    """A configuration of these services, completed with defaults."""
     base = {"vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
     return Config.model_validate(
         {"services": [{"name": f"s{i}", **base, **s} for i, s in enumerate(services)]}
@@ -41,7 +41,7 @@ def config(*services: dict[str, Any]) -> Config:
 
 
 def covered(matches: tuple[str, ...]) -> set[int]:
-    """The ports that iptables would match; none of them in two rules."""
+    """The ports that iptables would match, none of them in two rules."""
     ports: list[int] = []
     for match in matches:
         for item in match.split()[-1].split(","):
@@ -64,7 +64,7 @@ def test_united_ports_are_the_same_ports(ranges: list[PortRange]) -> None:
 
 @given(st.lists(port_ranges, min_size=1, max_size=60))
 def test_matches_cover_exactly_the_ports(ranges: list[PortRange]) -> None:
-    """Over any number of ranges, the rules match what was asked for, each port once."""
+    """For any ranges, the rules match the requested ports, each once."""
     united = united_ports(ranges)
     matches = port_matches("tcp", "destination", united)
     assert covered(matches) == {p for r in united for p in range(r.first, r.last + 1)}
@@ -79,7 +79,7 @@ def test_no_rule_exceeds_multiport(ranges: list[PortRange]) -> None:
 
 
 def test_all_ports_need_no_match() -> None:
-    """A service without `ports` is matched by protocol alone."""
+    """A service without `ports` is matched by protocol only."""
     assert port_matches("tcp", "source", (ALL_PORTS,)) == ("-p tcp",)
 
 
@@ -92,7 +92,7 @@ def test_ports_of_a_shared_vip_are_united() -> None:
 
 
 def test_replies_come_from_the_mapped_port() -> None:
-    """A backend with a port of its own answers from it, the others from the service's."""
+    """A backend with a mapped port answers from it, others from the service's."""
     backends = ["10.0.0.1", {"address": "10.0.0.2", "port": 8080}]
     traffic = traffic_of(config({"ports": 80, "backends": backends}), 4, named("nat"))
     assert {str(e.address): e.ports for e in traffic.replies} == {

@@ -76,20 +76,24 @@ const WORKER = [
   ["busy", "Busy", (cell, row) => gauge(cell, row.busy, share(row.busy), "")],
   ["queue", "Queue", (cell, row) => {
     // Established traffic and openings wait apart: the fuller of the two is what matters.
-    const queues = [row.queue, row.openings, row.offloaded].filter(Boolean).map(q => [q.waiting / q.length, q]).sort((a, b) => b[0] - a[0]);
+    const queues = queuesOf(row).filter(Boolean).map(q => [q.waiting / q.length, q]).sort((a, b) => b[0] - a[0]);
     const [part, queue] = queues[0] || [null, null];
     gauge(cell, part, queue ? count(queue.waiting) : NONE, queue ? `of ${count(queue.length)}` : "");
   }],
   ["drops", "Drops", (cell, row) => {
-    const all = [row.queue, row.openings, row.offloaded], queues = all.filter(Boolean);
+    const all = queuesOf(row), queues = all.filter(Boolean);
     const drops = queues.length ? queues.reduce((sum, queue) => sum + queue.overflows + queue.overruns, 0) : null;
     two(cell, count(drops), "");
     cell.classList.toggle("bad", drops > 0);
-    cell.title = ["established", "openings", "offloaded"].map((name, at) => [name, all[at]]).filter(([, queue]) => queue)
+    cell.title = ["established", "openings", "offloaded", "tunnels"].map((name, at) => [name, all[at]]).filter(([, queue]) => queue)
       .map(([name, queue]) => `${name}: queue full ${queue.overflows}, reader too slow ${queue.overruns}`).join("; ");
   }, "number"],
   ["bound", "Flows", (cell, row) => gauge(cell, row.active != null && row.bound ? row.active / row.bound : null, count(row.active), row.bound ? `of ${count(row.bound)}` : "")],
 ];
+
+function queuesOf(row) {
+  return [row.queue, row.openings, row.offloaded, row.tunnels];
+}
 
 function two(cell, main, small, exact) {
   if (!cell.firstChild) cell.append(element("b"), element("small"));
@@ -148,6 +152,18 @@ function keyed(parent, keys, make) {
   return wanted;
 }
 
+// A worker decides though the file would have the kernel do it.
+function undecided(service) {
+  return service.decided_by === "python" && service.decide !== "python";
+}
+
+function carrier(service) {
+  const by = service.carrier;
+  if (by !== "bpf" && by !== "xdp") return "";
+  if (service.decided_by === "kernel") return ` (${by}, kernel decides)`;
+  return undecided(service) ? ` (${by}, worker decides)` : ` (${by})`;
+}
+
 export class Services {
   constructor(parent, chart, change) {
     this.parent = parent;
@@ -178,7 +194,8 @@ export class Services {
   fill(card, service, rows, admin, filter) {
     const [name, where, sums] = card.querySelector("header").children;
     const host = service.vip.includes(":") ? `[${service.vip}]` : service.vip;
-    put(where, `${service.protocol} ${host}:${service.ports} · ${service.forward} · ${service.strategy}`);
+    put(where, `${service.protocol} ${host}:${service.ports} · ${service.forward}${carrier(service)} · ${service.strategy}`);
+    where.title = undecided(service) ? `a worker decides: ${service.why_python}` : "";
     put(sums, `${service.ready} of ${service.backends} ready · ${count(service.flows)} flows · ${rate(service.flows_per_second)} new/s`);
     card.classList.toggle("out", service.ready === 0);
     name.firstChild.setAttribute("aria-label", `${service.service}: show in the charts`);

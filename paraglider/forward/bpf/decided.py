@@ -1,0 +1,210 @@
+"""Flows that the program decided: how their worker adds them, by an event or by an entry.
+
+With an event the worker opens the flow as if it had decided itself: the flow is counted, journalled
+and listed. A connection that was closed before its event was read is counted, but opens no flow;
+its entry stays for a while (``closed``).
+
+The worker may read an entry before its event: in a sweep, or because a packet of the flow passes
+the worker. Then the flow is added from the entry, and its event, read later, opens nothing.
+
+Lives here: ``DecidedFlows``, those of one carrier, and ``set_decided``.
+Rules: time is an argument. Memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, INDEX, KEY4, ORIGIN
+from paraglider.bpf.maps import CarrierMaps, Map
+from paraglider.core.flow import TCP, UDP, Flow
+from paraglider.core.service import VirtualService
+from paraglider.core.translation import Translation
+from paraglider.forward.bpf.closed import ClosedEntries
+from paraglider.forward.bpf.entry import ALIASED, NOT_CARRIED, PLAIN, FlowEntry
+from paraglider.forward.bpf.flows import CarriedFlows
+from paraglider.forward.bpf.slots import Slots
+
+if TYPE_CHECKING:
+    from paraglider.forward.datapath import Datapath
+
+
+class DecidedFlows:
+    """The decided flows among ``flows``, whose translations are in ``slots``. Each new one is
+    reported to ``datapath.opened``, if both are set.
+    """
+
+    def __init__(self, maps: CarrierMaps, flows: CarriedFlows, slots: Slots) -> None:
+        self.datapath: Datapath | None = None
+        self._maps = maps
+        self._flows = flows
+        self._slots = slots
+        self._closed = ClosedEntries(maps, flows)
+        #: keys of entries that were read before their event; those before the last reading
+        self._early: set[tuple[int, bytes]] = set()
+        self._early_before: set[tuple[int, bytes]] = set()
+
+    def handle_openings(
+        self, protocol: int, key: bytes, openings: int, flags: int, slot: int, now: float
+    ) -> bool:
+        """The program has opened ``openings`` connections with ``key``; the last has ``flags`` and
+        the translation ``slot``. Returns whether they are this carrier's.
+        """
+        translation = self._slots.find(slot)
+        if translation is None or not _goes_to_vip(key, translation):
+            return False
+        if (self._early or self._early_before) and (
+            (protocol, key) in self._early or (protocol, key) in self._early_before
+        ):
+            self._early.discard((protocol, key))
+            self._early_before.discard((protocol, key))
+            openings -= 1
+            flow = self._flows.table.forward[protocol].get(key)
+            if openings <= 0:
+                if flow is not None:
+                    self._flows.handle_event(flow, flags, now)
+                return True
+        over = bool(flags & CLOSED)
+        for _ in range(openings if over else openings - 1):
+            self._count(protocol, key, translation)
+        if over:
+            self._closed.add(key, translation, now)
+        else:
+            self._open(protocol, key, translation, flags, now)
+        return True
+
+    def added(self, flow: Flow, entry: FlowEntry) -> None:
+        """``flow`` was added from its ``entry``: count its connection if the program decided it,
+        and ignore its event.
+        """
+        if entry.flags & DECIDED:
+            self._early.add((flow.protocol, flow.forward_key))
+            self._count(flow.protocol, flow.forward_key, flow.translation)
+
+    def keeps_entry(self, protocol: int, key: bytes, entry: FlowEntry, now: float) -> bool:
+        """Whether an entry without a flow stays: that of a closed connection, which is counted
+        here if it was not counted yet.
+        """
+        translation = self._slots.find(entry.slot)
+        closed = protocol == TCP and entry.flags & CLOSED and entry.flags & DECIDED
+        if not closed or translation is None or not _goes_to_vip(key, translation):
+            return False
+        if key not in self._closed:
+            self._early.add((protocol, key))
+            self._count(protocol, key, translation)
+            self._closed.add(key, translation, now)
+        return True
+
+    def keeps_alias(self, protocol: int, reverse_key: bytes, entry: FlowEntry) -> bool:
+        """Whether an alias without a flow stays: its entry was not read yet, or stays too."""
+        translation = self._slots.find(entry.slot)
+        if translation is None:
+            return False
+        value = self._entries(translation, protocol).get(forward_key(reverse_key, translation))
+        return value is not None and bool(FlowEntry.unpack(value).flags & DECIDED)
+
+    def find(self, protocol: int, key: bytes) -> tuple[bytes, FlowEntry] | None:
+        """Key and entry of the flow that a packet with ``key``, a client's or a backend's, may
+        belong to. Raises ``OSError``.
+        """
+        if protocol not in (TCP, UDP):
+            return None
+        family = 4 if len(key) == KEY4.size else 6
+        entries, size = self._maps.flows[protocol, family], (len(key) - 4) // 2
+        value = entries.get(key)
+        entry = None if value is None else FlowEntry.unpack(value)
+        if entry is not None and not entry.flags & ALIAS:
+            return key, entry
+        if entry is not None:
+            slot = entry.slot
+        else:
+            found = self._maps.origins.get(ORIGIN.pack(key[:size], key[-4:-2], protocol, family))
+            if found is None:
+                return None
+            (slot,) = INDEX.unpack(found)
+        translation = self._slots.find(slot)
+        if translation is None:
+            return None
+        client_key = forward_key(key, translation)
+        value = entries.get(client_key)
+        return None if value is None else (client_key, FlowEntry.unpack(value))
+
+    def ring_was_read(self) -> None:
+        """The ring was read to its end: entries read before the previous reading have no event."""
+        self._early_before = self._early
+        self._early = set()
+
+    def sync(self, now: float) -> None:
+        """Remove entries of closed connections that have stayed long enough; raises ``OSError``."""
+        self._closed.sync(now)
+
+    def _open(
+        self, protocol: int, key: bytes, translation: Translation, flags: int, now: float
+    ) -> None:
+        """Open the flow that the program has opened."""
+        if protocol == TCP:
+            self._closed.discard(key)
+        table, flows = self._flows.table, self._flows
+        before = table.forward[protocol].get(key)
+        if (
+            before is not None
+        ):  # closed, since the program has opened another; the entry is that one's
+            flows.set_carried(before, NOT_CARRIED)
+            table.forget(before, now)
+        reverse_key = translation.reverse_key(key)
+        if reverse_key in table.reverse[protocol] or not table.make_room(protocol, now):
+            self._remove(protocol, key, translation)
+            return
+        flow = table.open(protocol, key, reverse_key, translation, now)
+        flows.set_carried(flow, ALIASED if translation.aliased else PLAIN)
+        if protocol == UDP:
+            table.refresh(flow)
+        else:
+            flows.handle_event(flow, flags, now)
+        self._report(protocol, key, translation)
+
+    def _count(self, protocol: int, key: bytes, translation: Translation) -> None:
+        translation.backend.conns += 1
+        self._report(protocol, key, translation)
+
+    def _report(self, protocol: int, key: bytes, translation: Translation) -> None:
+        if self.datapath is not None and self.datapath.opened is not None:
+            self.datapath.opened(protocol, key, translation.backend)
+
+    def _entries(self, translation: Translation, protocol: int) -> Map:
+        return self._maps.flows[protocol, 4 if len(translation.vip) == 4 else 6]
+
+    def _remove(self, protocol: int, key: bytes, translation: Translation) -> None:
+        """Remove an entry without a flow, and its alias."""
+        flow = self._flows.table.forward[protocol].get(key)
+        if flow is not None and flow.carried:
+            return  # it belongs to another flow by now
+        entries = self._entries(translation, protocol)
+        self._flows.discard(entries, key)
+        if translation.aliased:
+            entries.delete(translation.reverse_key(key))
+
+
+def set_decided(carried: Iterable[VirtualService], decided: Iterable[VirtualService]) -> bool:
+    """Set for which of the services ``carried`` the program decides; returns whether existing flows
+    have to be installed. Without an entry, the program would decide again about their datagrams.
+    """
+    chosen, waiting = set(decided), False
+    for service in carried:
+        for translation in service.translations.values():
+            before, translation.decided = translation.decided, service in chosen
+            waiting |= translation.decided > before and translation.backend.has_flows
+    return waiting
+
+
+def forward_key(reverse_key: bytes, translation: Translation) -> bytes:
+    """The key of the client's packets of a flow, by the key of the backend's packets."""
+    size = len(translation.vip)
+    port = translation.vip_port if translation.mapped else reverse_key[-4:-2]
+    return reverse_key[size : 2 * size] + translation.vip + reverse_key[-2:] + port
+
+
+def _goes_to_vip(key: bytes, translation: Translation) -> bool:
+    """Whether packets with ``key`` go to the VIP of ``translation``."""
+    return key[len(translation.vip) : -4] == translation.vip

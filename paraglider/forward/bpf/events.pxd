@@ -1,0 +1,37 @@
+# Types of events.py where it is compiled; the meaning is documented there.
+import cython
+
+from paraglider.core.flow cimport Flow
+from paraglider.core.flow_index cimport FlowIndex
+from paraglider.forward.bpf.decided cimport DecidedFlows
+from paraglider.forward.bpf.flows cimport CarriedFlows
+from paraglider.forward.bpf.removed cimport RemovedKeys
+
+# Constants that events.py imports or sets: C numbers here, so that comparing them costs nothing.
+cdef int ALIASED, EVENT_OPENED, PLAIN, TCP, UNKNOWN
+cdef Py_ssize_t _MOST, _MOST_WHILE_WAITING, _PORTION, _OPENING, _AN_ENTRY, _EXPANSION, _SLOT, _SLOT_END, _KEY, _KEY_END4, _KEY_END6
+
+
+cdef class FlowEvents:
+    cdef public Py_ssize_t count
+    cdef public bint overflowed
+    cdef dict _waiting
+    cdef object _ring
+    cdef RemovedKeys _removed
+    cdef list _carried
+    cdef list _decided
+    cdef list _tables
+
+    cpdef add(self, CarriedFlows flows, DecidedFlows decided)
+    @cython.locals(
+        records=list, flows=CarriedFlows, most=Py_ssize_t, work=Py_ssize_t, ended=bint, key=bytes,
+        expanded=Py_ssize_t,
+    )
+    cpdef list read(self, double now, Py_ssize_t entries=*)
+    cdef Py_ssize_t _expanded(self) except -1
+    @cython.locals(
+        last=dict, opened=dict, record=bytes, key=bytes, flow=Flow, flags=int, known=bint, at=Py_ssize_t,
+        table=FlowIndex, flows=CarriedFlows, decided=DecidedFlows, protocol=int, slot=int, openings=Py_ssize_t,
+    )
+    cdef Py_ssize_t _handle(self, list records, double now) except -1
+    cdef _wait(self, bytes key)

@@ -1,0 +1,124 @@
+"""Tests of ``paraglider.forward.bpf.closed``: entries of closed connections go after a while."""
+
+from __future__ import annotations
+
+import pytest
+from bpf_world import MemoryMap, MemoryRing, Worker, web, worker
+from packets import FAMILIES, V4, Family, backend, packed
+
+from paraglider.core.flow import TCP
+from paraglider.core.translation import Translation
+from paraglider.forward.bpf.closed import LINGER, MOST_CLOSED, REMOVALS, ClosedEntries
+from paraglider.forward.bpf.context import BpfContext
+from paraglider.forward.bpf.flows import CarriedFlows
+from paraglider.forward.bpf.slots import Slots
+
+
+class Closing:
+    """Entries of a worker with a service of ``family``, whose connections close."""
+
+    def __init__(self, family: Family = V4, *, wide: bool = False) -> None:
+        ports = ((80, 1080),) if wide else ((80, 80),)
+        service = web(vip=family.vip, ports=ports, backends=[backend(family.backends[0])])
+        self.family = family
+        self.worker: Worker = worker(service, bound=3000, entries=4 * MOST_CLOSED)
+        maps = self.worker.maps
+        flows = CarriedFlows(BpfContext(maps, MemoryRing()), Slots(maps), self.worker.flows)
+        self.entries = maps.flows[TCP, family.number]
+        self.translation: Translation = next(iter(service.translations.values()))
+        self.translation.aliased = wide
+        self.closed = ClosedEntries(maps, flows)
+
+    @property
+    def content(self) -> dict[bytes, bytes]:
+        """All entries."""
+        assert isinstance(self.entries, MemoryMap)
+        return self.entries.content
+
+    @property
+    def calls(self) -> int:
+        """Calls of the kernel so far."""
+        assert isinstance(self.entries, MemoryMap)
+        return self.entries.calls
+
+    def key(self, number: int) -> bytes:
+        """The key of the client's connection ``number``; each is another one."""
+        ends = packed(self.family.client), packed(self.family.vip)
+        source = (int.from_bytes(ends[0], "big") + (number >> 16)).to_bytes(len(ends[0]), "big")
+        return source + ends[1] + (number & 0xFFFF).to_bytes(2, "big") + b"\0\x50"
+
+    def close(self, key: bytes, now: float) -> None:
+        """The connection with ``key`` is closed."""
+        self.content[key] = b"entry"
+        if self.translation.aliased:
+            self.content[self.translation.reverse_key(key)] = b"alias"
+        self.closed.add(key, self.translation, now)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["origin", "alias"])
+@pytest.mark.parametrize("family", FAMILIES, ids=["v4", "v6"])
+def test_an_entry_stays_for_a_while(family: Family, wide: bool) -> None:
+    """Then it is removed, with its alias; all of one tick in one call."""
+    closing = Closing(family, wide=wide)
+    keys = [closing.key(1000 + n) for n in range(20)]
+    for key in keys:
+        closing.close(key, 1.0)
+    calls = closing.calls
+    closing.closed.sync(0.9 + LINGER)
+    assert len(closing.content) == 20 * (1 + wide)
+    assert all(key in closing.closed for key in keys)
+    assert closing.calls == calls
+    closing.closed.sync(1.0 + LINGER)
+    assert closing.content == {}
+    assert not any(key in closing.closed for key in keys)
+    assert closing.calls == calls + 1
+
+
+def test_an_entry_that_is_closed_again_stays_longer() -> None:
+    """From the later time on."""
+    closing = Closing()
+    key = closing.key(1000)
+    for now in (1.0, 2.0):
+        closing.close(key, now)
+    closing.closed.sync(1.5 + LINGER)
+    assert list(closing.content) == [key]
+    closing.closed.sync(2.0 + LINGER)
+    assert closing.content == {}
+
+
+def test_an_entry_of_another_connection_stays() -> None:
+    """The key was used again, by a flow of the program's or one of the worker's."""
+    closing = Closing()
+    for port in (1000, 1001):
+        closing.close(closing.key(port), 1.0)
+    closing.closed.discard(closing.key(1000))
+    closing.worker.packet(TCP, closing.key(1001), "S")
+    assert closing.worker.flows.forward[TCP][closing.key(1001)].carried
+    closing.closed.sync(1.0 + LINGER)
+    assert set(closing.content) == {closing.key(1000), closing.key(1001)}
+
+
+def test_removals_are_bounded() -> None:
+    """In one call of ``sync``; the rest follows."""
+    closing = Closing()
+    for number in range(REMOVALS + 10):
+        closing.close(closing.key(1000 + number), 1.0)
+    closing.closed.sync(1.0 + LINGER)
+    assert len(closing.content) == 10
+    closing.closed.sync(1.0 + LINGER)
+    assert closing.content == {}
+
+
+def test_too_many_entries_stay_for_less() -> None:
+    """The oldest are removed first."""
+    closing = Closing()
+    keys = [closing.key(number) for number in range(MOST_CLOSED)]
+    for key in keys:
+        closing.close(key, 1.0)
+    closing.closed.sync(1.1)
+    assert len(closing.content) == MOST_CLOSED
+    for port in range(10):
+        closing.close(closing.key(MOST_CLOSED + port), 2.0)
+    closing.closed.sync(2.1)
+    assert len(closing.content) == MOST_CLOSED
+    assert all(closing.key(MOST_CLOSED + port) in closing.content for port in range(10))

@@ -1,0 +1,173 @@
+"""The self-check: the real program passes, one that does something else does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.bpf import loader
+from paraglider.core.encapsulation import flow_hash
+from paraglider.core.siphash import siphash13
+from paraglider.host import carrier_check
+from paraglider.host.carrier_check import RECORDS, record, self_check
+from paraglider.host.carrier_support import (
+    EARLY_PROGRAM,
+    PROGRAM,
+    CarrierUnavailableError,
+    object_file,
+)
+from paraglider.host.xdp_devices import XdpUnavailableError
+from tests.bpf.carrying import XDP_PASS, XDP_REDIRECT
+from tests.bpf.programs import OK, XDP, returns
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("program", RECORDS)
+def test_the_program_translates_as_the_core_does(program: str) -> None:
+    """TCP and UDP over both families, out and back; this namespace has no interface more."""
+    before = os.listdir("/sys/class/net")  # noqa: PTH208
+    self_check(object_file(), program)
+    assert os.listdir("/sys/class/net") == before  # noqa: PTH208
+
+
+def test_a_program_that_carries_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason has the kind of packet."""
+    monkeypatch.setattr(loader, "load", lambda *_: returns(OK))
+    with pytest.raises(CarrierUnavailableError, match="does not carry a packet of IPv4 tcp"):
+        self_check(b"")
+
+
+def test_a_program_that_changes_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redirected is not translated."""
+    monkeypatch.setattr(loader, "load", lambda *_: returns(7))
+    with pytest.raises(
+        CarrierUnavailableError, match="not translate a packet of IPv4 tcp as a worker does"
+    ):
+        self_check(b"")
+
+
+def test_another_answer_of_the_core_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two are compared byte by byte."""
+    expected = carrier_check._expected
+
+    def changed(family: int, protocol: int) -> Any:
+        for sent, wanted in expected(family, protocol):
+            yield sent, wanted[:-1] + b"?" if (family, protocol) == (6, 17) else wanted
+
+    monkeypatch.setattr(carrier_check, "_expected", changed)
+    with pytest.raises(CarrierUnavailableError, match="not translate a packet of IPv6 udp"):
+        self_check(object_file())
+
+
+def test_a_program_that_hashes_otherwise_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slot that Python computes is the only one with a backend."""
+    monkeypatch.setattr(carrier_check, "siphash13", lambda *key: siphash13(*key) + 1)
+    with pytest.raises(CarrierUnavailableError, match="does not carry a packet of IPv4 tcp"):
+        self_check(object_file())
+
+
+def test_a_program_with_another_outer_header_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its port is that of the hash."""
+    monkeypatch.setattr(carrier_check, "flow_hash", lambda packet: flow_hash(packet) + 1)
+    with pytest.raises(CarrierUnavailableError, match="not translate a packet of IPv4 tcp"):
+        self_check(object_file())
+
+
+def test_what_is_no_object_is_a_reason() -> None:
+    """As libbpf says it."""
+    with pytest.raises(CarrierUnavailableError, match="the object file cannot be read"):
+        self_check(b"no object")
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        (XDP_PASS, "the program at XDP does not carry a packet of IPv4 tcp"),
+        (XDP_REDIRECT, "the program at XDP does not translate a packet of IPv4 tcp"),
+    ],
+)
+def test_another_program_at_xdp_fails(
+    monkeypatch: pytest.MonkeyPatch, value: int, wrong: str
+) -> None:
+    """The remedy is the program at tc."""
+    monkeypatch.setattr(loader, "load", lambda *_: returns(value, XDP))
+    with pytest.raises(XdpUnavailableError, match=wrong) as error:
+        self_check(b"", EARLY_PROGRAM)
+    assert "set `carrier: bpf`" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("at", "leaves", "wrong"),
+    [
+        (0, False, "not translate a packet of IPv4 tcp"),
+        (3, False, "not translate a packet of IPv4 tcp"),
+        (0, True, "not leave a packet of IPv4 tcp to tc"),
+    ],
+    ids=["nat", "dsr", "left"],
+)
+def test_each_case_at_xdp_can_fail(
+    monkeypatch: pytest.MonkeyPatch, at: int, leaves: bool, wrong: str
+) -> None:
+    """The bytes are compared, with the MAC addresses; what XDP leaves is not carried."""
+    cases = carrier_check._cases
+
+    def other(family: int, protocol: int, *, at_xdp: bool) -> Any:
+        found = list(cases(family, protocol, at_xdp=at_xdp))
+        sent, wanted, method, flags = found[at]
+        assert wanted is not None
+        found[at] = (sent, None if leaves else wanted[:-1] + b"?", method, flags)
+        return found
+
+    monkeypatch.setattr(carrier_check, "_cases", other)
+    with pytest.raises(XdpUnavailableError, match=wrong):
+        self_check(object_file(), EARLY_PROGRAM)
+
+
+def test_dsr_is_decided_by_the_hash_at_xdp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this case alone the check at XDP needs the hash."""
+    monkeypatch.setattr(carrier_check, "siphash13", lambda *key: siphash13(*key) + 1)
+    with pytest.raises(XdpUnavailableError, match="does not carry a packet of IPv4 tcp"):
+        self_check(object_file(), EARLY_PROGRAM)
+
+
+@pytest.mark.parametrize("program", RECORDS)
+def test_where_no_namespace_is_permitted_the_record_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """That of the same function of the same object on the same kernel; without one BPF does not
+    carry.
+    """
+    kept, image = {name: tmp_path / name for name in RECORDS}, object_file()
+    record(image, program, kept)
+    monkeypatch.setattr(carrier_check, "_checked", _refused)
+    self_check(image, program, kept)
+    reason = "self-check cannot be made: Operation not permitted; run paraglider.config"
+    kind = XdpUnavailableError if program == EARLY_PROGRAM else CarrierUnavailableError
+    with pytest.raises(kind, match=reason):
+        self_check(image + b"x", program, kept)
+    (other,) = kept.keys() - {program}
+    kept[program].rename(kept[other])
+    for name in kept:
+        with pytest.raises(CarrierUnavailableError, match=reason):
+            self_check(image, name, kept)
+
+
+def test_a_failure_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a confined daemon has the reason."""
+    kept = {PROGRAM: tmp_path / "check"}
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "load", lambda *_: returns(OK))
+        with pytest.raises(CarrierUnavailableError):
+            record(b"image", PROGRAM, kept)
+    monkeypatch.setattr(carrier_check, "_checked", _refused)
+    with pytest.raises(CarrierUnavailableError, match="does not carry a packet"):
+        self_check(b"image", PROGRAM, kept)
+
+
+def _refused(*_: object) -> str:
+    raise PermissionError(errno.EPERM, "Operation not permitted")

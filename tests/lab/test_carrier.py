@@ -1,0 +1,36 @@
+"""Tests of ``paraglider.lab.carrier``: the carrier is printed, and a wrong one is a fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paraglider.lab.carrier import described, faults_of
+
+BPF: dict[str, Any] = {
+    "carrier": "bpf",
+    "reason": "",
+    "on": True,
+    "devices": ["eth0", "eth1"],
+    "packets": {"carried": 1234, "syn": 3},
+}
+WORKER = {**BPF, "carrier": "worker", "on": False, "reason": "no libbpf", "packets": {}}
+
+
+def test_what_carried() -> None:
+    """With the interfaces and the packets, or the reason why BPF does not."""
+    assert described(BPF) == "Flows are carried by bpf at eth0, eth1: 1,234 packets"
+    assert described(WORKER) == "Flows are carried by worker (no libbpf)"
+
+
+def test_either_carrier_is_right_unless_one_was_asked_for() -> None:
+    """`auto` and the default take what there is."""
+    for wanted in (None, "auto"):
+        assert faults_of(BPF, wanted) == faults_of(WORKER, wanted) == []
+    assert faults_of(BPF, "bpf") == faults_of(WORKER, "worker") == []
+    assert faults_of(WORKER, "bpf") == ["flows are carried by worker, not by bpf"]
+    assert faults_of(BPF, "worker") == ["flows are carried by bpf, not by worker"]
+
+
+def test_one_that_carried_nothing() -> None:
+    """The packets that were left to the workers do not count."""
+    assert faults_of({**BPF, "packets": {"syn": 3}}, "bpf") == ["BPF carried no packet"]

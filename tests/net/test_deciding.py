@@ -1,0 +1,344 @@
+"""The kernel decides about new flows: they are counted and shared as if a worker had decided, also
+while backends and daemon come and go.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from carrying import Carried, opened
+from clients import Client
+from failing import Load, control, rows, tries, wait_until
+from processes import workers
+
+from paraglider.config.deciding import NO_ROOM
+from paraglider.lab.balancer import LabBalancer, start_backend
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+
+
+@pytest.fixture
+def carrier() -> str:
+    """BPF carries in all tests of this file."""
+    return "bpf"
+
+
+@pytest.fixture
+def service(service: Any) -> Any:
+    """The kernel decides, unless a test says otherwise."""
+    return partial(service, decide="auto")
+
+
+def conns(running: LabBalancer, family: int) -> dict[str, int]:
+    """The connections of each backend, as the balancer has counted them."""
+    return {name: row["conns"] for name, row in rows(running, family).items()}
+
+
+def names(family: int, *numbers: int) -> list[str]:
+    """Addresses of backends."""
+    return [backend_address(family, number) for number in numbers]
+
+
+def decided(running: LabBalancer) -> list[str]:
+    """What decides about the flows of each service."""
+    return [row["decided_by"] for row in control(running).get("services")]
+
+
+@pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted", "source", "maglev"])
+def test_every_connection_is_counted_once(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, strategy: str
+) -> None:
+    """By whichever strategy: as many as the client has opened, at the backend that answered, with
+    shares by weight; the worker sees none of their packets but what TCP ends with.
+    """
+    net = topology()
+    serve(net, udp=())
+    weights = (1, 2, 3)
+    services = [service(f, ports=80, weights=weights, strategy=strategy) for f in FAMILIES]
+    running = balancer(net, config(*services, workers=2))
+    assert decided(running) == ["kernel", "kernel"]
+    carried = Carried(running)
+    carried.decide(2)
+    for family in FAMILIES:
+        with carried.counting("opened", 60):
+            answers = ask(net, "tcp", VIP[family], 80, 60)
+        if strategy in ("wrr", "weighted"):
+            assert sorted(answers.values()) == pytest.approx([10, 20, 30], abs=2)
+        elif strategy == "rr":
+            assert set(answers.values()) == {20}
+        elif strategy == "source":
+            assert len(answers) == 1
+        else:
+            assert len(answers) > 1
+
+        def agreed(family: int = family, answers: Counter[str] = answers) -> bool:
+            found = [count for count in conns(running, family).values() if count]
+            return sorted(found) == sorted(answers.values())
+
+        carried.until(agreed, f"{answers}, {conns(running, family)}")
+    carried.until(
+        lambda: not any(r["flows"] for f in FAMILIES for r in rows(running, f).values()), "no flow"
+    )
+
+
+def test_a_flow_is_listed(
+    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, tmp_path: Path
+) -> None:
+    """While it lasts, with its packets, and logged by `-D`; another service is decided by a worker,
+    and the log says why.
+    """
+    net = topology()
+    serve_peer(net, 9000)
+    own = service(4, name="own", ports=9001, decide="python")
+    running = balancer(net, config(*(service(f, ports=9000) for f in FAMILIES), own), "-D")
+    assert decided(running) == ["kernel", "kernel", "python"]
+    assert 'event="flows decided" by=python why="`decide: python`" services=own' in running.log()
+    Carried(running).decide(2)
+    for family in FAMILIES:
+        one = Client(net.client, tmp_path / f"{family}", "rounds", VIP[family], 9000, 1000)
+        wait_until(lambda one=one: len(one.lines()) > 2, running.log)
+
+        def listed(family: int = family) -> list[dict[str, Any]]:
+            flows = control(running).get("flows")["flows"]
+            return [flow for flow in flows if flow["service"] == f"web{family}"]
+
+        wait_until(listed, running.log)
+        (flow,) = listed()
+        assert (flow["state"], flow["carrier"]) == ("established", "bpf")
+        assert flow["packets_in"] > 2
+        wait_until(lambda f=family, b=flow["backend"]: conns(running, f)[b] == 1, running.log)
+
+        def opened_lines(family: int = family) -> list[str]:
+            lines = running.log().splitlines()
+            return [x for x in lines if f"service=web{family}" in x and 'event="new flow"' in x]
+
+        wait_until(opened_lines, running.log)
+        (line,) = opened_lines()
+        assert f"backend={flow['backend']} " in f"{line} "
+        assert 'why="rr, by the kernel"' in line
+        assert '"rounds"' in one.end()
+        wait_until(lambda: [flow["state"] for flow in listed()] == ["time-wait"], running.log)
+
+
+def asked(net: Topology, family: int, port: int) -> str:
+    """The name of the backend that answers the client from its ``port``."""
+    with opened(net.client, family, socket.SOCK_STREAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((net.client_address(family), port))
+        one.connect((VIP[family], 80))
+        one.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while part := one.recv(4096):
+            answer += part
+    return answer.rpartition(b"\r\n")[2].decode().strip()
+
+
+@pytest.mark.parametrize("strategy", ["source", "maglev"])
+def test_all_machines_pick_the_same(
+    topology: Any, config: Any, service: Any, balancer: Any, tmp_path: Path,
+    strategy: str,
+) -> None:  # fmt: skip
+    """Two with the same file have the same backend for a flow, and `explain` names it, without a
+    daemon.
+    """
+    plans = [service(f, ports=80, strategy=strategy, seed=7, weights=(1, 2, 4)) for f in FAMILIES]
+    ports = range(40000, 40012)
+    found = []
+    for machine in range(2):
+        net = topology()
+        for number, backend in enumerate(net.backends, 1):
+            start_backend(backend, f"backend{number}", http=(80,), udp=())
+        running = balancer(net, config(*plans).replace("control.sock", f"{machine}.sock"))
+        carried = Carried(running)
+        carried.decide(2)
+        with carried.counting("opened", 2 * len(ports)):
+            found.append({(f, port): asked(net, f, port) for f in FAMILIES for port in ports})
+    assert found[0] == found[1]
+    file = tmp_path / "explained.conf"
+    file.write_text(config(*plans).replace("control.sock", "none.sock"))
+    for (family, port), name in found[0].items():
+        address = net.client_address(family)
+        ends = [f"[{end}]" if family == 6 else end for end in (address, VIP[family])]
+        command = [
+            "explain",
+            "--json",
+            "-c",
+            str(file),
+            "tcp",
+            f"{ends[0]}:{port}",
+            f"{ends[1]}:80",
+        ]
+        told = net.client.run([sys.executable, "-m", "paraglider", *command])
+        (flow,) = json.loads(told.stdout)["flows"]
+        numbers = {backend_address(family, n): f"backend{n}" for n in (1, 2, 3)}
+        assert numbers[flow["backend"]] == name
+
+
+def test_backends_come_and_go_under_load(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, tmp_path: Path
+) -> None:
+    """Drained, in maintenance, with another weight, or gone from the file: no connection fails, and
+    new ones go where they may.
+    """
+    net = topology()
+    serve(net, udp=())
+    plan = service(4, ports=80, strategy="wrr", weights=(1, 1, 1))
+    running = balancer(net, config(plan))
+    load = Load(net, 4, tmp_path / "load")
+    daemon = control(running)
+    first, second, third = names(4, 1, 2, 3)
+    carried = Carried(running)
+    assert len(set(load.more(30))) == 3
+
+    def until_only(count: int) -> None:
+        """The next answers are of ``count`` backends."""
+        carried.until(lambda: len(set(load.more(12))) == count, str(load.answers()[-12:]))
+
+    for state, count in (("drain", 2), ("ready", 3), ("maint", 2), ("ready", 3)):
+        daemon.set_backend("web4", first, state=state)
+        until_only(count)
+    daemon.set_backend("web4", second, weight=0)
+    until_only(2)
+    daemon.set_backend("web4", second, weight=4)
+    until_only(3)
+    running.config.write_text(config({**plan, "backends": [first, third]}))
+    daemon.post("reload", {})
+    until_only(2)
+    running.config.write_text(config({**plan, "decide": "python"}))
+    daemon.post("reload", {})
+    assert decided(running) == ["python"]
+    with carried.counting("syn", 12):
+        until_only(3)
+    load.stop()
+    assert not [answer for answer in load.answers() if answer.startswith("error")]
+
+
+def test_a_lost_backend_is_passed_over(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> None:
+    """No connection goes to one that fails its checks; without any they are refused at once."""
+    net = topology()
+    serve(net, udp=())
+    check = {"type": "tcp", "interval": 1, "timeout": 20, "rise": 1, "fall": 1}
+    running = balancer(net, config(service(4, ports=80, check=check)))
+
+    def answers() -> tuple[int, bool]:
+        """How many backends answer twelve connections, and whether one of these failed."""
+        found = set(tries(net, 4, 12))
+        errors = {answer for answer in found if answer.startswith("error")}
+        return len(found - errors), bool(errors)
+
+    assert answers() == (3, False)
+    refuse = "iptables -A INPUT -p tcp --dport 80 -j REJECT --reject-with tcp-reset"
+    for number, backend in enumerate(net.backends, 1):
+        backend.run(refuse.split())
+        # The worker has the state, and the program the table, some moments after the check.
+        expected = (3 - number, number == 3)
+        wait_until(lambda expected=expected: answers() == expected, running.log)
+
+
+def test_the_kernel_goes_on_without_a_daemon(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Path
+) -> None:
+    """Killed workers, a killed daemon, one that was stopped: new connections succeed meanwhile, and
+    the next daemon counts and lists those that live.
+    """
+    net = topology()
+    serve(net, udp=())
+    services = [service(family, ports=80) for family in FAMILIES]
+    running = balancer(net, config(*services, workers=2), trouble=True)
+    load = Load(net, 4, tmp_path / "load")
+    load.more(10)
+    for pid in workers(running):
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+    load.more(30)
+    wait_until(lambda: running.log().count('event="worker ready"') == 4, running.log)
+
+    def counted() -> bool:
+        # Of the connections while it was away it counts those that it still finds, the second one
+        # also those that the first one has counted, if their entries are still there.
+        return sum(conns(running, 6).values()) in (9, 18)
+
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        running.stop(how)
+        assert ask(net, "tcp", VIP[4], 80, 9).total() == 9  # in turn with those of the load
+        assert len(ask(net, "tcp", VIP[6], 80, 9)) == 3
+        load.more(30)
+        running.start()
+        load.more(10)
+        wait_until(counted, lambda: f"{conns(running, 6)}\n{running.log()}")
+    load.stop()
+    assert not [answer for answer in load.answers() if answer.startswith("error")]
+
+
+def test_switched_off_and_removed(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Path
+) -> None:
+    """`carrier off`: the workers decide, under load without an error; a service that a reload
+    removes is decided no more.
+    """
+    net = topology()
+    serve(net, udp=())
+    services = [service(family, ports=80) for family in FAMILIES]
+    running = balancer(net, config(*services))
+    carried = Carried(running)
+    load = Load(net, 4, tmp_path / "load")
+    for state in ("off", "on", "off", "on"):
+        control(running).post("carrier", {"state": state})
+        assert decided(running) == ["kernel" if state == "on" else "python"] * 2
+        carried.decide(2 if state == "on" else 0)
+        before = carried.counted("opened")
+        load.more(10)
+        assert (carried.counted("opened") > before) == (state == "on")
+    load.stop()
+    assert not [answer for answer in load.answers() if answer.startswith("error")]
+    running.config.write_text(config(services[0]))
+    control(running).post("reload", {})
+    wait_until(lambda: len(decided(running)) == 1, running.log)
+    before = carried.counted("opened")
+    done = net.client.run(
+        [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[6], "80", "1"], timeout=60
+    )
+    assert "answer" not in done.stdout
+    assert carried.counted("opened") == before
+    assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
+
+
+def test_without_room_for_a_table_a_worker_decides(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+) -> None:
+    """About one of the services, whose name the daemon has in its health and its log; when another
+    is gone, the kernel decides about all.
+    """
+    net = topology()
+    serve(net, http=(80, 81, 82, 83), udp=())
+    large = {"strategy": "maglev", "strategy_parameters": {"table_size": 655_373}}
+    services = [service(4, name=f"s{n}", ports=80 + n, **large) for n in range(4)]
+    running = balancer(net, config(*services))
+    daemon = control(running)
+    wait_until(lambda: sorted(decided(running)) == ["kernel"] * 3 + ["python"], running.log)
+    (lacking,) = [row for row in daemon.get("services") if row["why_python"]]
+    assert lacking["why_python"] == NO_ROOM
+    assert daemon.get("carrier")["services"][int(lacking["service"][1:])]["why_python"] == NO_ROOM
+    line = f"service {lacking['service']}: {NO_ROOM}, so a worker decides about its flows"
+    (problem,) = daemon.get("health")["problems"]
+    assert problem.startswith(line)
+    wait_until(lambda: line in running.log(), running.log)
+    assert len(ask(net, "tcp", VIP[4], int(lacking["ports"]), 30)) == 3
+    kept = [plan for plan in services if plan["name"] in ("s0", lacking["service"])]
+    running.config.write_text(config(*kept))
+    daemon.post("reload", {})
+    wait_until(lambda: decided(running) == ["kernel"] * len(kept), running.log)
+    assert daemon.get("health")["healthy"]

@@ -1,0 +1,128 @@
+"""``forward: dsr`` with ``decide: hash``: BPF sends every packet where its hash leads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from carrying import Carried
+from directing import (
+    EVEN,
+    FAMILIES,
+    assert_one_backend_learns,
+    behind_a_narrow_link,
+    directed,
+    service,
+)
+from offloading import seen_by_python
+from waiting import wait_until
+
+from paraglider.daemon.http.client import ControlClient
+from paraglider.lab.balancer import LabBalancer
+from paraglider.lab.topology import VIP
+
+pytestmark = pytest.mark.root
+
+BIG = 10_000_000
+
+
+def hashed(family: int, **changes: Any) -> dict[str, Any]:
+    """The service of ``family``, by a hash of each packet."""
+    return service(family, **{"strategy": "maglev", "decide": "hash", "carrier": "bpf", **changes})
+
+
+def entries(carried: Carried) -> int:
+    """The number of flows that have an entry."""
+    return sum(len(carried.flags(protocol, family)) for protocol in (6, 17) for family in FAMILIES)
+
+
+def decided(running: LabBalancer) -> Carried:
+    """The balancer's carrier, once the program decides for all services."""
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    services = control.get("services")
+    assert {row["decided_by"] for row in services} == {"kernel"}
+    carried = Carried(running)
+    carried.decide(len(services))  # until then the workers do
+    return carried
+
+
+def test_no_packet_has_a_flow(
+    topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any
+) -> None:
+    """Uploads and downloads of both families are complete, and no packet of theirs passes a worker;
+    neither map nor worker has a flow.
+    """
+    net = directed(topology)
+    serve_peer(net, 80)
+    running = balancer(net, config(*(hashed(family) for family in FAMILIES), workers=2))
+    carried = decided(running)
+    wait_until(lambda: transfers(net, peer, 1000) and carried.counted("stateless"), running.log)
+    wait_until(lambda: entries(carried) == 0, running.log)  # of what a worker decided before
+    asked, before = seen_by_python(net), carried.counted("stateless")
+    for _ in range(3):
+        transfers(net, peer, BIG)
+    assert seen_by_python(net) == asked
+    assert carried.counted("stateless") > before
+    assert entries(carried) == 0
+    assert running.carrier()["flows"] == 0
+
+
+def transfers(net: Any, peer: Any, size: int) -> bool:
+    """Have ``size`` bytes move each way, by both families, each on a connection of its own."""
+    for family in FAMILIES:
+        for direction in ("down", "up"):
+            result = peer(net.client, direction, VIP[family], 80, size)
+            assert result["sent"] == result["arrived"]
+    return True
+
+
+def test_clients_keep_their_backend(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+) -> None:
+    """By `source` all connections and datagrams of a client, by `maglev` they spread."""
+    net = directed(topology)
+    serve(net)
+    running = balancer(
+        net,
+        config(
+            *(hashed(f, strategy="source") for f in FAMILIES),
+            *(hashed(f, name=f"echo{f}", protocol="udp", ports=5353) for f in FAMILIES),
+        ),
+    )
+    carried = decided(running)
+    for family in FAMILIES:
+        assert len(ask(net, "tcp", VIP[family], 80, 8)) == 1
+        assert len(ask(net, "udp", VIP[family], 5353, 40)) == 3
+    assert entries(carried) == 0
+
+
+def test_an_error_reaches_the_backend(
+    topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any
+) -> None:
+    """The error of a router with a smaller MTU about an answer reaches the backend that sent it: a
+    worker computes the same hash.
+    """
+    net = behind_a_narrow_link(topology, serve_peer)
+    decided(balancer(net, config(*(hashed(family) for family in FAMILIES), workers=2)))
+    assert_one_backend_learns(net, peer)
+
+
+def test_a_backend_leaves(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
+    """New connections go to the others; without any they are refused; it may return."""
+    net = directed(topology)
+    serve(net)
+    running = balancer(net, config(*(hashed(family) for family in FAMILIES)))
+    decided(running)
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    for family in FAMILIES:
+        name = f"web{family}"
+
+        def answering(family: int = family) -> set[str]:
+            return set(ask(net, "tcp", VIP[family], 80, 40))
+
+        wait_until(lambda: answering() == EVEN.keys(), running.log)
+        first = control.get("backends", service=name)[0]["backend"]
+        control.set_backend(name, first, state="maint")
+        wait_until(lambda: answering() == EVEN.keys() - {"backend1"}, running.log)
+        control.set_backend(name, first, state="ready")
+        wait_until(lambda: answering() == EVEN.keys(), running.log)
