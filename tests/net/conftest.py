@@ -13,8 +13,9 @@ The addresses are those of ``paraglider.lab.topology``.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -23,18 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from waiting import wait_until
 
 from paraglider.forward.registry import methods
 from paraglider.host import announce, carrier_check
 from paraglider.host.state import StateFile
-from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
+from paraglider.lab.balancer import LabBalancer, StaticBalancer
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import (
-    GATEWAY,
-    PRIVATE_PREFIX,
     PUBLIC_PREFIX,
     VIP,
     Plan,
@@ -48,33 +44,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 PEER = Path(__file__).parent / "peer.py"
 BIG = 8 * 1024 * 1024  # bytes of nginx's /big
-
-NGINX = """\
-daemon off;
-user root;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log notice;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    keepalive_requests 1000000;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    client_max_body_size 64m;
-    server {{
-        {listen}
-        add_header X-Backend {name};
-        location = / {{ return 200 "{name}\\n"; }}
-        location = /from {{ return 200 "$remote_addr\\n"; }}
-        location = /big {{ alias {big}; }}
-        location / {{ return 404; }}
-    }}
-}}
-"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,17 +113,10 @@ def serve(tmp_path: Path, big_file: Path) -> Callable[..., None]:
     answers the name, a space and the datagram.
     """
 
+    from serving import serve
+
     def start(net: Topology, *, http: Sequence[int] = (80,), udp: Sequence[int] = (5353,)) -> None:
-        servers = []
-        for number, backend in enumerate(net.backends, 1):
-            name = f"backend{number}"
-            if http:
-                log = start_nginx(backend, name, tmp_path / name, http, big_file)
-                servers.append((backend, log))
-            if udp:
-                start_backend(backend, name, http=(), udp=udp)
-        for backend, log in servers:
-            await_listening(backend, http, log)
+        serve(net, tmp_path, big_file, http=http, udp=udp)
 
     return start
 
@@ -214,14 +176,9 @@ def peer() -> Callable[..., dict[str, Any]]:
 def serve_peer() -> Callable[..., None]:
     """A function that has all backends of a network serve ``peer.py``'s transfers."""
 
-    def start(net: Topology, port: int) -> None:
-        for backend in net.backends:
-            command = [sys.executable, str(PEER), "serve", str(port)]
-            server = backend.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            assert server.stdout is not None
-            assert server.stdout.readline() == b'"listening"\n'
+    from serving import serve_peer
 
-    return start
+    return serve_peer
 
 
 @pytest.fixture
@@ -231,27 +188,10 @@ def config(tmp_path: Path) -> Callable[..., str]:
     It has the network section, a chroot directory and a control socket of the test's own, and
     ``workers`` workers.
     """
-    chroot = tmp_path / "empty"
-    chroot.mkdir()
+    from sharing import configuration
 
-    def text(*services: dict[str, Any], workers: int = 1, **top: Any) -> str:
-        first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
-        families = sorted({6 if ":" in service["vip"] else 4 for service in services})
-        gateways = [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in families]
-        document = {
-            "workers": {"first_core": first, "last_core": last},
-            "chroot": str(chroot),
-            "control": {"socket": str(tmp_path / "control.sock")},
-            "network": {
-                "public": {"interface": "eth0"},
-                "private": {"interface": "eth1", "gateway": gateways},
-            },
-            **top,
-            "services": list(services),
-        }
-        return yaml.safe_dump(document, sort_keys=False)
-
-    return text
+    (tmp_path / "empty").mkdir()
+    return functools.partial(configuration, tmp_path)
 
 
 @pytest.fixture
@@ -292,6 +232,22 @@ def balancer(
         if faults:
             faults.append(made_one.log())
     assert not faults, "\n".join(faults)
+
+
+@pytest.fixture(scope="module")
+def sharing(
+    tmp_path_factory: pytest.TempPathFactory, big_file: Path
+) -> Iterator[Callable[..., Any]]:
+    """A factory of networks for all tests of a module, see ``sharing.Shared``."""
+    from sharing import Shared
+
+    with contextlib.ExitStack() as stack:
+
+        def make(**plan: Any) -> Shared:
+            net = stack.enter_context(Topology(Plan(**plan)))
+            return stack.enter_context(Shared(net, tmp_path_factory.mktemp("shared"), big_file))
+
+        yield make
 
 
 @pytest.fixture
@@ -381,32 +337,3 @@ def ask() -> Callable[..., Counter[str]]:
         return answers
 
     return count_answers
-
-
-def start_nginx(
-    backend: Namespace, name: str, directory: Path, ports: Sequence[int], big: Path
-) -> Path:
-    """Start an nginx called ``name``, which has the file ``big``; returns the path of its log."""
-    directory.mkdir(mode=0o755)
-    listen = " ".join(f"listen {port}; listen [::]:{port};" for port in ports)
-    conf = directory / "nginx.conf"
-    conf.write_text(NGINX.format(directory=directory, listen=listen, name=name, big=big))
-    with (directory / "output").open("wb") as output:
-        backend.popen(["nginx", "-c", str(conf)], stdout=output, stderr=subprocess.STDOUT)
-    return directory / "output"
-
-
-def await_listening(backend: Namespace, ports: Sequence[int], log: Path) -> None:
-    """Wait until ``backend`` listens on all ``ports`` in both families."""
-    wait_until(
-        lambda: all(set(ports) <= listening(backend, six) for six in ("", "6")), log.read_text
-    )
-
-
-def listening(namespace: Namespace, six: str = "") -> set[int]:
-    """The ports on which a process listens for TCP on all addresses, of IPv6 with ``six`` "6"."""
-    with namespace.entered():
-        rows = Path(f"/proc/thread-self/net/tcp{six}").read_text().splitlines()[1:]
-    fields = (row.split() for row in rows)
-    places = (local.split(":") for _, local, _, state, *_ in fields if state == "0A")
-    return {int(port, 16) for address, port in places if not int(address, 16)}
