@@ -60,9 +60,11 @@ def pinged(namespace: Namespace, address: str, *options: str) -> None:
     assert any(" 0% packet loss" in said for said in tries), address
 
 
-def hold(net: Topology, family: int, count: int) -> Any:
-    """A process in the client that holds ``count`` connections and checks them on request."""
-    command = [sys.executable, str(HOLDER), VIP[family], "80"]
+def hold(net: Topology, family: int, count: int, address: str = "", port: int = 80) -> Any:
+    """A process in the client that holds ``count`` connections, to the VIP unless there is an
+    ``address``, and checks them on request.
+    """
+    command = [sys.executable, str(HOLDER), address or VIP[family], str(port)]
     return net.client.popen([*command, str(count)], stdin=-1, stdout=-1)
 
 

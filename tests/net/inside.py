@@ -26,6 +26,11 @@ from paraglider.lab.namespace import Namespace
 class InsideBalancer(LabBalancer):
     """A balancer that is set up and undone by this process."""
 
+    @property
+    def runs(self) -> bool:
+        """Whether the daemon has been started, and not been stopped since."""
+        return self._daemon is not None
+
     def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """See ``LabBalancer``; the mount of a program would end with it."""
         self.hold_pins()

@@ -26,7 +26,12 @@ from inside import InsideBalancer
 from serving import serve, serve_peer
 
 from paraglider.lab.scenario import neighbouring_cores
-from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, Topology
+from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology
+
+
+def vip(family: int, number: int) -> str:
+    """The VIP ``number`` (1, 2, …) of a family, of which the first is ``VIP``."""
+    return f"{VIP[family][:-2]}{10 + number}"
 
 
 def configuration(directory: Path, *services: dict[str, Any], workers: int = 1, **top: Any) -> str:
@@ -78,7 +83,7 @@ class Shared:
     def balancer(
         self, text: str, *arguments: str, apart: bool = False, trouble: bool = False
     ) -> InsideBalancer:
-        """A balancer with this configuration, set up and ready: the one that runs, if it is the
+        """A balancer with this configuration, set up and ready: the one that is there, if it is the
         same and was not made ``apart``. ``trouble`` permits errors in the log of one made apart.
         """
         assert apart or not trouble
@@ -92,6 +97,8 @@ class Shared:
             self._trouble = trouble
             self._key = None if apart else key
             self._running.set_up()
+            self._running.start()
+        elif not self._running.runs:
             self._running.start()
         return self._running
 
