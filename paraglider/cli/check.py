@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -24,6 +25,7 @@ from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.carrier import check as carrier_lack
 from paraglider.host.carrier import check_xdp
+from paraglider.host.carrier_lacks import by_lack
 from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.foreign import seen_from_here
@@ -67,22 +69,30 @@ def check(options: Options, config: str | None, host: bool) -> None:
 
 def _print_carrier(config: Config) -> None:
     """Print what will carry the flows of services that want BPF, and why not BPF."""
-    why = carrier_lack()
+    why, lacks = carrier_lack(config)
     if not why:
         lacking = check_xdp(config)
         print("carrier: xdp" if config.wants_xdp and not lacking else "carrier: bpf")
         if lacking:
-            named = [one.name for one in config.services if one.carrier == "xdp"]
+            named = [one.name for one in config.services if one.wants_xdp]
             ends = f"`carrier: xdp` of {', '.join(named)} needs it"
             print(f"warning: XDP carries no flow here, and {ends}: {lacking}", file=sys.stderr)
+        for lack, names in by_lack(config, lacks).items():
+            what = f"BPF carries no flow of {', '.join(names)} here"
+            print(f"warning: {what}{_needed(config, names)}: {lack}", file=sys.stderr)
         for line in not_carried(config):
             print(f"warning: {line}", file=sys.stderr)
         return
-    needing = [one for one in config.services if one.needs_bpf]
-    how = " or ".join(f"`carrier: {name}`" for name in sorted({one.carrier for one in needing}))
-    ends = f", and {how} of {', '.join(s.name for s in needing)} needs it" if needing else ""
+    ends = _needed(config, [one.name for one in config.services])
     print("carrier: worker")
     print(f"warning: BPF carries no flow here{ends}: {why}", file=sys.stderr)
+
+
+def _needed(config: Config, names: Sequence[str]) -> str:
+    """Which of the services ``names`` do not work without BPF."""
+    needing = [one for one in config.services if one.needs_bpf and one.name in names]
+    how = " or ".join(f"`carrier: {name}`" for name in sorted({one.carrier for one in needing}))
+    return f", and {how} of {', '.join(s.name for s in needing)} needs it" if needing else ""
 
 
 def _options(service: Service) -> dict[str, str]:

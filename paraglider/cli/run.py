@@ -46,6 +46,7 @@ from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.host import policies, privileges
 from paraglider.host.carrier import load_wanted
+from paraglider.host.carrier_lacks import by_lack
 from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips
@@ -120,13 +121,18 @@ def run(
             log.logger().info("carrier of flows", carrier=by, why=lacking)
             for line in not_carried(wanted) if carrier is not None else ():
                 log.logger().warning(line)
-        switch = CarrierSwitch(lacking, xdp=at_xdp)
+        lacks = {} if carrier is None else carrier.lacks
+        for why, names in by_lack(wanted, lacks).items():
+            services = ", ".join(names)
+            log.logger().warning("carrier of flows", carrier="worker", services=services, why=why)
+        switch = CarrierSwitch(lacking, xdp=at_xdp, lacks=lacks)
         switch.log_deciders(wanted.services)
         specs = make_specs(
             *(wanted, Place(cores, uid, gid), registry),
             discovers=bool(named),
             watches_files=any(source.file is not None for source in named.values()),
             carrier=None if carrier is None else carrier.maps,
+            lacks=frozenset(lacks),
             steering=steering_seed(),
         )
         helper_carrier = None if carrier is None else carrier.duplicate()

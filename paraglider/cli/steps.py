@@ -48,9 +48,7 @@ def apply_steps(
             return
         if owner == SET_UP:
             refuse_other_cores(apply.steered(steps))
-            if why := carrier.prepare(config):
-                _print_warning(f"BPF will carry no flow: {why}")
-            for line in not_carried(config):
+            for line in (*carrier.prepare(config), *not_carried(config)):
                 _print_warning(line)
         # SIGTERM must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

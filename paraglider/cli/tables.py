@@ -166,6 +166,8 @@ def carrier(answer: Row) -> Iterator[str]:
     if decided:
         yield f"the kernel decides for {_names(decided)}"
     yield from undecided(services)
+    for name, why in answer.get("lacks", {}).items():
+        yield f"workers carry {name}: {why}"
     if answer["able"]:
         yield f"interfaces: {', '.join(answer['devices']) or 'none'}"
         if answer.get("xdp") or answer.get("no_xdp"):  # an older daemon has neither

@@ -57,14 +57,20 @@ def kernel_decides(service: Service) -> bool:
 
 
 def deciders(
-    services: Iterable[Service], *, bpf: bool, unplaced: Container[str] = ()
+    services: Iterable[Service],
+    *,
+    bpf: bool,
+    unplaced: Container[str] = (),
+    lacks: Container[str] = (),
 ) -> dict[str, list[str]]:
-    """The names of ``services`` by ``why_not_kernel``, whose ``bpf`` it is; without those that the
-    workers carry by `decide: python`. There is no room for the tables of the services ``unplaced``.
+    """The names of ``services`` by ``why_not_kernel``, whose ``bpf`` it is, except for those with a
+    forward method in ``lacks``; without those that the workers carry by `decide: python`. There is
+    no room for the tables of the services ``unplaced``.
     """
     found: dict[str, list[str]] = {}
     for service in services:
-        why = why_not_kernel(service, bpf=bpf, room=service.name not in unplaced)
+        carried = bpf and service.forward not in lacks
+        why = why_not_kernel(service, bpf=carried, room=service.name not in unplaced)
         if why is not None and (why != _NO_BPF or service.decide != "python"):
             found.setdefault(why, []).append(service.name)
     return found

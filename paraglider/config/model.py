@@ -228,7 +228,7 @@ class Config(Section):
     @property
     def wants_xdp(self) -> bool:
         """Whether a service wants BPF also at XDP."""
-        return any(service.wants_bpf and service.carrier == "xdp" for service in self.services)
+        return any(service.wants_xdp for service in self.services)
 
     @property
     def queued(self) -> Config:

@@ -76,6 +76,9 @@ class Method(ABC):
     #: the program at XDP carries its packets, if it has a carrier in BPF
     at_xdp: ClassVar[bool] = True
 
+    #: its program asks the kernel for the source address of a route (Linux 6.7)
+    asks_for_source: ClassVar[bool] = False
+
     #: an address of loopback can be a VIP or a backend
     loopback: ClassVar[bool] = False
 
@@ -356,6 +359,11 @@ class Service(Section):
     def needs_bpf(self) -> bool:
         """Whether it cannot work without BPF: it wants BPF, and ``carrier`` is not `auto`."""
         return self.wants_bpf and self.carrier != "auto"
+
+    @property
+    def wants_xdp(self) -> bool:
+        """Whether BPF carries its flows also at XDP: `carrier` is `xdp`, and the method can."""
+        return self.wants_bpf and self.carrier == "xdp" and self.method.at_xdp
 
     @property
     def hash_seed(self) -> int:

@@ -51,12 +51,13 @@ def make_specs(
     discovers: bool = False,
     watches_files: bool = False,
     carrier: CarrierMaps | None = None,
+    lacks: frozenset[str] = frozenset(),
     steering: int = 0,
 ) -> list[Spec]:
     """The specs of the workers for ``config`` and of the other processes; ``discovers``: services
     have backends from the DNS or files, ``watches_files``: from files; ``carrier`` has a ring for
-    each worker, and ``steering`` is the seed by which packets are steered. Raises as
-    ``open_listeners`` and ``echo_for``.
+    each worker, and does not carry the forward methods ``lacks``; ``steering`` is the seed by which
+    packets are steered. Raises as ``open_listeners`` and ``echo_for``.
     """
     specs: list[Spec] = []
     queued = config.queued
@@ -74,6 +75,7 @@ def make_specs(
                 counters=Counters(),
                 workers=len(cores),
                 carrier=None if carrier is None else carrier.duplicate(i),
+                lacks=lacks,
                 steering=steering,
                 loads=loads,
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -29,11 +29,13 @@ from paraglider.bpf.maps import (
 )
 from paraglider.bpf.syscall import MapInfo
 from paraglider.config.model import Config
+from paraglider.config.service import Service
 from paraglider.core.flow import TCP, UDP
 from paraglider.errors import PlatformError
 from paraglider.forward.bpf.reclaim import make_room
 from paraglider.host import bpffs
 from paraglider.host.carrier_check import RECORDS, record, self_check
+from paraglider.host.carrier_lacks import by_lack, lacks_of, require_needed, require_some
 from paraglider.host.carrier_links import (
     AT_TC,
     AT_XDP,
@@ -45,6 +47,7 @@ from paraglider.host.carrier_support import (
     EARLY_PROGRAM,
     PROGRAM,
     CarrierUnavailableError,
+    SourceUnavailableError,
     object_file,
     require_kernel,
     unavailable,
@@ -64,18 +67,21 @@ _REFERRED: Final = ("translations", "slots", "services", "decisions", "tables")
 @dataclass(frozen=True, slots=True)
 class LoadedCarrier:
     """A loaded program, its maps, and the directory of its pins: descriptors, which forked
-    processes inherit. ``early`` is the program for XDP, if a service wanted it.
+    processes inherit. ``early`` is the program for XDP, if a service wanted it. ``lacks`` has the
+    forward methods that it cannot carry on this kernel, and why.
     """
 
     program: int
     pins: int
     maps: CarrierMaps
     early: int | None = None
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     def duplicate(self) -> Self:
         """A copy with duplicated descriptors, without rings."""
         early = None if self.early is None else os.dup(self.early)
-        return type(self)(os.dup(self.program), os.dup(self.pins), self.maps.duplicate(), early)
+        numbers = os.dup(self.program), os.dup(self.pins)
+        return type(self)(*numbers, self.maps.duplicate(), early, self.lacks)
 
     def close(self) -> None:
         """Close the descriptors of this process; what is pinned stays."""
@@ -131,12 +137,20 @@ def load_wanted(
         return load(config, workers, resteered=resteered), ""
     except CarrierUnavailableError as error:
         for service in config.services:
-            at_xdp = isinstance(error, XdpUnavailableError)
-            if service.needs_bpf and (not at_xdp or service.carrier == "xdp"):
+            if _needs(service, error):
                 what = f"service `{service.name}` has `carrier: {service.carrier}`,"
                 what += f" but {error.what}"
                 raise CarrierUnavailableError(what, error.remedy) from error
         return None, error.what
+
+
+def _needs(service: Service, error: CarrierUnavailableError) -> bool:
+    """Whether ``service`` cannot work because of ``error``."""
+    if isinstance(error, XdpUnavailableError):
+        return service.wants_xdp
+    if isinstance(error, SourceUnavailableError):
+        return service.needs_bpf and service.method.asks_for_source
+    return service.needs_bpf
 
 
 def remove_leftovers(place: Path = bpffs.PINS, *links: str) -> None:
@@ -181,40 +195,46 @@ def undo() -> bool:
     return remove()
 
 
-def prepare(config: Config) -> str:
+def prepare(config: Config) -> list[str]:
     """Do what a daemon that systemd confines cannot do itself: the mount, the self-check.
 
-    Returns why BPF will not carry; empty if it will, or if no service of ``config`` wants it.
+    Returns why BPF will not carry the flows of ``config``, or those of some methods; empty if it
+    will, or if no service wants it.
     """
     if not config.wants_bpf:
-        return ""
+        return []
     try:
         require_kernel()
         if config.wants_xdp:
             require_xdp(config)
         os.close(bpffs.mounted())
-        for program in _wanted(config):
-            record(object_file(), program)
+        lacks = lacks_of(record(object_file(), program) for program in _wanted(config))
     except PlatformError as error:
-        return error.what
+        return [f"BPF will carry no flow: {error.what}"]
     except OSError as error:
-        return str(error)
-    return ""
+        return [f"BPF will carry no flow: {error}"]
+    return [
+        f"BPF will carry no flow of {', '.join(names)}: {why}"
+        for why, names in by_lack(config, lacks).items()
+    ]
 
 
-def check() -> str:
-    """Why BPF cannot carry on this host, empty if it can; does not change the host.
+def check(config: Config) -> tuple[str, dict[str, str]]:
+    """Why BPF cannot carry the flows of ``config`` on this host, empty if it can, and why not those
+    of some forward methods, by the method; does not change the host.
 
     Without root there is no self-check.
     """
+    lacks = {}
     try:
         require_kernel()
         image = object_file()
         if os.geteuid() == 0:
-            self_check(image)
+            lacks = lacks_of((self_check(image),))
+            require_some(config, lacks)
     except CarrierUnavailableError as error:
-        return str(error)
-    return ""
+        return str(error), {}
+    return "", lacks
 
 
 def check_xdp(config: Config) -> str:
@@ -258,8 +278,8 @@ def _load(config: Config, workers: int, *, resteered: bool) -> LoadedCarrier:
         require_xdp(config)
     image = object_file()
     wanted = _wanted(config)
-    for name in wanted:
-        self_check(image, name)
+    lacks = lacks_of([self_check(image, name) for name in wanted])
+    require_needed(config, lacks)
     remove_leftovers()
     with contextlib.ExitStack() as stack:
         pins = bpffs.open_pins()
@@ -270,7 +290,7 @@ def _load(config: Config, workers: int, *, resteered: bool) -> LoadedCarrier:
         program, *early = loader.load_programs(image, wanted, maps.numbers)
         for number in (program, *early):
             stack.callback(os.close, number)
-        carrier = LoadedCarrier(program, pins, maps, early[0] if early else None)
+        carrier = LoadedCarrier(program, pins, maps, early[0] if early else None, lacks)
         CarrierLinks(program, pins).reconcile()
         if carrier.early is not None:
             XdpLinks(carrier.early, pins, maps.devices, sides(config)).reconcile()

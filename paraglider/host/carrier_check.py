@@ -11,7 +11,8 @@ its own maps, and a network namespace with one interface, so it affects neither 
 Lives here: ``self_check``, and ``record``, by which `paraglider.config` runs the check for a daemon
 that systemd does not permit a network namespace.
 Rules: a failed check raises ``CarrierUnavailableError`` with the difference, and
-``XdpUnavailableError`` for the program at XDP.
+``XdpUnavailableError`` for the program at XDP. If the program leaves tunnels alone to the workers,
+as on a kernel that does not give it the source of a route, that is no failure, but the result.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from paraglider.bpf import loader, syscall
 from paraglider.bpf.decisions import open_decisions
@@ -93,39 +94,62 @@ _NAMES: Final = {TCP: "tcp", UDP: "udp"}
 _SYSCTLS: Final = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
-def self_check(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> None:
-    """Check the function ``program`` of the object file ``image``, in a child process.
-
-    If that is not permitted, the result of ``record`` for the same function, object and kernel is
-    used. Raises ``CarrierUnavailableError``.
+class Outcome(NamedTuple):
+    """The error number, why BPF cannot carry, and why it cannot carry tunnels; both empty if it
+    can.
     """
-    number, what = _outcome(image, program)
-    if number == errno.EPERM:
-        number, what = 0, _recorded(image, program, records[program], what)
-    if what:
-        raise _failed(program, number, what)
+
+    number: int
+    what: str
+    tunnels: str
+
+    @classmethod
+    def of(cls, text: str) -> Outcome:
+        """The outcome that was written as ``text``: the number and a line for each reason."""
+        head, _, tunnels = text.partition("\n")
+        number, _, what = head.partition(" ")
+        return cls(int(number or 0), what, tunnels)
 
 
-def record(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> None:
-    """Check ``program`` and store the result for ``self_check``; raises ``OSError``, or as that."""
-    number, what = _outcome(image, program)
-    replace_file(records[program], f"{_sign(image, program)} {what}")
-    if what:
-        raise _failed(program, number, what)
+def self_check(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> str:
+    """Check the function ``program`` of the object file ``image``, in a child process. Returns why
+    it cannot carry tunnels, empty if it can. If that is not permitted, the
+    result of ``record`` for the same function, object and kernel is used. Raises
+    ``CarrierUnavailableError``.
+    """
+    found = _outcome(image, program)
+    if found.number == errno.EPERM:
+        found = _recorded(image, program, records[program], found.what)
+    return _result(program, found)
 
 
-def _recorded(image: bytes, program: str, recorded: Path, why: str) -> str:
-    """The reason that ``record`` has stored; raises ``CarrierUnavailableError`` with ``why`` where
+def record(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> str:
+    """Check ``program``, store the result for ``self_check``, and return the same; raises
+    ``OSError``, or as that.
+    """
+    found = _outcome(image, program)
+    replace_file(records[program], f"{_sign(image, program)} 0 {found.what}\n{found.tunnels}")
+    return _result(program, found)
+
+
+def _recorded(image: bytes, program: str, recorded: Path, why: str) -> Outcome:
+    """The outcome that ``record`` has stored; raises ``CarrierUnavailableError`` with ``why`` where
     it has stored none for ``image`` on this kernel.
     """
     try:
-        sign, _, what = recorded.read_text(encoding="utf-8").partition(" ")
+        sign, _, text = recorded.read_text(encoding="utf-8").partition(" ")
     except OSError:
         sign = ""
     if sign != _sign(image, program):
         kind = XdpUnavailableError if program == EARLY_PROGRAM else CarrierUnavailableError
         raise kind(why, "run paraglider.config, which makes the self-check")
-    return what
+    return Outcome.of(text)
+
+
+def _result(program: str, found: Outcome) -> str:
+    if found.what:
+        raise _failed(program, found.number, found.what)
+    return found.tunnels
 
 
 def _failed(program: str, number: int, what: str) -> CarrierUnavailableError:
@@ -140,8 +164,8 @@ def _sign(image: bytes, program: str) -> str:
     return hashlib.sha256(about + image).hexdigest()
 
 
-def _outcome(image: bytes, program: str) -> tuple[int, str]:
-    """The error number and the reason against BPF, empty for none, found in a child process."""
+def _outcome(image: bytes, program: str) -> Outcome:
+    """What a child process finds."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -154,13 +178,13 @@ def _outcome(image: bytes, program: str) -> tuple[int, str]:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        number, _, what = file.read().decode(errors="replace").partition(" ")
+        found = Outcome.of(file.read().decode(errors="replace"))
     os.waitpid(child, 0)
-    return int(number or 0), what
+    return found
 
 
 def _said(image: bytes, program: str) -> str:
-    """The error number and the reason against BPF; an empty reason for none."""
+    """The error number and the reasons against BPF, as text of an ``Outcome``."""
     try:
         return f"0 {_checked(image, program)}"
     except loader.LoadError as error:
@@ -172,7 +196,9 @@ def _said(image: bytes, program: str) -> str:
 
 
 def _checked(image: bytes, program: str) -> str:
-    """In the child: what differs; empty if nothing does."""
+    """In the child: what differs, and in a second line why tunnels are not carried; each empty if
+    all is well.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         raise OSError(number := ctypes.get_errno(), os.strerror(number))
@@ -184,7 +210,7 @@ def _checked(image: bytes, program: str) -> str:
     if at_xdp:
         syscall.attach_xdp(loaded, interface)  # else the kernel refuses test runs
         maps.devices.put(INDEX.pack(interface), DEVICE.pack(_OWN, True))
-    which = "program at XDP" if at_xdp else "program"
+    which, tunnels = "program at XDP" if at_xdp else "program", ""
     for index, (family, protocol) in enumerate(((f, p) for f in families for p in (TCP, UDP)), 1):
         way = f"a packet of IPv{family} {_NAMES[protocol]}"
         for sent, wanted, method, flags in _cases(family, protocol, at_xdp=at_xdp):
@@ -195,13 +221,15 @@ def _checked(image: bytes, program: str) -> str:
             wrong = ""
             if wanted is None:
                 wrong = "does not leave {} to tc" if carried or found != frame else ""
+            elif not carried and method == TUNNEL and found == frame:
+                tunnels = tunnels or _NO_TUNNELS.format(way, os.uname().release)
             elif not carried:
                 wrong = "does not carry {}"
             elif found != (_NEXT_HOP + _OWN if at_xdp else frame[:12]) + frame[12:14] + wanted:
                 wrong = "does not translate {} as a worker does"
             if wrong:
                 return f"the self-check failed: the {which} {wrong.format(way)}"
-    return ""
+    return f"\n{tunnels}"
 
 
 def _cases(
@@ -236,6 +264,10 @@ def _run_at_xdp(program: int, frame: bytes, interface: int) -> tuple[bool, bytes
     return ran.value == _XDP_REDIRECT, ran.packet
 
 
+_NO_TUNNELS: Final = (
+    "the program does not carry {} in a tunnel: it needs the source address of a route, which Linux"
+    " has for BPF since 6.7 (this is {})"
+)
 _TYPES: Final = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 

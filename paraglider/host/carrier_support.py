@@ -1,7 +1,7 @@
 """Why this host cannot have the BPF carrier, in a sentence with a remedy.
 
-Lives here: ``CarrierUnavailableError``, ``object_file``, ``require_kernel``, ``unavailable``, and
-``not_carried``, by interface.
+Lives here: ``CarrierUnavailableError``, ``SourceUnavailableError``, ``object_file``,
+``require_kernel``, ``unavailable``, and ``not_carried``, by interface.
 Rules: nothing is changed. The kernel's own refusals become sentences here too.
 """
 
@@ -31,6 +31,13 @@ _WORKER: Final = "or set `carrier: worker`"
 
 class CarrierUnavailableError(PlatformError):
     """BPF cannot carry on this host."""
+
+
+class SourceUnavailableError(CarrierUnavailableError):
+    """BPF cannot carry the flows of methods that ask for the source of a route, on this kernel."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, f"use Linux 6.7, {_WORKER}")
 
 
 def object_file() -> bytes:

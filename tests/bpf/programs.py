@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 
 from paraglider.bpf import syscall
@@ -30,6 +31,18 @@ def load(*instructions: bytes, kind: int = SCHED_CLS) -> int:
 def returns(value: int, kind: int = SCHED_CLS) -> int:
     """A program that returns ``value``."""
     return load(instruction(0xB7, 0, 0, value), instruction(0x95), kind=kind)
+
+
+def without_source(image: bytes) -> bytes:
+    """The object file ``image`` as a kernel before Linux 6.7 has it: where the program asks for the
+    source address of a route, the kernel gets a flag that it does not know, and refuses.
+    """
+    skip_neighbour, source, unknown = 4, 16, 1 << 30  # enum BPF_FIB_LOOKUP_*
+    asks = re.escape(instruction(0xB4, 4, 0, skip_neighbour | source) + instruction(0x85, 0, 0, 69))
+    refused = instruction(0xB4, 4, 0, skip_neighbour | unknown) + instruction(0x85, 0, 0, 69)
+    found, count = re.subn(asks, refused, image)
+    assert count > 0
+    return found
 
 
 def sends(ring: int, number: int, size: int = 8) -> int:

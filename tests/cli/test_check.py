@@ -193,7 +193,7 @@ def test_what_carries_on_this_host(
     err: str,
 ) -> None:
     """With `--host`, where a service wants BPF; the reason, and who cannot do without."""
-    monkeypatch.setattr("paraglider.cli.check.carrier_lack", lambda: why)
+    monkeypatch.setattr("paraglider.cli.check.carrier_lack", lambda _: (why, {}))
     monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
     file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))
     assert outcome("check", "--host", "-c", str(file)) == 0
@@ -202,3 +202,26 @@ def test_what_carries_on_this_host(
     assert printed.err == err
     assert outcome("check", "-c", str(file)) == 0
     assert "carrier: " not in capfd.readouterr().out.partition("service=")[0]
+
+
+@pytest.mark.parametrize(("carrier", "needs"), [("auto", ""), ("bpf", "`carrier: bpf` of ")])
+def test_a_method_that_bpf_cannot_carry_here(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file: Path,
+    carrier: str,
+    needs: str,
+) -> None:
+    """The services of that method are named, with the reason; BPF carries the others."""
+    monkeypatch.setattr(
+        "paraglider.cli.check.carrier_lack", lambda _: ("", {"nat": "no source of a route"})
+    )
+    monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
+    file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))
+    assert outcome("check", "--host", "-c", str(file)) == 0
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"carrier: bpf\n{file}: ok\n")
+    needing = f", and {needs}web needs it" if needs else ""
+    assert printed.err == (
+        f"warning: BPF carries no flow of web here{needing}: no source of a route\n"
+    )

@@ -178,6 +178,10 @@ def test_what_carries() -> None:
         "interfaces: none",
         "flows carried by BPF: 3, refused by the kernel: 0",
     ]
+    assert list(tables.carrier({**able, "lacks": {"web": "no source of a route"}}))[:2] == [
+        "bpf",
+        "workers carry web: no source of a route",
+    ]
     packets = tables.carrier_packets({"syn": 5, "vlan": 0, "carried": 123_456})
     assert lines(packets) == ["Reason Packets", "carried 123456", "syn 5"]
 

@@ -84,6 +84,7 @@ def test_the_kernel_was_to_decide_and_the_workers_carry() -> None:
     carried = "the workers carry its flows"
     assert deciders([auto, worker], bpf=True) == {"": ["a"], carried: ["w"]}
     assert deciders([auto], bpf=True, unplaced={"a"}) == {NO_ROOM: ["a"]}
+    assert deciders([auto], bpf=True, lacks={"nat"}) == {carried: ["a"]}
     assert deciders([auto, worker], bpf=False) == {carried: ["a", "w"]}
 
 

@@ -43,7 +43,7 @@ def there(inside: Namespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A namespace whose carrier is removed afterwards; the self-check has a test of its own. There
     is a daemon in it: without one, its pins would be a leftover to other tests' daemons.
     """
-    monkeypatch.setattr(carrier, "self_check", lambda *_: None)
+    monkeypatch.setattr(carrier, "self_check", lambda *_: "")
     with contextlib.closing(announce()):
         yield
         carrier.remove()
@@ -278,7 +278,7 @@ def test_interfaces_that_have_no_xdp(inside: Namespace, there: None) -> None:
     assert caught.value.what.startswith("service `web` has `carrier: xdp`, but interface eth")
     assert "rxvlan off" in caught.value.remedy
     assert names() == []
-    assert "rx-vlan-offload" in carrier.prepare(both)
+    assert "rx-vlan-offload" in carrier.prepare(both)[0]
 
 
 def test_leftovers_of_namespaces_that_are_gone_are_removed(there: None) -> None:
@@ -310,16 +310,17 @@ def test_a_self_check_that_fails_at_xdp_alone(
     """Who needs XDP is named, and nothing is attached; without such a service it is not made."""
     ready_for_xdp(inside)
 
-    def failing(_: bytes, program: str = carrier_support.PROGRAM) -> None:
+    def failing(_: bytes, program: str = carrier_support.PROGRAM) -> str:
         if program == carrier_support.EARLY_PROGRAM:
             raise XdpUnavailableError("the self-check failed: x", "y")
+        return ""
 
     monkeypatch.setattr(carrier, "self_check", failing)
     services = (config("bpf").services[0], config("xdp", name="fast", ports=81).services[0])
     with pytest.raises(CarrierUnavailableError, match="service `fast` has `carrier: xdp`, but the"):
         carrier.load_wanted(config().model_copy(update={"services": services}), 2)
     assert names() == []
-    assert carrier.check() == ""
+    assert carrier.check(config("bpf")) == ("", {})
     assert carrier.check_xdp(config("bpf")) == ""
     assert "the self-check failed: x" in carrier.check_xdp(config("xdp"))
     loaded(carrier="bpf").close()
@@ -341,16 +342,17 @@ def test_what_paraglider_config_prepares(
     records = {name: tmp_path / name for name in carrier_check.RECORDS}
     monkeypatch.setattr(carrier, "RECORDS", records)
     monkeypatch.setattr(carrier, "record", lambda *of: carrier_check.record(*of, records))
-    assert carrier.prepare(config("worker")) == ""
+    assert carrier.prepare(config("worker")) == []
     assert list(tmp_path.iterdir()) == []
-    assert carrier.prepare(config()) == ""
+    assert carrier.prepare(config()) == []
     assert bpffs.PINS.is_mount()
     assert list(tmp_path.iterdir()) == [records[carrier_support.PROGRAM]]
     ready_for_xdp(inside)
-    assert carrier.prepare(config("xdp")) == ""
+    assert carrier.prepare(config("xdp")) == []
     assert set(tmp_path.iterdir()) == set(records.values())
     monkeypatch.setattr(carrier, "object_file", lambda: b"not an object")
-    assert "the object file cannot be read" in carrier.prepare(config())
+    (line,) = carrier.prepare(config())
+    assert line.startswith("BPF will carry no flow: the object file cannot be read")
     carrier.undo()
     assert list(tmp_path.iterdir()) == []
 

@@ -22,7 +22,7 @@ from paraglider.host.carrier_support import (
 )
 from paraglider.host.xdp_devices import XdpUnavailableError
 from tests.bpf.carrying import XDP_PASS, XDP_REDIRECT
-from tests.bpf.programs import OK, XDP, returns
+from tests.bpf.programs import OK, XDP, returns, without_source
 
 pytestmark = pytest.mark.root
 
@@ -167,6 +167,21 @@ def test_a_failure_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(carrier_check, "_checked", _refused)
     with pytest.raises(CarrierUnavailableError, match="does not carry a packet"):
         self_check(b"image", PROGRAM, kept)
+
+
+def test_a_kernel_without_the_source_of_a_route(tmp_path: Path) -> None:
+    """The program leaves tunnels to the workers, and carries all else; XDP misses nothing. The
+    record has the same.
+    """
+    image, kept = without_source(object_file()), {name: tmp_path / name for name in RECORDS}
+    why = self_check(image)
+    assert why.startswith("the program does not carry a packet of IPv4 tcp in a tunnel: it needs")
+    assert why.endswith(f"since 6.7 (this is {os.uname().release})")
+    assert self_check(image, EARLY_PROGRAM) == self_check(object_file()) == ""
+    assert record(image, PROGRAM, kept) == why
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carrier_check, "_checked", _refused)
+        assert self_check(image, PROGRAM, kept) == why
 
 
 def _refused(*_: object) -> str:

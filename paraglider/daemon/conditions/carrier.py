@@ -15,11 +15,11 @@ Rules: does not block; the position changes after the host helper has succeeded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from paraglider.config.deciding import deciders
-from paraglider.config.model import Service
+from paraglider.config.model import Config, Service
 from paraglider.daemon import log
 from paraglider.daemon.messages import CarrierDevices, CarrierReading, Message, SetCarrier
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -35,15 +35,21 @@ Send = Callable[[Message], object]
 class CarrierSwitch:
     """The position (``on``), and the last reading of the program's counters (``read``);
     ``lacking`` is the reason why BPF cannot carry on this host, empty if it can; ``xdp``: the
-    program for XDP was loaded too; ``unplaced`` are the names of services for whose tables the
+    program for XDP was loaded too; ``lacks`` has the forward methods that BPF cannot carry on this
+    kernel, and why; ``unplaced`` are the names of services for whose tables the
     kernel has no room, as a worker reported them.
     """
 
     def __init__(
-        self, lacking: str = "no program was loaded at the start", *, xdp: bool = False
+        self,
+        lacking: str = "no program was loaded at the start",
+        *,
+        xdp: bool = False,
+        lacks: Mapping[str, str] | None = None,
     ) -> None:
         self.lacking = lacking
         self.xdp = xdp
+        self.lacks = lacks or {}
         self.on = not lacking
         self.read = CarrierReading()
         self.unplaced: frozenset[str] = frozenset()
@@ -64,6 +70,25 @@ class CarrierSwitch:
             return "worker"
         return "xdp" if self.read.xdp else "bpf"
 
+    def carries_for(self, service: Service) -> Literal["worker", "bpf", "xdp"] | None:
+        """What carries the flows of ``service``; None if its method has one carrier only."""
+        if "carrier" not in service.method.options:
+            return None
+        if not service.wants_bpf or service.forward in self.lacks:
+            return "worker"
+        return self.carries if service.wants_xdp or not self.on else "bpf"
+
+    def why_worker(self, config: Config) -> str:
+        """Why workers carry all flows of ``config``; empty if BPF carries some."""
+        wanting = [service for service in config.services if service.wants_bpf]
+        if not wanting:
+            return "no service has `carrier: auto`, `bpf` or `xdp`"
+        if self.lacking or not self.on:
+            return self.lacking or "switched off by the operator"
+        if all(service.forward in self.lacks for service in wanting):
+            return self.lacks[wanting[0].forward]
+        return ""
+
     def connect(self, attach: Attach, send: Send) -> None:
         """Set the functions that reach the host helper (``attach``) and the workers (``send``)."""
         self._attach, self._send = attach, send
@@ -71,7 +96,7 @@ class CarrierSwitch:
     def log_deciders(self, services: Iterable[Service]) -> None:
         """Log what decides about the flows of those ``services`` for which that has changed."""
         known = tuple(services)
-        found = deciders(known, bpf=self.on, unplaced=self.unplaced)
+        found = deciders(known, bpf=self.on, unplaced=self.unplaced, lacks=self.lacks)
         for why, names in found.items():
             changed = [name for name in names if self._deciders.get(name) != why]
             if changed:

@@ -352,8 +352,8 @@ class Controller:
 
     def _able(self, ending: FlowLoss) -> Capabilities:
         roles = self._group.roles(counting=self._kernel.live.counted is not None)
-        no_bpf, xdp = self.carrier.lacking, self.carrier.xdp
-        return Capabilities(roles, frozenset(self._registry), ending, no_bpf, xdp)
+        able = self.carrier.lacking, self.carrier.xdp, self.carrier.lacks
+        return Capabilities(roles, frozenset(self._registry), ending, *able)
 
     def apply(self, desired: Desired, again: Callable[[], object]) -> list[str]:
         """Change the host for ``desired``, then the store; returns the changes of the host. Raises

@@ -140,7 +140,7 @@ class Handlers:
         if request.view == "workers":
             children = controller.processes()
             return views.processes(
-                children, self._samples(), _queues(), _now(), carries=controller.carrier.carries
+                children, self._samples(), _queues(), _now(), switch=controller.carrier
             )
         if request.view == "carrier":
             return views.carrier(controller, self._samples())

@@ -84,25 +84,24 @@ def processes(
     queues: Mapping[int, QueueStatus],
     at: Instant,
     *,
-    carries: str = "worker",
+    switch: CarrierSwitch | None = None,
 ) -> list[dict[str, Any]]:
     """Every process with its role, state and counters; ``queues`` are the kernel's, by number;
-    ``carries`` is ``CarrierSwitch.carries``.
+    without a ``switch`` the workers carry all flows.
     """
+    carriers = switch or CarrierSwitch()
     return [
-        _process(child, samples.get(child.spec.index), queues, at, carries) for child in children
+        _process(child, samples.get(child.spec.index), queues, at, carriers) for child in children
     ]
 
 
 def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
     """What carries flows, and why; the interfaces, the flows that BPF carries now, and the packets
-    that its program saw, by reason. ``services`` are those that want the kernel to decide.
+    that its program saw, by reason. ``services`` are those that want the kernel to decide;
+    ``lacks`` has the services that BPF cannot carry, and why.
     """
     switch, config = whole.carrier, whole.store.config
-    if not config.wants_bpf:
-        reason = "no service has `carrier: auto`, `bpf` or `xdp`"
-    else:
-        reason = switch.lacking or ("" if switch.on else "switched off by the operator")
+    reason = switch.why_worker(config)
     heads = [sample.head for sample in samples.values()]
     return {
         "carrier": "worker" if reason else switch.carries if config.wants_xdp else "bpf",
@@ -112,6 +111,11 @@ def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
         "devices": list(switch.read.devices),
         "xdp": list(switch.read.xdp),
         "no_xdp": dict(switch.read.no_xdp) if config.wants_xdp else {},
+        "lacks": {
+            service.name: switch.lacks[service.forward]
+            for service in config.services
+            if switch.able and service.wants_bpf and service.forward in switch.lacks
+        },
         # A worker's number is up to a second old: after a switch it is of the carrier before.
         "flows": 0 if reason else sum(head["carried"] for head in heads),
         "refused": sum(head["carrier_refused"] for head in heads),
@@ -186,7 +190,7 @@ def status(
         "at": round(at.wall, 3),
         "services": services(config, pools, traffic, whole.carrier),
         "backends": backends(config, pools, traffic, at),
-        "workers": processes(children, samples, queues, at, carries=whole.carrier.carries),
+        "workers": processes(children, samples, queues, at, switch=whole.carrier),
         "health": health(whole.conditions, at),
         "carrier": carrier(whole, samples),
         "daemon": {
@@ -212,7 +216,7 @@ def _service(
         "protocol": service.protocol,
         "ports": "all" if service.all_ports else ",".join(map(str, service.ports)),
         "forward": service.forward,
-        "carrier": _carrier_of(service, switch.carries),
+        "carrier": switch.carries_for(service),
         **_decided_by(service, switch),
         "strategy": service.strategy,
         "affinity": service.affinity,
@@ -223,20 +227,12 @@ def _service(
     }
 
 
-def _carrier_of(service: Service, carries: str) -> str | None:
-    """What carries the flows of ``service``; None if its method has one carrier only."""
-    if "carrier" not in service.method.options:
-        return None
-    if not service.wants_bpf:
-        return "worker"
-    return carries if service.carrier == "xdp" or carries == "worker" else "bpf"
-
-
 def _decided_by(service: Service, switch: CarrierSwitch) -> dict[str, str | None]:
     """The service's ``decide``; what decides about its new flows, ``kernel`` or ``python``, and why
     not the kernel. None if its method leaves no choice.
     """
-    why = why_not_kernel(service, bpf=switch.on, room=service.name not in switch.unplaced)
+    carried = switch.carries_for(service) != "worker"
+    why = why_not_kernel(service, bpf=carried, room=service.name not in switch.unplaced)
     if why is None:
         return {"decide": None, "decided_by": None, "why_python": None}
     by = "python" if why else "kernel"
@@ -279,7 +275,7 @@ def _process(
     sample: Sample | None,
     queues: Mapping[int, QueueStatus],
     at: Instant,
-    carries: str,
+    switch: CarrierSwitch,
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "role": child.spec.role,
@@ -295,7 +291,7 @@ def _process(
     if sample is not None:
         shown |= _worker_counters(sample.head, at, lives=child.pid != 0)
     if isinstance(child.spec, WorkerSpec):
-        found = {_carrier_of(service, carries) for service in child.spec.config.services}
+        found = {switch.carries_for(service) for service in child.spec.config.services}
         shown["carrier"] = ", ".join(sorted(filter(None, found))) or None
         wanted = child.spec.config.queue
         lengths = (wanted.length, wanted.openings, wanted.openings, wanted.length)

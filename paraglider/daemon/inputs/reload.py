@@ -8,7 +8,7 @@ live flows would end, unless ``force`` is given. The rest is applied.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paraglider.config.diff import differences, in_place, restarts
 from paraglider.config.model import Config, Service
@@ -39,8 +39,8 @@ class FlowLoss:
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The limits set at the start: processes of these ``roles``, loaded ``strategies``, BPF unless
-    there is a reason against it (``no_bpf``), its program for XDP (``xdp``); and which flows may
-    end.
+    there is a reason against it (``no_bpf``), or against that for a forward method (``lacks``), its
+    program for XDP (``xdp``); and which flows may end.
     """
 
     roles: Container[str]
@@ -48,6 +48,7 @@ class Capabilities:
     ending: FlowLoss = FlowLoss()
     no_bpf: str = ""
     xdp: bool = False
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
@@ -137,7 +138,9 @@ def _fitting(
             yield known, f"{name} takes a restart: no process counts the kernel's flows"
         elif service.needs_bpf and able.no_bpf:
             yield known, f"{name} takes a restart: BPF carries no flow ({able.no_bpf})"
-        elif service.needs_bpf and service.carrier == "xdp" and not able.xdp:
+        elif service.needs_bpf and service.forward in able.lacks:
+            yield known, f"{name} takes another kernel: {able.lacks[service.forward]}"
+        elif service.wants_xdp and not able.xdp:
             yield known, f"{name} takes a restart: no program for XDP was loaded at the start"
         elif name in over:
             what, count = over[name]

@@ -68,8 +68,8 @@ COUNTER_ROWS = 4 * ROWS_A_TICK
 class WorkerSpec(Spec):
     """The startup parameters of a worker: index and core, user, root directory, strategies, the
     connection counts of offloaded services, its flow journals, the states of the backends, whether
-    BPF ``carries`` flows, the maps by which it can, the number of workers, the seed by which
-    packets are steered to them, and the flows of all workers.
+    BPF ``carries`` flows, the maps by which it can, the forward methods that it cannot carry, the
+    number of workers, the seed by which packets are steered to them, and the flows of all workers.
     """
 
     role: ClassVar[str] = "worker"
@@ -83,6 +83,7 @@ class WorkerSpec(Spec):
     states: States = field(default_factory=dict)
     carries: bool = True
     carrier: CarrierMaps | None = None
+    lacks: frozenset[str] = frozenset()
     workers: int = 1
     steering: int = 0
     loads: SharedLoads | None = None
@@ -155,7 +156,7 @@ def _prepare(
     resources = None
     if spec.carrier is not None:
         loads = spec.loads or SharedLoads(spec.workers)
-        resources = BpfResources(spec.carrier, spec.workers, spec.steering, loads)
+        resources = BpfResources(spec.carrier, spec.workers, spec.steering, loads, spec.lacks)
     sends = any(registry.of(service).sends for service in spec.config.services)
     output = RawOutput(SENT) if sends else None
     path = build(spec.config, spec.index, time.monotonic(), spec.registry, live, resources, output)

@@ -37,7 +37,7 @@ class BpfContext:
     """The program's ``maps``, and the ``ring`` with the events for worker number ``worker`` of
     ``workers``. ``carriers`` are those of this worker; the first reads the ``events``.
     ``decisions`` has the tables by which the program decides, in the worker that writes them;
-    ``loads`` has the numbers of flows of all workers.
+    ``loads`` has the numbers of flows of all workers; BPF does not carry the methods ``lacks``.
     """
 
     maps: CarrierMaps
@@ -50,6 +50,7 @@ class BpfContext:
     events: FlowEvents = field(init=False)
     decisions: KernelDecisions | None = None
     loads: SharedLoads = field(default_factory=lambda: SharedLoads(1))
+    lacks: frozenset[str] = frozenset()
     _decided: dict[int, tuple[VirtualService, ...]] = field(default_factory=dict)
     _counted: list[VirtualService] = field(default_factory=list)
 
@@ -111,13 +112,15 @@ class BpfContext:
 @dataclass(frozen=True, slots=True)
 class BpfResources:
     """The resources of the BPF carrier that all workers share: the program's ``maps``, the number
-    of ``workers``, the seed of the ``steering``, and the numbers of flows (``loads``).
+    of ``workers``, the seed of the ``steering``, the numbers of flows (``loads``), and the forward
+    methods that the program cannot carry on this kernel (``lacks``).
     """
 
     maps: CarrierMaps
     workers: int
     steering: int
     loads: SharedLoads
+    lacks: frozenset[str] = frozenset()
 
 
 def open_context(resources: BpfResources, worker: int) -> BpfContext:
@@ -127,7 +130,7 @@ def open_context(resources: BpfResources, worker: int) -> BpfContext:
     maps, loads = resources.maps, resources.loads
     loads.reset(worker)
     ring = open_ring(maps.rings[worker], RING_BYTES)
-    context = BpfContext(maps, ring, worker, resources.workers, loads=loads)
+    context = BpfContext(maps, ring, worker, resources.workers, loads=loads, lacks=resources.lacks)
     if worker == 0:
         context.decisions = KernelDecisions(open_decisions(maps), resources.steering, loads.total)
     return context
@@ -141,10 +144,14 @@ class Split(NamedTuple):
     decided: Sequence[VirtualService]
 
 
-def split(config: Config, services: Iterable[VirtualService]) -> Split:
-    """Divide ``services`` by ``config``."""
-    wanted = {service.name for service in config.services if service.wants_bpf}
-    decided = {service.name for service in config.services if kernel_decides(service)}
+def split(
+    config: Config, services: Iterable[VirtualService], context: BpfContext | None = None
+) -> Split:
+    """Divide ``services`` by ``config``, and by what the program of ``context`` cannot carry."""
+    lacks = frozenset() if context is None else context.lacks
+    able = [service for service in config.services if service.forward not in lacks]
+    wanted = {service.name for service in able if service.wants_bpf}
+    decided = {service.name for service in able if kernel_decides(service)}
     made = tuple(services)
     return Split(
         [service for service in made if service.name in wanted],

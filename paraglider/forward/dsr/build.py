@@ -38,7 +38,7 @@ def build(place: DatapathContext) -> Built:
     def configure(config: Config, services: Sequence[VirtualService]) -> None:
         leases.set_marks(marks_of(config, services))
         if bpf is not None:
-            bpf.configure(*split(config, services))
+            bpf.configure(*split(config, services, place.bpf))
         flows.limit(timeouts(config))
 
     return Built(datapath, configure)

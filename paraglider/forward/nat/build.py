@@ -35,7 +35,7 @@ def build(place: DatapathContext) -> Built:
         set_long_verdicts(config, services)
         worker.set_services(services)
         if bpf is not None:
-            bpf.configure(*split(config, services))
+            bpf.configure(*split(config, services, place.bpf))
         flows.limit(flow_timeouts(config))
 
     return Built(datapath, configure)

@@ -36,7 +36,7 @@ def build(place: DatapathContext) -> Built:
             for translation in service.translations.values():
                 translation.outer_port = ports[service.name]
         if bpf is not None:
-            bpf.configure(*split(config, services))
+            bpf.configure(*split(config, services, place.bpf))
         flows.limit(flow_timeouts(config))
 
     return Built(datapath, configure)

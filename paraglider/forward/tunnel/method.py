@@ -34,6 +34,7 @@ class TunnelMethod(OneSidedMethod):
     head = None
     merged = False
     at_xdp = False
+    asks_for_source = True
 
     def datapath(self, place: DatapathContext) -> Built:
         """See ``ForwardMethod``."""

@@ -68,6 +68,13 @@ BPF = Config.model_validate(
 AT = Instant(now=1000.0, wall=1_700_000_000.0)
 
 
+def config(*services: dict[str, Any]) -> Config:
+    """A file with these services."""
+    base = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+    whole = [{**base, "backends": ["10.0.0.1"], **service} for service in services]
+    return Config.model_validate({"services": whole})
+
+
 class Api(Spec):
     """A process that carries nothing."""
 
@@ -223,6 +230,35 @@ def test_what_bpf_carries_is_shown() -> None:
     assert carried(switch, carried=7, carrier_refused=2)["flows"] == 0
 
 
+def test_tunnels_are_not_carried_at_xdp() -> None:
+    """Beside a service that is: `carrier` of a service, and of the worker, has what carries it."""
+    switch = CarrierSwitch("", xdp=True)
+    switch.read = CarrierReading(devices=("eth0",), xdp=("eth0",))
+    tunnel = {"name": "far", "ports": 81, "forward": "tunnel", "carrier": "xdp"}
+    mixed, alone = config({"carrier": "xdp"}, tunnel), config(tunnel)
+    assert (carried(switch, mixed)["carrier"], carried(switch, alone)["carrier"]) == ("xdp", "bpf")
+    rows = views.services(mixed, BackendTable(mixed, 0.0), TrafficCounters({}), switch)
+    assert [row["carrier"] for row in rows] == ["xdp", "bpf"]
+
+
+def test_a_method_that_the_kernel_cannot_carry() -> None:
+    """Workers carry its services and decide there, with the reason; all, if there are no others."""
+    switch, why = (
+        CarrierSwitch("", lacks={"tunnel": "no source of a route"}),
+        "no source of a route",
+    )
+    tunnel = {"forward": "tunnel", "decide": "auto"}
+    mixed = config({"name": "web"}, {"name": "far", "ports": 81, **tunnel})
+    found = carried(switch, mixed)
+    assert (found["carrier"], found["reason"], found["lacks"]) == ("bpf", "", {"far": why})
+    assert found["services"][0]["why_python"] == "the workers carry its flows"
+    rows = views.services(mixed, BackendTable(mixed, 0.0), TrafficCounters({}), switch)
+    assert [row["carrier"] for row in rows] == ["bpf", "worker"]
+    alone = carried(switch, config({"name": "far", **tunnel}), carried=3)
+    assert (alone["carrier"], alone["reason"], alone["flows"]) == ("worker", why, 0)
+    assert carried(CarrierSwitch("no libbpf", lacks=switch.lacks), mixed)["lacks"] == {}
+
+
 def test_the_carrier_has_the_services_that_want_the_kernel_to_decide() -> None:
     """With what decides, and why."""
     fast, slow = carried(CarrierSwitch(""))["services"]
@@ -239,8 +275,9 @@ def test_the_carrier_of_services_and_workers(pools: BackendTable) -> None:
     rows = views.services(CONFIG, pools, none, CarrierSwitch())
     assert [row["carrier"] for row in rows] == ["worker", None]
     child = Child(WorkerSpec(3, 1, BPF, 1, 1), pid=77)
-    for by, text in (("bpf", "bpf, worker"), ("worker", "worker")):
-        (row,) = views.processes([child], {3: sample({"carried": 5})}, {}, AT, carries=by)
+    for lacking, text in (("", "bpf, worker"), ("no libbpf", "worker")):
+        switch = CarrierSwitch(lacking)
+        (row,) = views.processes([child], {3: sample({"carried": 5})}, {}, AT, switch=switch)
         assert (row["carrier"], row["carried"]) == (text, 5)
         assert "carried" not in row["counts"]
 

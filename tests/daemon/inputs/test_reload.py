@@ -37,7 +37,9 @@ PROXY = {"forward": "proxy"}
 def test_carriers_that_do_without_bpf_are_taken_over() -> None:
     """`auto` has the worker where BPF is not; with BPF every carrier can be changed."""
     without = replace(ALL, no_bpf="no libbpf")
-    for carrier, able in (("auto", without), ("worker", without), ("bpf", ALL)):
+    other = replace(ALL, lacks={"tunnel": "no source of a route"})
+    rows = (("auto", without), ("worker", without), ("bpf", ALL), ("bpf", other))
+    for carrier, able in rows:
         new = config({"carrier": carrier})
         change = compare(config({"strategy": "wrr"}), new, able)
         assert (change.config, change.restart) == (new, ()), carrier
@@ -66,6 +68,12 @@ def test_carriers_that_do_without_bpf_are_taken_over() -> None:
             {"carrier": "bpf"},
             replace(ALL, no_bpf="no libbpf"),
             "s0 takes a restart: BPF carries no flow (no libbpf)",
+        ),
+        (
+            {},
+            {"carrier": "bpf"},
+            replace(ALL, lacks={"nat": "no source of a route"}),
+            "s0 takes another kernel: no source of a route",
         ),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from bpf_world import MemoryMap, MemoryRing, Program, Worker, client_key, entries, memory_maps, web
 from journals import memory
@@ -15,7 +18,7 @@ from paraglider.core.journal import HEADER, Journal
 from paraglider.core.restore import Translations, restore
 from paraglider.core.service import VirtualService
 from paraglider.forward.bpf.compacting import AGE
-from paraglider.forward.bpf.context import BpfResources, open_context, split
+from paraglider.forward.bpf.context import BpfContext, BpfResources, open_context, split
 from paraglider.forward.bpf.entry import FlowEntry
 from paraglider.forward.bpf.loads import SharedLoads
 
@@ -112,17 +115,21 @@ def test_services_are_split_by_the_configuration() -> None:
     found = split(config, services)
     assert (names(found.carried), names(found.others)) == (["s0", "s2"], ["s1", "s3"])
     assert names(found.decided) == ["s0"]
+    context = SimpleNamespace(lacks=frozenset({"nat"}))
+    found = split(config, services, cast(BpfContext, context))
+    assert (names(found.carried), names(found.decided)) == ([], [])
+    assert names(found.others) == ["s0", "s1", "s2", "s3"]
 
 
 @pytest.mark.root
 def test_the_ring_is_the_workers() -> None:
     """Of the maps' rings the one with its number; the first worker writes the decisions."""
     maps = CarrierMaps.create_for_test(16, 2)
-    carried = BpfResources(maps, 2, 7, SharedLoads(2))
+    carried = BpfResources(maps, 2, 7, SharedLoads(2), frozenset({"tunnel"}))
     context = open_context(carried, 1)
     assert (context.worker, context.workers, context.carriers) == (1, 2, [])
     assert context.ring.read(1) == []
-    assert context.decisions is None
+    assert (context.decisions, context.lacks) == (None, {"tunnel"})
     assert open_context(carried, 0).decisions is not None
     maps.close()
 
