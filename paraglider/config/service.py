@@ -350,9 +350,7 @@ class Service(Section):
 
     @property
     def wants_bpf(self) -> bool:
-        """Whether BPF carries its flows if the kernel can: ``carrier`` is not `worker`, and the
-        method has a carrier in BPF.
-        """
+        """Whether BPF carries its flows if the kernel can: by ``carrier`` and by its method."""
         return self.carrier != "worker" and "carrier" in self.method.options
 
     @property
@@ -388,9 +386,7 @@ class Service(Section):
 
     @property
     def counted(self) -> bool:
-        """Whether the kernel has to count the flows of each backend: the strategy may use them, and
-        workers see only first packets.
-        """
+        """Whether the kernel has to count the flows of each backend, which the strategy uses."""
         return self.method.conntracked and self.strategy_class.counts_flows
 
     @property
