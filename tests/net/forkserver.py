@@ -32,11 +32,16 @@ from paraglider.lab.namespace import Namespace
 
 HERE = Path(__file__).parent
 #: the programs that are forked: modules, and files of this directory; "-c": text of a program
-FULL = ("paraglider", "-c")
+FULL = ("paraglider", "checking.py", "-c")
 LIGHT = ("paraglider.lab.servers", "paraglider.lab.client", "peer.py", "holder.py", "links.py")
 #: what programs import, and may find imported
 PRELOADED = {
-    FULL: ["paraglider.cli.main", "paraglider.cli.run", "paraglider.daemon.supervisor"],
+    FULL: [
+        "paraglider.cli.main",
+        "paraglider.cli.run",
+        "paraglider.daemon.supervisor",
+        str(HERE / "checking.py"),
+    ],
     LIGHT: [str(HERE / name) if name.endswith(".py") else name for name in LIGHT],
 }
 STREAMS = ("stdin", "stdout", "stderr")

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
-import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import both, by_workers, opened
+from carrying import both, by_workers
 from clients import asked, hold
 from processes import children
+from sharing import Shared
 from waiting import TIMEOUT, wait_until
 
-from paraglider.config.memory import flows_for_memory
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import LabBalancer
@@ -55,33 +51,72 @@ def members(running: LabBalancer, service: str = "web4") -> dict[str, dict[str, 
     return {row["backend"]: row for row in daemon(running).get("backends", service=service)}
 
 
-@pytest.fixture
-def web(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., tuple[Topology, LabBalancer]]:
-    """A function that has a service a family balanced, by ``workers`` workers."""
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """The network of all tests, with nginx in the backends."""
+    made: Shared = sharing()
+    made.serve(udp=())
+    return made
 
-    def start(
-        workers: int = 2, trouble: bool = False, **changes: Any
-    ) -> tuple[Topology, LabBalancer]:
-        net = topology()
-        serve(net, udp=())
-        changes = {"ports": 80, **changes}
-        text = config(*(service(family, **changes) for family in FAMILIES), workers=workers)
-        return net, balancer(net, text, trouble=trouble)
+
+@pytest.fixture
+def web(shared: Shared, service: Any, carrier: str) -> Callable[..., tuple[Topology, LabBalancer]]:
+    """A function that has a service a family balanced, by ``workers`` workers, with no flow and all
+    backends ready.
+    """
+
+    def start(workers: int = 2, **changes: Any) -> tuple[Topology, LabBalancer]:
+        changes = {"ports": 80, "carrier": carrier or "bpf", **changes}
+        text = shared.config(*(service(f, **changes) for f in FAMILIES), workers=workers)
+        running = shared.balancer(text)
+        daemon(running).post("flows/kill", {"all": True})
+        for family in FAMILIES:
+            for row in members(running, f"web{family}").values():
+                if (row["state"], row["weight"]) != ("ready", 1):
+                    name = f"web{family}", row["backend"]
+                    daemon(running).set_backend(*name, state="ready", weight=1)
+        return shared.net, running
 
     return start
+
+
+@pytest.fixture
+def holding() -> Iterator[Callable[[Topology, int, int], Any]]:
+    """A function that has the client hold connections, see ``hold``, until the test ends."""
+    made: list[Any] = []
+
+    def start(net: Topology, family: int, count: int) -> Any:
+        made.append(hold(net, family, count))
+        return made[-1]
+
+    yield start
+    for holder in made:
+        holder.communicate(timeout=TIMEOUT)
+
+
+def conns(running: LabBalancer) -> dict[str, int]:
+    """The connections that each service has had, once they are known."""
+
+    def known() -> dict[str, int] | None:
+        found = {row["service"]: row["conns"] for row in daemon(running).get("services")}
+        return None if None in found.values() else found
+
+    found = wait_until(known, running.log)
+    assert found is not None
+    return found
 
 
 @by_workers
 def test_show(web: Any, ask: Any) -> None:
     """Services, backends with their counters, flows and processes, as text and as JSON."""
     net, running = web()
+    before = conns(running)
+    total = before["web4"] + 30
     ask(net, "tcp", VIP[4], 80, 30)
-    wait_until(lambda: daemon(running).get("services")[0]["conns"] == 30, running.log)
+    wait_until(lambda: conns(running)["web4"] == total, running.log)
     rows = members(running)
     assert set(rows) == {backend_address(4, n) for n in (1, 2, 3)}
-    assert sum(row["conns"] for row in rows.values()) == 30
+    assert sum(row["conns"] for row in rows.values()) == total
     for row in rows.values():
         assert row["state"] == "ready"
         assert row["weight"] == row["configured_weight"] == 1
@@ -89,8 +124,8 @@ def test_show(web: Any, ask: Any) -> None:
         assert row["bytes_out"] > row["packets_out"] > 0
     (web4, web6) = daemon(running).get("services")
     assert (web4["service"], web4["vip"], web4["ports"]) == ("web4", VIP[4], "80")
-    assert (web4["conns"], web4["ready"], web4["backends"]) == (30, 3, 3)
-    assert web6["conns"] == 0
+    assert (web4["conns"], web4["ready"], web4["backends"]) == (total, 3, 3)
+    assert web6["conns"] == before["web6"]
     processes = daemon(running).get("workers")
     assert [row["role"] for row in processes] == ["worker", "worker", "host helper", "http"]
     assert all(row["up"] for row in processes)
@@ -104,170 +139,12 @@ def test_show(web: Any, ask: Any) -> None:
     assert all(printed[key] == web4[key] for key in ("service", "vip", "conns", "ready"))
 
 
-def workers(running: LabBalancer) -> list[dict[str, Any]]:
-    """The rows of the workers."""
-    return [row for row in daemon(running).get("workers") if row["role"] == "worker"]
-
-
-def waiting(row: dict[str, Any]) -> int:
-    """Packets that wait for a worker in its queues."""
-    return sum((row[queue] or {}).get("waiting", 0) for queue in ("queue", "openings"))
-
-
-@by_workers
-def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
-    """Counters and gauges; a worker that hangs has its last numbers, their age, and its queue; a
-    replaced one continues the counts.
-    """
-    net, running = web(workers=1, trouble=True)
-    ask(net, "tcp", VIP[4], 80, 30)
-    wait_until(lambda: workers(running)[0]["flows"] == 30, running.log)
-    (row,) = workers(running)
-    assert row["packets"] >= row["batches"] > 0
-    assert row["packets"] >= 30 * 6
-    assert 0 <= row["busy"] <= 1
-    assert row["cpu"] > 0
-    assert row["bound"] == flows_for_memory()
-    assert row["queue"] == {"waiting": 0, "length": 2048, "overflows": 0, "overruns": 0}
-    call = opened(net.client, 4, socket.SOCK_STREAM)
-    os.kill(row["pid"], signal.SIGSTOP)
-    try:
-        call.setblocking(False)
-        call.connect_ex((VIP[4], 80))
-        # Which of the two it is depends on whether the client is known.
-        wait_until(lambda: waiting(workers(running)[0]) > 0, running.log)
-        wait_until(lambda: workers(running)[0]["age"] > 1, running.log)
-        assert workers(running)[0]["flows"] == 30
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # it was missed already
-            os.kill(row["pid"], signal.SIGKILL)
-        call.close()
-    wait_until(lambda: workers(running)[0]["pid"] not in (None, row["pid"]), running.log)
-    wait_until(lambda: workers(running)[0]["flows"] == 30, running.log)
-    assert workers(running)[0]["packets"] >= row["packets"]
-    ask(net, "tcp", VIP[4], 80, 3)
-    wait_until(lambda: daemon(running).get("services")[0]["conns"] == 33, running.log)
-
-
-def by_role(running: LabBalancer, *roles: str) -> dict[str, dict[str, Any]]:
-    """The rows of the processes of ``roles``."""
-    return {row["role"]: row for row in daemon(running).get("workers") if row["role"] in roles}
-
-
-@pytest.mark.parametrize("roles", [("monitor", "host helper"), ("http",)])
-def test_processes_that_hang(web: Any, ask: Any, roles: tuple[str, ...]) -> None:
-    """Those that carry no flow are missed too: named in the log, killed and replaced, and `health`
-    says so meanwhile; flows are served throughout. Whoever asks an http that hangs is answered by
-    its successor.
-    """
-    check = {"type": "tcp", "interval": 1, "timeout": 20, "fall": 1, "rise": 1}
-    net, running = web(workers=1, trouble=True, check=check)
-    wait_until(lambda: all(row["check"] for row in members(running).values()), running.log)
-    before = {role: row["pid"] for role, row in by_role(running, *roles).items()}
-    assert before.keys() == set(roles)
-    for pid in before.values():
-        os.kill(pid, signal.SIGSTOP)
-    problems: set[str] = set()
-
-    def reported(role: str) -> bool:
-        problems.update(daemon(running).get("health")["problems"])
-        return any(role in problem and "no sign of life" in problem for problem in problems)
-
-    for role in set(roles) - {"http"}:
-        wait_until(lambda role=role: reported(role), running.log)
-    assert set(ask(net, "tcp", VIP[4], 80, 9)) == {"backend1", "backend2", "backend3"}
-    after = by_role(running, *roles)  # of http, from its successor
-    for role, pid in before.items():
-        said = rf'event="{role}: no sign of life for . s, killed" pid={pid} process="is stopped"'
-        wait_until(lambda said=said: re.search(said, running.log()), running.log)
-        died = rf'event="{role} died" pid={pid} cause=SIGKILL'
-        wait_until(lambda died=died: re.search(died, running.log()), running.log)
-
-    def replaced() -> bool:
-        after = by_role(running, *roles)
-        return all(row["up"] and row["pid"] != before[role] for role, row in after.items())
-
-    wait_until(replaced, running.log)
-    assert after.keys() == before.keys()
-    wait_until(lambda: daemon(running).get("health")["healthy"], running.log)
-    if "monitor" in roles:  # its successor checks
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        wait_until(
-            lambda: all(row["check"]["at"] > now for row in members(running).values()), running.log
-        )
-
-
-def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
-    """The list, the live screen and the JSON have the same numbers."""
-    net, running = web()
-    ask(net, "tcp", VIP[6], 80, 12)
-    wait_until(
-        lambda: sum(r["conns"] or 0 for r in members(running, "web6").values()) == 12, running.log
-    )
-    told = json.loads(command(running, "top", "--json", "--interval", "0.1"))
-    assert told["services"][1]["conns"] == 12
-    assert told["services"][1]["rates"]["conns"] == 0.0
-    program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
-    screen = in_terminal([*program, "top", "--interval", "0.2"], columns=120, rows=40)
-    for row in told["backends"]:
-        begin = f"  -> {row['backend']}"
-        (listed,) = [x for x in command(running, "show").splitlines() if x.startswith(begin)]
-        assert f" {row['picked']} " in listed
-        words = [row["state"], str(row["weight"]), str(row["flows"]), "0", "0", "0", "0", "0", "-"]
-
-        def drawn(begin: str = begin, words: list[str] = words) -> bool:
-            found = [line.split() for line in screen.lines if line.startswith(begin + " ")]
-            return [[line[2], *line[4:]] for line in found] == [words]
-
-        screen.until(drawn)
-    screen.press("q")
-    assert screen.end() == 0
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_drain(web: Any, ask: Any, family: int) -> None:
-    """A drained backend keeps its flows and gets no new ones; ready again it does."""
-    net, running = web()
-    holder = hold(net, family, 12)
-    before = asked(holder)
-    assert "backend1" in before
-    name = backend_address(family, 1)
-    said = command(running, "set", "backend", f"web{family}/{name}", "state", "drain")
-    assert said == f"web{family}/{name}: state drain, weight 1\n"
-    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend2", "backend3"}
-    assert asked(holder) == before
-    row = members(running, f"web{family}")[name]
-    assert (row["state"], row["why"]) == ("drain", "set by the operator")
-    wait_until(
-        lambda: members(running, f"web{family}")[name]["flows"] >= before.count("backend1"),
-        running.log,
-    )
-    daemon(running).set_backend(f"web{family}", name, state="ready")
-    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend2", "backend3"}
-    assert len([line for line in running.log().splitlines() if "backend changed" in line]) == 2
-
-
-def test_maint_and_weight(web: Any, ask: Any) -> None:
-    """In maint a backend gets no new flows; the others share by the new weights."""
-    net, running = web(workers=1, strategy="wrr")
-    first, second, third = (backend_address(4, n) for n in (1, 2, 3))
-    daemon(running).set_backend("web4", first, state="maint")
-    answer = daemon(running).set_backend("web4", second, weight=3)
-    assert answer["weight"] == 3
-    assert ask(net, "tcp", VIP[4], 80, 20) == {"backend2": 15, "backend3": 5}
-    daemon(running).set_backend("web4", third, weight=0)
-    assert ask(net, "tcp", VIP[4], 80, 5) == {"backend2": 5}
-    row = members(running)[backend_address(4, 2)]
-    assert (row["weight"], row["configured_weight"]) == (3, 1)
-    assert ask(net, "tcp", VIP[6], 80, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @both
-def test_flows_are_listed_and_ended(web: Any, family: int) -> None:
+def test_flows_are_listed_and_ended(web: Any, holding: Any, family: int) -> None:
     """Filters select flows; the client of an ended flow gets RST at its next request."""
     net, running = web()
-    holder = hold(net, family, 9)
+    holder = holding(net, family, 9)
     before = asked(holder)
     control = daemon(running)
     listed = control.get("flows", service=f"web{family}")
@@ -296,17 +173,56 @@ def test_flows_are_listed_and_ended(web: Any, family: int) -> None:
     assert set(asked(holder)) <= {"ECONNRESET", "EPIPE"}  # those that had it already: EPIPE
 
 
-def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
-    """A replaced worker, and a replaced http process, have the states that were set before."""
-    net, running = web(workers=1, trouble=True)
-    daemon(running).set_backend("web4", backend_address(4, 1), state="maint")
-    (worker,) = workers(running)
-    os.kill(worker["pid"], signal.SIGKILL)
-    wait_until(lambda: running.log().count('"worker ready"') == 2, running.log)
-    assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}
-    os.kill(children(running)["paraglider/http"], signal.SIGKILL)
-    wait_until(lambda: running.log().count('"http ready"') == 2, running.log)
-    assert members(running)[backend_address(4, 1)]["state"] == "maint"
+def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
+    """The list, the live screen and the JSON have the same numbers."""
+    net, running = web()
+    total = conns(running)["web6"] + 12
+    ask(net, "tcp", VIP[6], 80, 12)
+    wait_until(
+        lambda: sum(r["conns"] for r in members(running, "web6").values()) == total, running.log
+    )
+    told = json.loads(command(running, "top", "--json", "--interval", "0.1"))
+    assert told["services"][1]["conns"] == total
+    assert told["services"][1]["rates"]["conns"] == 0.0
+    program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
+    screen = in_terminal([*program, "top", "--interval", "0.2"], columns=120, rows=40)
+    for row in told["backends"]:
+        begin = f"  -> {row['backend']}"
+        (listed,) = [x for x in command(running, "show").splitlines() if x.startswith(begin)]
+        assert f" {row['picked']} " in listed
+        words = [row["state"], str(row["weight"]), str(row["flows"]), "0", "0", "0", "0", "0", "-"]
+
+        def drawn(begin: str = begin, words: list[str] = words) -> bool:
+            found = [line.split() for line in screen.lines if line.startswith(begin + " ")]
+            return [[line[2], *line[4:]] for line in found] == [words]
+
+        screen.until(drawn)
+    screen.press("q")
+    assert screen.end() == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drain(web: Any, ask: Any, holding: Any, family: int) -> None:
+    """A drained backend keeps its flows and gets no new ones; ready again it does."""
+    net, running = web()
+    begin = len(running.log())
+    holder = holding(net, family, 12)
+    before = asked(holder)
+    assert "backend1" in before
+    name = backend_address(family, 1)
+    said = command(running, "set", "backend", f"web{family}/{name}", "state", "drain")
+    assert said == f"web{family}/{name}: state drain, weight 1\n"
+    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend2", "backend3"}
+    assert asked(holder) == before
+    row = members(running, f"web{family}")[name]
+    assert (row["state"], row["why"]) == ("drain", "set by the operator")
+    wait_until(
+        lambda: members(running, f"web{family}")[name]["flows"] >= before.count("backend1"),
+        running.log,
+    )
+    daemon(running).set_backend(f"web{family}", name, state="ready")
+    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend2", "backend3"}
+    assert running.log()[begin:].count("backend changed") == 2
 
 
 def test_health(web: Any) -> None:
@@ -314,20 +230,36 @@ def test_health(web: Any) -> None:
     1 with the option.
     """
     _, running = web()
+    wait_until(lambda: daemon(running).get("health")["healthy"], running.log)
     assert command(running, "health", "--exit-code") == "healthy\n"
     for number in (1, 2, 3):
         daemon(running).set_backend("web6", backend_address(6, number), state="drain")
+    wait_until(lambda: not daemon(running).get("health")["healthy"], running.log)
     program = [sys.executable, "-m", "paraglider", "-c", str(running.config), "health"]
     done = running.namespace.run([*program, "--exit-code"], check=False)
     assert done.returncode == 1
     no_backend = "service web6: no backend takes new flows; see `paraglider show backends`"
     assert done.stdout == f"unhealthy\n{no_backend}\n"
-    assert daemon(running).get("health")["healthy"] is False
+
+
+def test_maint_and_weight(web: Any, ask: Any) -> None:
+    """In maint a backend gets no new flows; the others share by the new weights."""
+    net, running = web(workers=1, strategy="wrr")
+    first, second, third = (backend_address(4, n) for n in (1, 2, 3))
+    daemon(running).set_backend("web4", first, state="maint")
+    answer = daemon(running).set_backend("web4", second, weight=3)
+    assert answer["weight"] == 3
+    assert ask(net, "tcp", VIP[4], 80, 20) == {"backend2": 15, "backend3": 5}
+    daemon(running).set_backend("web4", third, weight=0)
+    assert ask(net, "tcp", VIP[4], 80, 5) == {"backend2": 5}
+    row = members(running)[backend_address(4, 2)]
+    assert (row["weight"], row["configured_weight"]) == (3, 1)
+    assert ask(net, "tcp", VIP[6], 80, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
 
 
 def test_mistakes_are_reported(web: Any) -> None:
     """An unknown name or an invalid value is one line with a remedy and exit code 1."""
-    _, running = web(workers=1)
+    _, running = web(workers=1, strategy="wrr")
     control = daemon(running)
     good = ("web4", backend_address(4, 1))
     for wrong, words in (
@@ -351,22 +283,6 @@ def test_mistakes_are_reported(web: Any) -> None:
     )
 
 
-def test_the_socket_is_the_owners(web: Any) -> None:
-    """Mode 0600; other users are refused; the process behind it has no privileges; it is removed at
-    the end.
-    """
-    _, running = web(workers=1)
-    path = socket_path(running)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    found = Path(f"/proc/{children(running)['paraglider/http']}/status").read_text()
-    sets = [line.split()[1] for line in found.splitlines() if line.startswith("Cap")]
-    assert set(sets) == {"0" * 16}
-    assert "NoNewPrivs:\t1" in found
-    running.stop()
-    assert not path.exists()
-    assert f"no paraglider answers at {path}; start it" in command(running, "show")
-
-
 def raw(path: Path) -> socket.socket:
     """A connection to the control socket."""
     made = socket.socket(socket.AF_UNIX)
@@ -379,7 +295,7 @@ def test_clients_that_misbehave(web: Any, ask: Any) -> None:
     """Half a request, 100 MB, garbage, and more connections than are served: each is refused or
     ended, traffic goes on, and a well-behaved client is answered meanwhile.
     """
-    net, running = web(workers=1)
+    net, running = web(workers=1, strategy="wrr")
     path = socket_path(running)
     api = children(running)["paraglider/http"]
     with raw(path) as big:
@@ -411,3 +327,19 @@ def first_line(path: Path) -> bytes:
     with raw(path) as one:
         one.sendall(b"GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
         return one.recv(100).splitlines()[0]
+
+
+def test_the_socket_is_the_owners(web: Any, shared: Shared) -> None:
+    """Mode 0600; other users are refused; the process behind it has no privileges; it is removed at
+    the end.
+    """
+    _, running = web(workers=1, strategy="wrr")
+    path = socket_path(running)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = Path(f"/proc/{children(running)['paraglider/http']}/status").read_text()
+    sets = [line.split()[1] for line in found.splitlines() if line.startswith("Cap")]
+    assert set(sets) == {"0" * 16}
+    assert "NoNewPrivs:\t1" in found
+    shared.end()
+    assert not path.exists()
+    assert f"no paraglider answers at {path}; start it" in command(running, "show")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import kill
 from waiting import TIMEOUT, wait_until
 
 from paraglider.config.health import Check, Failover
@@ -22,9 +23,9 @@ from paraglider.core.pool import Event
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import FROM_ROLE, SetTargets
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
-from paraglider.health.targets import Scope, Target
+from paraglider.health.targets import Key, Scope, Target
 from paraglider.lab.balancer import start_backend
-from paraglider.lab.namespace import Namespace
+from paraglider.lab.namespace import Namespace, end_processes
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -32,8 +33,9 @@ pytestmark = pytest.mark.root
 News = CheckReport | HealthChange | DiscoveredHost
 DRIVER = Path(__file__).parent / "checking.py"
 HOST = {4: "32", 6: "128 nodad"}
+HEARING = ("net.ipv4.icmp_echo_ignore_broadcasts=0", "net.ipv6.icmp.echo_ignore_multicast=0")
 DEAF = ("net.ipv4.icmp_echo_ignore_broadcasts=1", "net.ipv6.icmp.echo_ignore_multicast=1")
-FAMILIES = pytest.mark.parametrize("family", [4, 6])
+FAMILIES = (4, 6)
 
 
 class Checking:
@@ -68,6 +70,15 @@ class Checking:
         """The results of a backend's checks."""
         return [n for n in self.news if isinstance(n, CheckReport) and n.backend == backend]
 
+    def of(self, key: Key) -> list[CheckReport]:
+        """The results of the checks of one backend of one service."""
+        return [report for report in self.reports(key[1]) if report.service == key[0]]
+
+    def changes(self, key: Key) -> list[bool]:
+        """Whether a backend of a service went up (True) or down, in order."""
+        found = [n for n in self.news if isinstance(n, HealthChange)]
+        return [n.event is Event.CHECK_PASSED for n in found if (n.service, n.backend) == key]
+
     @property
     def verdicts(self) -> list[tuple[str, bool]]:
         """The backends that went up (True) or down."""
@@ -92,12 +103,29 @@ class Checking:
             self.news.extend((*news.reports, *news.changes, *news.hosts))
 
 
+@pytest.fixture(scope="module")
+def network(sharing: Any) -> Topology:
+    """Three backends, and the gateway's addresses at the balancer."""
+    net: Topology = sharing(backends=3, gateways=True).net
+    return net
+
+
 @pytest.fixture
-def checking(topology: Any) -> Iterator[Callable[[Topology], Checking]]:
+def net(network: Topology) -> Iterator[Topology]:
+    """The network; afterwards no process of the test is left in it, and every cable is in."""
+    yield network
+    started = [pid for each in network.namespaces for pid in each.started()]
+    end_processes(*(each.name for each in network.namespaces), started=started)
+    for number in range(1, len(network.backends) + 1):
+        network.switch.ip(f"link set backend{number} up")
+
+
+@pytest.fixture
+def checking(net: Topology) -> Iterator[Callable[[], Checking]]:
     """A factory of checkers in the balancer's namespace."""
     made: list[Checking] = []
 
-    def make(net: Topology) -> Checking:
+    def make() -> Checking:
         made.append(Checking(net.balancer))
         return made[-1]
 
@@ -106,107 +134,121 @@ def checking(topology: Any) -> Iterator[Callable[[Topology], Checking]]:
         checker.end()
 
 
-def targets(family: int, numbers: Sequence[int], **check: Any) -> list[Target]:
+def targets(
+    family: int, numbers: Sequence[int], service: str = "web", **check: Any
+) -> list[Target]:
     """Backends of the topology, with a check or without; a busy machine has time to answer."""
     checked = Check(interval=0.2, **{"timeout": 30, **check}) if check else None
     addresses = [ipaddress.ip_address(backend_address(family, number)) for number in numbers]
-    return [Target("web", str(address), address, 80, checked) for address in addresses]
+    return [Target(service, str(address), address, 80, checked) for address in addresses]
 
 
-def scope(family: int, **settings: Any) -> Scope:
-    """The backends' network of the topology, swept several times a second."""
+def scope(**settings: Any) -> Scope:
+    """The backends' networks of the topology, swept several times a second."""
     failover = Failover(**{"check_cycle": 0.2, "timeout": 2, "rise": 1, "fall": 2, **settings})
-    network = ipaddress.ip_interface(f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}").network
-    gateway = ipaddress.ip_address(GATEWAY[family])
-    if family == 4:
-        return Scope(failover, (network.broadcast_address,))
-    return Scope(failover, interface="eth1", sources=(gateway,))
+    network = ipaddress.ip_interface(f"{GATEWAY[4]}/{PRIVATE_PREFIX[4]}").network
+    gateway = ipaddress.ip_address(GATEWAY[6])
+    return Scope(failover, (network.broadcast_address,), interface="eth1", sources=(gateway,))
 
 
 def answer_broadcasts(*backends: Namespace) -> None:
     """Answer broadcast pings, as loaded required of its backends, where the kernel does not."""
     for backend in backends:
-        backend.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
+        backend.sysctl(*HEARING)
 
 
-@pytest.mark.parametrize(("family", "kind"), [(4, "icmp"), (6, "icmp"), (6, "tcp"), (4, "http")])
-def test_a_backend_falls_silent(
-    topology: Any, serve: Any, checking: Any, family: int, kind: str
-) -> None:
-    """A backend whose cable is pulled goes down, and comes up when it is back; others stay."""
-    net = topology(backends=2, gateways=True)
+def test_a_backend_falls_silent(net: Topology, serve: Any, checking: Any) -> None:
+    """A backend whose cable is pulled goes down by every check, and comes up when it is back;
+    others stay.
+    """
     serve(net, udp=())
-    checker = checking(net)
-    # A busy machine answers in time.
-    silent = targets(family, (1,), type=kind, timeout=5, fall=1)
-    checker.order([*silent, *targets(family, (2,), type=kind)])
-    first, second = (backend_address(family, number) for number in (1, 2))
-    checker.until(lambda: all(len(checker.reports(b)) > 2 for b in (first, second)))
-    assert all(report.passed for b in (first, second) for report in checker.reports(b))
+    checker = checking()
+    kinds = [("icmp", 4), ("icmp", 6), ("tcp", 6), ("http", 4)]
+    given: list[Target] = []
+    for kind, family in kinds:
+        service = f"{kind}{family}"
+        # A busy machine answers in time, and may lose a ping.
+        given += targets(family, (1,), service, type=kind, timeout=4, fall=2)
+        given += targets(family, (2,), service, type=kind)
+    checker.order(given)
+    silent, others = given[::2], given[1::2]
+    checker.until(lambda: all(len(checker.of(target.key)) > 2 for target in given))
+    assert checker.verdicts == []
     net.switch.ip("link set backend1 down")
-    checker.until(lambda: checker.verdicts == [(first, False)])
-    detail = checker.reports(first)[-1].detail
-    assert "timed out after 5 s" in detail or "no route to host" in detail
+    checker.until(lambda: all(checker.changes(target.key) == [False] for target in silent))
+    for target in silent:
+        detail = next(r.detail for r in reversed(checker.of(target.key)) if not r.passed)
+        assert "timed out after 4 s" in detail or "no route to host" in detail
     net.switch.ip("link set backend1 up")
-    checker.until(lambda: checker.verdicts == [(first, False), (first, True)])
-    assert all(report.passed for report in checker.reports(second))
+    checker.until(lambda: all(checker.changes(target.key) == [False, True] for target in silent))
+    assert not any(checker.changes(target.key) for target in others)
 
 
-@FAMILIES
-def test_a_service_ends(topology: Any, serve: Any, checking: Any, family: int) -> None:
+def test_a_service_ends(net: Topology, serve: Any, checking: Any) -> None:
     """If the host is up and the service is not, its connections are refused."""
-    net = topology(backends=1, gateways=True)
     serve(net, udp=())
-    checker = checking(net)
-    checker.order(targets(family, (1,), type="http", expect={"body": "backend1"}))
-    address = backend_address(family, 1)
-    checker.until(lambda: len(checker.reports(address)) > 2)
-    assert [report.detail for report in checker.reports(address)][-1] == "status 200"
-    for pid in net.backends[0].pids():
-        net.backends[0].run(["kill", str(pid)], check=False)
-    checker.until(lambda: checker.verdicts == [(address, False)])
-    assert checker.reports(address)[-1].detail == "connect: connection refused"
+    checker = checking()
+    given = [
+        target
+        for family in FAMILIES
+        for target in targets(family, (1,), type="http", expect={"body": "backend1"})
+    ]
+    checker.order(given)
+    names = [target.backend for target in given]
+    checker.until(lambda: all(len(checker.reports(name)) > 2 for name in names))
+    assert [checker.reports(name)[-1].detail for name in names] == ["status 200"] * 2
+    kill(net, 1)
+    checker.until(lambda: sorted(checker.verdicts) == sorted((name, False) for name in names))
+    details = [checker.reports(name)[-1].detail for name in names]
+    assert details == ["connect: connection refused"] * 2
 
 
-@FAMILIES
-def test_failover_finds_servers(topology: Any, checking: Any, family: int) -> None:
+def test_failover_finds_servers(net: Topology, checking: Any) -> None:
     """Of hosts that answer a ping of the network, those that serve join, and leave when they fail.
     Hosts that do not serve never join, and neither does the balancer, which serves on all its
     addresses: the gateway, its own, a VIP on the private side.
     """
-    net = topology(backends=2, gateways=True)
     answer_broadcasts(net.balancer, *net.backends)
-    net.balancer.ip(f"address add {VIP[family]}/{HOST[family]} dev eth1")
+    for family in FAMILIES:
+        net.balancer.ip(f"address add {VIP[family]}/{HOST[family]} dev eth1")
     start_backend(net.balancer, "ours", http=(80,), udp=())
     start_backend(net.backends[0], "backend1", http=(80,), udp=())
     start_backend(net.backends[1], "backend2", http=(81,), udp=())
-    checker = checking(net)
-    checker.order([], scope(family))
-    address = backend_address(family, 1)
-    checker.until(lambda: checker.found == [(address, True)])
+    checker = checking()
+    checker.order([], scope())
+    first = {backend_address(family, 1) for family in FAMILIES}
+    joined, left = ({(address, up) for address in first} for up in (True, False))
+    checker.until(lambda: set(checker.found) == joined)
     net.switch.ip("link set backend1 down")
-    checker.until(lambda: len(checker.found) > 1)
-    assert checker.found == [(address, True), (address, False)]
+    checker.until(lambda: set(checker.found) == joined | left)
+    assert len(checker.found) == 4
+    for family in FAMILIES:
+        net.balancer.ip(f"address del {VIP[family]}/{HOST[family][:3]} dev eth1")
 
 
-@FAMILIES
-def test_failover_of_the_listed(topology: Any, checking: Any, family: int) -> None:
+def test_failover_of_the_listed(net: Topology, checking: Any) -> None:
     """Hosts that ignore broadcast pings are pinged individually; failed ones
     go down, and return.
     """
-    net = topology(backends=3, gateways=True)
     net.backends[0].sysctl(*DEAF)
     answer_broadcasts(*net.backends[1:])
     for number, port in enumerate((80, 81, 80)):
         start_backend(net.backends[number], f"backend{number + 1}", http=(port,), udp=())
-    checker = checking(net)
-    checker.order(targets(family, (1, 2)), scope(family, discover=False))
-    deaf, closed = (backend_address(family, number) for number in (1, 2))
-    checker.until(lambda: checker.verdicts == [(closed, False)])
+    checker = checking()
+    given = [target for family in FAMILIES for target in targets(family, (1, 2))]
+    checker.order(given, scope(discover=False))
+    deaf, closed = ([backend_address(f, number) for f in FAMILIES] for number in (1, 2))
+
+    def verdicts(names: Sequence[str], *ups: bool) -> Callable[[], bool]:
+        """Whether exactly this has happened to each of ``names``."""
+        return lambda: all([u for b, u in checker.verdicts if b == n] == [*ups] for n in names)
+
+    checker.until(verdicts(closed, False))
     start_backend(net.backends[1], "backend2", http=(80,), udp=())
-    checker.until(lambda: checker.verdicts == [(closed, False), (closed, True)])
+    checker.until(verdicts(closed, False, True))
     net.switch.ip("link set backend1 down")
-    checker.until(lambda: checker.verdicts[2:] == [(deaf, False)])
+    checker.until(verdicts(deaf, False))
     net.switch.ip("link set backend1 up")
-    checker.until(lambda: checker.verdicts[2:] == [(deaf, False), (deaf, True)])
+    checker.until(verdicts(deaf, False, True))
+    checker.until(verdicts(closed, False, True))
     assert checker.found == []
