@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from inside import InsideBalancer
 from services import http_service
+from sharing import vip
 from waiting import wait_until
 
 from paraglider.lab import direct
@@ -39,11 +40,17 @@ def service(family: int, carrier: str = "", **changes: Any) -> dict[str, Any]:
 def directed(topology: Any, **plan: Any) -> Topology:
     """A network whose backends hold the VIPs and have a way to the clients of their own."""
     net: Topology = topology(direct=True, **plan)
+    hold_vips(net)
+    return net
+
+
+def hold_vips(net: Topology, count: int = 1) -> None:
+    """Give the backends of ``net`` the first ``count`` VIPs of either family."""
+    held = [vip(family, number) for family in FAMILIES for number in range(1, count + 1)]
     for backend in net.backends:
         # What `paraglider backend-setup` does (``test_backend_setup``), without its state to undo.
         backend.sysctl("net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
-        backend.ip(*(f"address add {vip} dev lo" for vip in VIP.values()))
-    return net
+        backend.ip(*(f"address add {address} dev lo" for address in held))
 
 
 def configuration(directory: Path, services: Sequence[dict[str, Any]]) -> str:
@@ -123,20 +130,32 @@ def assert_one_backend_learns(net: Topology, peer: Any) -> None:
         assert learnt.count(True) == 1
 
 
-def leases(net: Topology, family: int) -> int:
-    """How many leases the kernel holds."""
+def leases(net: Topology, family: int, address: str) -> int:
+    """How many leases the kernel holds of flows to the VIP ``address``."""
     name = {4: "ip", 6: "ip6"}[family]
     done = net.balancer.run(["nft", "-j", "list", "table", name, "paraglider-dsr"])
     items = json.loads(done.stdout)["nftables"]
-    return sum(len(item.get("set", {}).get("elem", ())) for item in items)
+    held = [each for item in items for each in item.get("set", {}).get("elem", ())]
+    return sum(address in each["elem"]["val"]["concat"] for each in held)
 
 
 class Rounds:
-    """A connection of the client that moves bytes up and down until it is ended."""
+    """A connection of the client, to the VIP unless there is an ``address``, that moves ``size``
+    bytes up and down until it is ended.
+    """
 
-    def __init__(self, net: Topology, family: int, output: Path) -> None:
+    def __init__(
+        self,
+        net: Topology,
+        family: int,
+        output: Path,
+        address: str = "",
+        port: int = 80,
+        size: int = 100_000,
+    ) -> None:
         self._output = output
-        command = [sys.executable, str(PEER), "rounds", VIP[family], "80", "100000"]
+        where = [address or VIP[family], str(port), str(size)]
+        command = [sys.executable, str(PEER), "rounds", *where]
         with output.open("wb") as file:
             self._process = net.client.popen(
                 command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT

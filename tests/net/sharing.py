@@ -94,10 +94,10 @@ class Shared:
             directory = self._directory / f"balancer{self._made}"
             directory.mkdir()
             self._running = InsideBalancer(self.net.balancer, directory, text, arguments)
-            self._trouble = trouble
-            self._key = None if apart else key
+            self._trouble, self._key = trouble, None
             self._running.set_up()
             self._running.start()
+            self._key = None if apart else key
         elif not self._running.runs:
             self._running.start()
         return self._running

@@ -1,4 +1,7 @@
-"""``forward: dsr`` over real servers and clients, both families: what arrives, at whom, and how."""
+"""``forward: dsr`` over real servers and clients, both families: what arrives, at whom, and how.
+
+The tests share a network, and most of them a balancer: each has services on a VIP of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import Carried, both, by_workers
+from carrying import Carried, both
 from directing import (
     EVEN,
     FAMILIES,
@@ -21,22 +26,35 @@ from directing import (
     assert_shares,
     behind_a_narrow_link,
     directed,
+    hold_vips,
     leases,
     service,
 )
+from inside import InsideBalancer
 from offloading import await_log, seen_by_python
 from processes import workers
-from services import url
+from sharing import Shared, vip
 from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
-from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
+from paraglider.lab.topology import (
+    GATEWAY,
+    PUBLIC_PREFIX,
+    VIP,
+    Topology,
+    backend_address,
+    direct_address,
+)
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 
 pytestmark = pytest.mark.root
 
-BIG = 30_000_000
+BIG = 10_000_000
+TRANSFERS = 9000
+SMALL = 20_000  # bytes of a round
+#: the VIPs by their numbers
+BULK, ANY, ONE_BACKEND, BESIDE, OTHER = 2, 3, 4, 5, 6
 #: rules of others, after those that mark packets with a lease and before the queue (a removed table
 #: of leases would be restored)
 UNMARKED = """
@@ -44,125 +62,279 @@ add table {0} other
 add chain {0} other unmarked {{ type filter hook prerouting priority -152; }}
 add rule {0} other unmarked {0} daddr {1} meta mark set 0
 """
-PEER = Path(__file__).parent / "peer.py"
 
 
-def services_of(carrier: str, **changes: Any) -> list[dict[str, Any]]:
-    """The service of either family, with this carrier."""
-    return [service(family, carrier, **changes) for family in FAMILIES]
+class World:
+    """The network, and its services with one carrier."""
+
+    def __init__(self, shared: Shared, carrier: str) -> None:
+        self.shared = shared
+        self.net = shared.net
+        self.carrier = carrier
+
+    def service(self, family: int, name: str, number: int = 1, **changes: Any) -> dict[str, Any]:
+        """A service on a VIP."""
+        made = service(family, self.carrier, name=f"{name}{family}", **changes)
+        return made | {"vip": f"{vip(family, number)}/{PUBLIC_PREFIX[family]}"}
+
+    def working(self, *, workers: int = 1) -> LabBalancer:
+        """The balancer that most tests use, with one worker or two."""
+        services = []
+        for family in FAMILIES:
+            services += [
+                self.service(family, "web", ports=[80, TRANSFERS]),
+                self.service(family, "echo", protocol="udp", ports=5353),
+            ]
+            services += self._apart(family) if workers == 2 else self._beside(family)
+        return self.shared.balancer(self.shared.config(*services, workers=workers))
+
+    def _apart(self, family: int) -> list[dict[str, Any]]:
+        everything = self.service(family, "any", ANY, protocol="any", affinity="client")
+        del everything["ports"]
+        chosen = {"strategy": "source", "drain_timeout": 1, "ports": TRANSFERS}
+        return [everything, self.service(family, "one", ONE_BACKEND, **chosen)]
+
+    def _beside(self, family: int) -> list[dict[str, Any]]:
+        one, two, three = (backend_address(family, n) for n in (1, 2, 3))
+        found = [
+            self.service(family, "bulk", BULK, ports=TRANSFERS),
+            self.service(family, "two", BESIDE, backends=[one, two]),
+        ]
+        for forward, port in (("nat", 8080), ("offload", 8081)):
+            changes = {"ports": port, "forward": forward, "backends": [three]}
+            made = self.service(family, forward, OTHER, **changes)
+            del made["carrier"]
+            found.append(made)
+        return found
+
+    def apart(self, *, workers: int = 1, **top: Any) -> LabBalancer:
+        """A balancer for one test, whose log may have errors."""
+        services = [self.service(family, "web", ports=TRANSFERS) for family in FAMILIES]
+        text = self.shared.config(*services, workers=workers, **top)
+        return self.shared.balancer(text, apart=True, trouble=True)
+
+    def rounds(self, directory: Path, each: str = "a") -> list[Rounds]:
+        """Connections of both families that go on."""
+        return [
+            Rounds(self.net, family, directory / f"{family}{n}", port=TRANSFERS, size=SMALL)
+            for family in FAMILIES
+            for n in each
+        ]
 
 
-@both
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_backend_its_share(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, ask: Any, workers: int
-) -> None:
-    """rr over TCP and UDP: ten of thirty each; over two workers each backend has some."""
-    net = directed(topology)
-    serve(net)
-    echo = [service(f, name=f"echo{f}", protocol="udp", ports=5353) for f in FAMILIES]
-    balancer(net, config(*services_of(carrier), *echo, workers=workers))
-    assert_shares(net, ask, workers)
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """The network with its servers."""
+    made: Shared = sharing(direct=True)
+    hold_vips(made.net, BESIDE)
+    made.serve(http=(80, 8080, 8081))
+    made.serve_peer(TRANSFERS)
+    return made
 
 
-@both
-def test_any_is_tcp_udp_and_ping(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, ask: Any
-) -> None:
-    """``protocol: any`` has all three on one VIP, and ``affinity: client`` keeps them together;
-    the backends see the client's own address.
-    """
-    net = directed(topology)
-    serve(net)
-    services = services_of(carrier, protocol="any", affinity="client")
-    for each in services:
-        del each["ports"]
-    balancer(net, config(*services, workers=2))
-    for family in FAMILIES:
-        tcp = ask(net, "tcp", VIP[family], 80, 6)
-        assert len(tcp) == 1
-        assert set(ask(net, "udp", VIP[family], 5353, 6)) == set(tcp)
-        assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
-        seen = net.client.run(["curl", "-sS", url(family, "/from")]).stdout.strip()
-        assert seen == net.client_address(family)
+@pytest.fixture(scope="module")
+def world(shared: Shared, request: pytest.FixtureRequest) -> World:
+    """The network, with services of the carrier that a mark names."""
+    return World(shared, request.param)
+
+
+#: the parameter brings tests together that share a balancer
+either = pytest.mark.parametrize("world", ["worker", "bpf"], indirect=True, scope="module")
+by_bpf = pytest.mark.parametrize("world", ["bpf"], indirect=True, scope="module")
+by_workers = pytest.mark.parametrize("world", ["worker"], indirect=True, scope="module")
+
+
+def control(running: LabBalancer) -> ControlClient:
+    """The control socket of a balancer."""
+    return ControlClient(str(running.config.parent.parent / "control.sock"))
+
+
+@either
+def test_every_backend_its_share(world: World, ask: Any) -> None:
+    """rr over TCP and UDP: ten of thirty each."""
+    world.working()
+    assert_shares(world.net, ask, 1)
 
 
 @pytest.mark.parametrize(
-    ("carrier", "leased"),
+    ("world", "leased"),
     [("worker", True), ("worker", False), ("bpf", False)],
     ids=["leased", "asked", "bpf"],
+    indirect=["world"],
+    scope="module",
 )
-def test_long_transfers(
-    topology: Any,
-    serve_peer: Any,
-    config: Any,
-    balancer: Any,
-    peer: Any,
-    carrier: str,
-    leased: bool,
-) -> None:
-    """Thirty megabytes arrive complete in each direction. Downloads bypass the balancer; of uploads
+def test_long_transfers(world: World, peer: Any, leased: bool) -> None:
+    """Ten megabytes arrive complete in each direction. Downloads bypass the balancer; of uploads
     few packets reach the worker, by BPF or by leases, or all if leases are not supported.
     """
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(net, config(*services_of(carrier)))
+    running, net = world.working(), world.net
+    few = leased or world.carrier == "bpf"
+    carried = bytes_in(running)
     for family in FAMILIES:
-        if not leased:
-            net.balancer.run(
-                ["nft", "-f", "-"], text=UNMARKED.format(NFT_FAMILY[family], VIP[family])
-            )
-        asked, answered = seen_by_python(net), answers_by(net)
-        for direction in ("down", "up"):
-            result = peer(net.client, direction, VIP[family], 80, BIG)
-            assert result["sent"] == result["arrived"]
-        asked = seen_by_python(net) - asked
-        few = leased or carrier == "bpf"
+        address = vip(family, BULK)
+        with unmarked(net, family, address, leased):
+            asked, answered = seen_by_python(net), answers_by(net)
+            for direction in ("down", "up"):
+                result = peer(net.client, direction, address, TRANSFERS, BIG)
+                assert result["sent"] == result["arrived"]
+            asked = seen_by_python(net) - asked
         least = BIG // 65_536  # packets, however the kernel merges them
         assert (asked < least) if few else (asked > least), asked
         assert answers_by(net) - answered < 10_000
         if leased:
-            assert 1 <= leases(net, family) <= 2
+            assert 1 <= leases(net, family, address) <= 2
     table = net.balancer.run(["conntrack", "-L", "-p", "tcp"], check=False).stdout
-    assert VIP[4] not in table
-    if carrier == "bpf":
-        carried_by_bpf(running, 2 * BIG)
+    assert vip(4, BULK) not in table
+    if world.carrier == "bpf":
+        wait_until(lambda: bytes_in(running) - carried > 2 * BIG, running.log)
+        rows = [row for row in control(running).get("services") if row["forward"] == "dsr"]
+        # Of answers there is no number.
+        answers = {(row["carrier"], row["bytes_out"], row["packets_out"]) for row in rows}
+        assert answers == {("bpf", None, None)}
+        assert running.carrier()["packets"]["carried"] > 0
 
 
-def carried_by_bpf(running: LabBalancer, least: int) -> None:
-    """BPF carried some ``least`` bytes to the backends; of answers there is no number."""
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
-    rows: list[dict[str, Any]] = []
+@contextmanager
+def unmarked(net: Topology, family: int, address: str, leased: bool) -> Iterator[None]:
+    """Meanwhile no packet to ``address`` has a lease, unless they are ``leased``."""
+    if leased:
+        yield
+        return
+    place = NFT_FAMILY[family]
+    net.balancer.run(["nft", "-f", "-"], text=UNMARKED.format(place, address))
+    try:
+        yield
+    finally:
+        net.balancer.run(["nft", "delete", "table", place, "other"])
 
-    def counted() -> bool:
-        rows[:] = control.get("services")
-        return sum(row["bytes_in"] or 0 for row in rows) > least
 
-    wait_until(counted, running.log)
-    answers = {(row["carrier"], row["bytes_out"], row["packets_out"]) for row in rows}
-    assert answers == {("bpf", None, None)}
-    assert running.carrier()["packets"]["carried"] > 0
+def bytes_in(running: LabBalancer) -> int:
+    """Bytes that BPF has carried to the backends of the bulk services."""
+    rows = control(running).get("services")
+    return sum(row["bytes_in"] or 0 for row in rows if row["service"].startswith("bulk"))
 
 
-def test_a_living_flow_is_not_forgotten(
-    topology: Any, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
-) -> None:
+@either
+def test_beside_nat_and_offload(world: World, ask: Any) -> None:
+    """One worker reads one queue for all three methods; their VIPs differ."""
+    world.working()
+    net, third = world.net, world.net.backends[2]
+    client = {family: net.client_address(family) for family in FAMILIES}
+    # The answers of nat and offload have to pass the balancer.
+    third.ip(*(f"route add {client[family]} via {GATEWAY[family]}" for family in FAMILIES))
+    try:
+        for family in FAMILIES:
+            two = {"backend1": 5, "backend2": 5}
+            assert ask(net, "tcp", vip(family, BESIDE), 80, 10) == two
+            for port in (8080, 8081):
+                assert ask(net, "tcp", vip(family, OTHER), port, 4) == {"backend3": 4}
+    finally:
+        third.ip(*(f"route del {client[family]} via {GATEWAY[family]}" for family in FAMILIES))
+
+
+@either
+def test_through_a_firewall_that_drops(world: World, ask: Any, peer: Any) -> None:
+    """A policy of DROP on FORWARD accepts balanced packets; a port of the VIP without a service is
+    refused at once by the balancer.
+    """
+    world.working()
+    net = world.net
+    policies(net, "DROP")
+    try:
+        for family in FAMILIES:
+            assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
+            assert peer(net.client, "connect", VIP[family], 5353) == {"error": "ECONNREFUSED"}
+    finally:
+        policies(net, "ACCEPT")
+
+
+def policies(net: Topology, target: str) -> None:
+    """Set the policy of FORWARD."""
+    for program in ("iptables", "ip6tables"):
+        net.balancer.run([program, "-P", "FORWARD", target])
+
+
+@either
+def test_two_workers_share_the_work(world: World, ask: Any) -> None:
+    """Over two workers each backend has some of the flows of TCP and UDP."""
+    world.working(workers=2)
+    assert_shares(world.net, ask, 2)
+
+
+@either
+def test_any_is_tcp_udp_and_ping(world: World, ask: Any) -> None:
+    """``protocol: any`` has all three on one VIP, and ``affinity: client`` keeps them together;
+    the backends see the client's own address.
+    """
+    world.working(workers=2)
+    net = world.net
+    for family in FAMILIES:
+        address = vip(family, ANY)
+        tcp = ask(net, "tcp", address, 80, 6)
+        assert len(tcp) == 1
+        assert set(ask(net, "udp", address, 5353, 6)) == set(tcp)
+        assert ask(net, "ping", address, 0, 6) == {"": 6}
+        host = f"[{address}]" if family == 6 else address
+        seen = net.client.run(["curl", "-sS", f"http://{host}/from"]).stdout.strip()
+        assert seen == net.client_address(family)
+
+
+@either
+def test_long_datagrams(world: World, peer: Any) -> None:
+    """Fragments are put together before they are decided about, and arrive."""
+    world.working(workers=2)
+    for family in FAMILIES:
+        for _ in range(4):
+            assert peer(world.net.client, "udp", VIP[family], 5353, 8000)["whole"]
+
+
+@either
+def test_flows_end(world: World, tmp_path: Path) -> None:
+    """Flows that are killed, and those of a lost backend, are reset before their leases would end,
+    by the receiver of the next packet; also if the strategy has only one backend for the client, or
+    no backend is left.
+    """
+    running, net = world.working(workers=2), world.net
+    asked = control(running)
+    for family, gone in ((4, 0), (6, 0), (4, 1), (6, 3)):
+        address, name = vip(family, ONE_BACKEND), f"one{family}"
+        peer = Rounds(net, family, tmp_path / f"{family}-{gone}", address, TRANSFERS, SMALL)
+        peer.await_more(running)
+        # A flow that BPF carries has one at first: by it nft learns that the client is not forged.
+        assert leases(net, family, address) == 1
+        wait_until(
+            lambda name=name: [n for n, _ in by_flows(asked, name)] == [1, 0, 0], running.log
+        )
+        if not gone:
+            assert asked.post("flows/kill", {"service": name})["killed"] == 1
+        for _, backend in by_flows(asked, name)[:gone]:
+            asked.set_backend(name, backend, state="drain")
+        assert peer.await_end(28) == {"error": "ECONNRESET"}  # a lease lasts for 30 s
+        # What the client sends before another backend's RST reaches it may get a lease there.
+        assert leases(net, family, address) <= (gone == 1)
+
+
+def by_flows(control: ControlClient, service: str) -> list[tuple[int, str]]:
+    """The backends of ``service`` with their live flows, most first."""
+    rows = control.get("backends", service=service)
+    return sorted(((row["flows"], row["backend"]) for row in rows), reverse=True)
+
+
+@by_bpf
+def test_a_living_flow_is_not_forgotten(world: World, tmp_path: Path) -> None:
     """BPF carries its packets past the worker, which sees in the entry that it is alive; when its
     client has gone it expires, and nothing is left.
     """
-    net = directed(topology)
-    serve_peer(net, 80)
-    limits = {"established": 2, "closed": 2}
-    running = balancer(net, config(*services_of("bpf"), timeouts=limits))
+    running, net = world.apart(timeouts={"established": 2, "closed": 2}), world.net
     carried = Carried(running)
-    peers = [Rounds(net, family, tmp_path / str(family)) for family in FAMILIES]
+    peers = world.rounds(tmp_path)
     for each in peers:
         each.await_more(running)
     wait_until(lambda: running.carrier()["flows"] == 2, running.log)
     entries = {family: carried.flags(6, family) for family in FAMILIES}
     before = seen_by_python(net)
-    started = time.monotonic()
-    wait_until(lambda: time.monotonic() - started > 10, running.log)  # a lease lasts 1 s
+    started = time.monotonic()  # a lease lasts 1 s, and a flow a lease longer than its timeout
+    wait_until(lambda: time.monotonic() - started > 7, running.log)
     for each in peers:
         each.await_more(running)
     assert seen_by_python(net) - before < 10
@@ -172,20 +344,18 @@ def test_a_living_flow_is_not_forgotten(
     wait_until(lambda: not any(carried.flags(6, family) for family in FAMILIES), running.log)
     assert running.stop() == 0
     assert "expired" not in running.log()
+    assert not running.trouble()
 
 
-def test_the_carrier_changes(
-    topology: Any, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
-) -> None:
+@by_bpf
+def test_the_carrier_changes(world: World, tmp_path: Path) -> None:
     """Connections go on while BPF is switched off and on, while the file gives their service to the
     workers and back, and while the daemon is away; what ends meanwhile leaves no entry.
     """
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(net, config(*services_of("bpf")), trouble=True)
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    running = world.apart()
+    asked = control(running)
     carried = Carried(running)
-    peers = [Rounds(net, family, tmp_path / f"{family}{n}") for family in FAMILIES for n in "ab"]
+    peers = world.rounds(tmp_path, "ab")
 
     def all_go_on(flows: int) -> None:
         wait_until(lambda: running.carrier()["flows"] == flows, running.log)
@@ -194,11 +364,12 @@ def test_the_carrier_changes(
 
     all_go_on(4)
     for position, flows in (("off", 0), ("on", 4)):
-        control.post("carrier", {"state": position})
+        asked.post("carrier", {"state": position})
         all_go_on(flows)
-    for carrier, flows in (("worker", 0), ("bpf", 4)):
-        running.config.write_text(config(*services_of(carrier)))
-        control.post("reload", {})
+    by_bpf = running.config.read_text()
+    for text, flows in ((by_bpf.replace("carrier: bpf", "carrier: worker"), 0), (by_bpf, 4)):
+        running.config.write_text(text)
+        asked.post("reload", {})
         all_go_on(flows)
     running.stop(signal.SIGKILL)
     for each in peers:
@@ -213,33 +384,28 @@ def test_the_carrier_changes(
 
 
 @by_workers
-def test_a_flow_is_asked_about_again(
-    topology: Any, carrier: str, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
-) -> None:
+def test_a_flow_is_asked_about_again(world: World, tmp_path: Path) -> None:
     """A lease ends in spite of the packets that pass by it, so no living flow is forgotten."""
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(net, config(*services_of(carrier), timeouts={"established": 4, "closed": 4}))
-    peers = [Rounds(net, family, tmp_path / str(family)) for family in FAMILIES]
-    before = seen_by_python(net)
-    wait_until(lambda: seen_by_python(net) - before > 10, running.log)
+    running = world.apart(timeouts={"established": 2, "closed": 2})
+    peers = world.rounds(tmp_path)
+    for each in peers:
+        each.await_more(running)
+    before = seen_by_python(world.net)
+    wait_until(lambda: seen_by_python(world.net) - before > 10, running.log)
     for each in peers:
         each.end()
     assert running.stop() == 0
     assert "expired" not in running.log()
+    assert not running.trouble()
 
 
-@both
-def test_flows_go_on_without_their_worker(
-    topology: Any, carrier: str, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
-) -> None:
+@either
+def test_flows_go_on_without_their_worker(world: World, tmp_path: Path) -> None:
     """A worker killed with -9 is replaced by one with its flows; after the stop of the daemon
     leases still carry existing flows, and no new ones begin.
     """
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(net, config(*services_of(carrier), workers=2), trouble=True)
-    peers = [Rounds(net, family, tmp_path / f"{family}{n}") for family in FAMILIES for n in "abc"]
+    running = world.apart(workers=2)
+    peers = world.rounds(tmp_path, "abc")
     for each in peers:
         each.await_more(running)
     for pid in workers(running):
@@ -250,49 +416,25 @@ def test_flows_go_on_without_their_worker(
     assert running.stop() == 0
     for each in peers:
         each.await_more(running)
-    refused = net.client.run(["curl", "-sS", "-m", "1", url(4)], check=False).stderr
+    address = f"http://{VIP[4]}:{TRANSFERS}/"
+    refused = world.net.client.run(["curl", "-sS", "-m", "1", address], check=False).stderr
     assert "timed out" in refused
     running.start()
     for each in peers:
         each.end()
 
 
-@both
-def test_flows_end(
-    topology: Any, carrier: str, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
-) -> None:
-    """Flows that are killed, and those of a lost backend, are reset long before their leases would
-    end, by the receiver of the next packet; also if the strategy has only one backend for the
-    client, or no backend is left.
-    """
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(
-        net, config(*services_of(carrier, strategy="source", drain_timeout=1), workers=2)
-    )
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
-    for family, gone in ((4, 0), (6, 0), (4, 1), (6, 3)):
-        peer = Rounds(net, family, tmp_path / f"{family}-{gone}")
-        peer.await_more(running)
-        # A flow that BPF carries has one at first: by it nft learns that the client is not forged.
-        assert leases(net, family) == 1
-        name = f"web{family}"
-        wait_until(
-            lambda name=name: [n for n, _ in by_flows(control, name)] == [1, 0, 0], running.log
-        )
-        if not gone:
-            assert control.post("flows/kill", {"service": name})["killed"] == 1
-        for _, backend in by_flows(control, name)[:gone]:
-            control.set_backend(name, backend, state="drain")
-        assert peer.await_end(20) == {"error": "ECONNRESET"}
-        # What the client sends before another backend's RST reaches it may get a lease there.
-        assert leases(net, family) <= (gone == 1)
-
-
-def by_flows(control: ControlClient, service: str) -> list[tuple[int, str]]:
-    """The backends of ``service`` with their live flows, most first."""
-    rows = control.get("backends", service=service)
-    return sorted(((row["flows"], row["backend"]) for row in rows), reverse=True)
+@either
+def test_clients_and_backends_on_one_link(world: World, ask: Any) -> None:
+    """One interface is public and private: the VIP is answered for there too."""
+    services = [
+        world.service(f, "web", backends=[direct_address(f, n) for n in (1, 2, 3)])
+        for f in FAMILIES
+    ]
+    one = {"public": {"interface": "eth0"}, "private": {"interface": "eth0"}}
+    world.shared.balancer(world.shared.config(*services, network=one))
+    for family in FAMILIES:
+        assert ask(world.net, "tcp", VIP[family], 80, 30) == EVEN
 
 
 @both
@@ -301,89 +443,18 @@ def test_an_error_reaches_the_owner(
 ) -> None:
     """The error of a router with a smaller MTU to the VIP reaches the backend that answers."""
     net = behind_a_narrow_link(topology, serve_peer)
-    balancer(net, config(*services_of(carrier), workers=2))
+    balancer(net, config(*(service(family, carrier) for family in FAMILIES), workers=2))
     assert_one_backend_learns(net, peer)
 
 
 @both
-def test_long_datagrams(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, peer: Any
-) -> None:
-    """Fragments are put together before they are decided about, and arrive."""
-    net = directed(topology)
-    serve(net)
-    balancer(net, config(*services_of(carrier, protocol="udp", ports=5353), workers=2))
-    for family in FAMILIES:
-        for _ in range(4):
-            assert peer(net.client, "udp", VIP[family], 5353, 8000)["whole"]
-
-
-@both
-def test_beside_nat_and_offload(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, ask: Any
-) -> None:
-    """One worker reads one queue for all three methods; their VIPs differ."""
-    net = directed(topology)
-    net.backends[2].ip("link set eth1 down")  # its answers have to pass the balancer
-    serve(net, http=(80, 8080, 8081))
-    services = []
-    for family in FAMILIES:
-        other = {4: "192.168.0.12/24", 6: "2001:db8::12/64"}[family]
-        services.append(service(family, backends=[backend_address(family, n) for n in (1, 2)]))
-        for forward, port in (("nat", 8080), ("offload", 8081)):
-            backends = [backend_address(family, 3)]
-            changes = {"ports": port, "forward": forward, "vip": other, "backends": backends}
-            services.append(service(family, name=f"{forward}{family}", **changes))
-    balancer(net, config(*services))
-    for family, other in ((4, "192.168.0.12"), (6, "2001:db8::12")):
-        assert ask(net, "tcp", VIP[family], 80, 10) == {"backend1": 5, "backend2": 5}
-        assert ask(net, "tcp", other, 8080, 4) == {"backend3": 4}
-        assert ask(net, "tcp", other, 8081, 4) == {"backend3": 4}
-
-
-@both
-def test_clients_and_backends_on_one_link(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, ask: Any
-) -> None:
-    """One interface is public and private: the VIP is answered for there too."""
-    net = directed(topology)
-    serve(net)
-    services = services_of(carrier)
-    for family, each in zip(FAMILIES, services, strict=True):
-        each["backends"] = [direct_address(family, n) for n in (1, 2, 3)]
-    one = {"public": {"interface": "eth0"}, "private": {"interface": "eth0"}}
-    balancer(net, config(*services, network=one))
-    for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
-
-
-@both
-def test_through_a_firewall_that_drops(
-    topology: Any, carrier: str, serve: Any, config: Any, balancer: Any, ask: Any, peer: Any
-) -> None:
-    """A policy of DROP on FORWARD accepts balanced packets; a port of the VIP without a service is
-    refused at once by the balancer.
-    """
-    net = directed(topology)
-    serve(net)
-    for program in ("iptables", "ip6tables"):
-        net.balancer.run([program, "-P", "FORWARD", "DROP"])
-    balancer(net, config(*services_of(carrier)))
-    for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
-        assert peer(net.client, "connect", VIP[family], 5353) == {"error": "ECONNREFUSED"}
-
-
-@both
-def test_undo_leaves_nothing(
-    topology: Any, carrier: str, config: Any, balancer: Any, tmp_path: Path
-) -> None:
+def test_undo_leaves_nothing(topology: Any, carrier: str, config: Any, balancer: Any) -> None:
     """Rules, tables, routes, policy rules, proxies and sysctls are as before, byte for byte; a
     second run changes nothing; a shell can run the dry run's commands.
     """
-    net = directed(topology)
+    net = directed(topology, backends=1)
     before = everything(net)
-    running = balancer(net, config(*services_of(carrier)), start=False)
+    running = balancer(net, config(*(service(f, carrier) for f in FAMILIES)), start=False)
     done = everything(net)
     assert done != before
     again = running.set_up().stdout.splitlines()
@@ -425,30 +496,32 @@ def everything(net: Topology) -> str:
     return re.sub(moving, "", "\n".join(texts))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_refused(topology: Any, config: Any, tmp_path: Path, family: int) -> None:
+def test_what_is_refused(topology: Any, config: Any, tmp_path: Path) -> None:
     """A VIP that is this host's, by the set-up and by the daemon, and a backend that is no
     neighbour: one message each with the remedy, exit 1, and nothing has changed.
     """
-    net = directed(topology)
-    net.balancer.ip(f"address add {VIP[family]} dev lo")
-    before = everything(net)
-    local = LabBalancer(net.balancer, tmp_path, config(service(family)))
-    refused = local.set_up(check=False)
-    assert refused.returncode == 1
-    words = f"the VIP {VIP[family]} of `web{family}` is an address of this host"
-    assert f"{words} (lo)" in refused.stderr
-    daemon = [sys.executable, "-m", "paraglider", "-c", str(local.config)]
-    refused = net.balancer.run(daemon, check=False)
-    assert refused.returncode == 1
-    (line,) = refused.stderr.splitlines()
-    assert line.startswith(f"paraglider: {words};")
-    net.balancer.ip(f"address del {VIP[family]} dev lo")
-    far = {4: "172.16.0.1", 6: "fd00:99::1"}[family]
+    net = directed(topology, backends=1)
     network = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
-    text = config(service(family, backends=[far]), network=network)
-    refused = LabBalancer(net.balancer, tmp_path, text).set_up(check=False)
-    assert refused.returncode == 1
-    assert f"backend {far} of `web{family}` is in no network of eth1" in refused.stderr
-    net.balancer.ip(f"address add {VIP[family]} dev lo")
-    assert everything(net) == before
+    for family in FAMILIES:
+        net.balancer.ip(f"address add {VIP[family]} dev lo")
+        before = everything(net)
+        local = InsideBalancer(net.balancer, tmp_path, config(service(family)))
+        refused = local.set_up(check=False)
+        assert refused.returncode == 1
+        words = f"the VIP {VIP[family]} of `web{family}` is an address of this host"
+        assert f"{words} (lo)" in refused.stderr
+        daemon = [sys.executable, "-m", "paraglider", "-c", str(local.config)]
+        refused = net.balancer.run(daemon, check=False)
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith(f"paraglider: {words};")
+        net.balancer.ip(f"address del {VIP[family]} dev lo")
+        far = {4: "172.16.0.1", 6: "fd00:99::1"}[family]
+        local.config.write_text(config(service(family, backends=[far]), network=network))
+        refused = local.set_up(check=False)
+        assert refused.returncode == 1
+        assert f"backend {far} of `web{family}` is in no network of eth1" in refused.stderr
+        net.balancer.ip(f"address add {VIP[family]} dev lo")
+        assert everything(net) == before
+        net.balancer.ip(f"address del {VIP[family]} dev lo")
+        local.release_pins()
