@@ -63,14 +63,12 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
             held = SysctlChange(6, key, "", "").identity in records
             if held or (switching and host.sysctl.read(key) == "1" and interface != "lo"):
                 yield from sysctl_step(6, key, "2", host, records)
-    forwarding = ForwardingChange.of(family, host)
-    old = records.get(forwarding.identity)
-    if switching:
-        yield Step("apply", forwarding, old or forwarding)
-    elif old is not None:
+    old = records.get(ForwardingChange(family, {}).identity)
+    if old is not None and not switching:  # most often; the other parameters are not read
         yield Step("keep", old, old)
     else:
-        yield Step("keep", forwarding)
+        new = ForwardingChange.of(family, host)
+        yield Step("apply", new, old or new) if switching else Step("keep", new)
     sides = (config.network.public, config.network.private)
     for interface in dict.fromkeys(side.interface for side in sides if side is not None):
         key = conf(family, interface, "forwarding")
