@@ -248,6 +248,11 @@ class Pool:
         backend.full_weight = weight
         self._refresh()
 
+    @property
+    def changing(self) -> bool:
+        """Whether a slow start or a drain is in progress, so that ``tick`` has work."""
+        return bool(self._slow_starts or self._draining)
+
     def tick(self, now: float) -> None:
         """Advance slow starts and drains to ``now`` (seconds); called periodically."""
         if not self._slow_starts and not self._draining:

@@ -203,6 +203,20 @@ class WorkerDatapath:
         """
         return None if self._bpf is None else self._bpf.unplaced
 
+    @property
+    def idle(self) -> bool:
+        """Whether ``expire`` and ``sync`` have no work until a packet or a message comes: BPF
+        carries, there are no flows, and no service waits for anything.
+        """
+        return (
+            self._bpf is not None
+            and self._bpf.idle
+            and not self._affinities
+            and not any(service.pool.changing for service in self.services)
+            and not any(len(table) or table.unread is not None for table in self.tables.values())
+            and all(self._datapaths[s.method].flows is not None for s in self.services)
+        )
+
     def trace(self, on_decision: OnDecision) -> None:
         """Call ``on_decision`` for every new flow, with its backend and the reason."""
         for group in self._groups:

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
@@ -53,6 +52,7 @@ from paraglider.host.policies import has_policies
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.queue import QUEUES, QueueReader
 from paraglider.netfilter.queue.copy_range import CopyRange
+from paraglider.netfilter.queue.reader import Tick
 from paraglider.netfilter.queue.worker_queues import Lengths, open_queues
 from paraglider.netfilter.raw_output import RawOutput
 from paraglider.netfilter.rules.marks import SENT
@@ -171,6 +171,8 @@ def _prepare(
     copy = CopyRange(path)
     lengths = Lengths(wanted.length, wanted.openings)
     queue = open_queues(wanted.io, spec.core, lengths, copy.size, tunnels=path.splits)
+    if spec.endpoint is not None:
+        queue.wake_by(spec.endpoint.fileno())
     if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
         logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
 
@@ -246,8 +248,10 @@ def _ticker(
     journals: journals.Journals,
     copy: CopyRange,
     logger: Any,
-) -> Callable[[float], None]:
-    """The worker's tick, twenty times a second; faults are logged once a minute."""
+) -> Tick:
+    """The worker's tick, twenty times a second, less often while it is idle; faults are logged once
+    a minute.
+    """
     reported, report_at, counters_at = 0, 0.0, 0.0
     poll_policies = policy_watch.watch(lambda: path.services, logger)
     writer = None
@@ -257,7 +261,7 @@ def _ticker(
     if spec.endpoint is not None:
         commands = Commands(spec.endpoint, WorkerSubject(spec, path), spec.heartbeat, writer)
 
-    def tick(now: float) -> None:
+    def tick(now: float) -> bool:
         nonlocal reported, report_at, counters_at
         spec.heartbeat.beat(now)
         path.expire(now, EXPIRY_BUDGET)
@@ -283,6 +287,7 @@ def _ticker(
         if troubles > reported and now >= report_at:
             reported, report_at = troubles, now + 60
             logger.error("packets lost", **losses, exc_info=queue.first_fault)
+        return path.idle and not (commands is not None and commands.busy)
 
     return tick
 

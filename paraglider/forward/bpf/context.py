@@ -53,6 +53,7 @@ class BpfContext:
     lacks: frozenset[str] = frozenset()
     _decided: dict[int, tuple[VirtualService, ...]] = field(default_factory=dict)
     _counted: list[VirtualService] = field(default_factory=list)
+    _reporting: bool = False
 
     def __post_init__(self) -> None:
         self.reclaimer = SlotReclaimer(self.maps, self._held)
@@ -70,6 +71,9 @@ class BpfContext:
 
     def configure(self, config: Config) -> None:
         """Set steering and limits of the decisions by ``config``; raises ``OSError``."""
+        self._reporting = any(
+            kernel_decides(service) and service.decide != "hash" for service in config.services
+        )
         if self.decisions is not None:
             self.decisions.set_config(config, self.workers)
 
@@ -86,6 +90,14 @@ class BpfContext:
     def unplaced(self) -> tuple[str, ...] | None:
         """``KernelDecisions.unplaced``; None if another worker writes the tables."""
         return None if self.decisions is None else self.decisions.unplaced
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be done for the maps: no carrier has a task, no table waits to be
+        written, and the program reports no flows that it decides.
+        """
+        waiting = self.decisions is not None and self.decisions.waiting
+        return not self._reporting and not waiting and all(each.idle for each in self.carriers)
 
     def enable_decisions(self, on: bool) -> None:
         """Have the program decide (``on``) once all flows have entries, or not at all."""

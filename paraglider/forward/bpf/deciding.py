@@ -184,6 +184,11 @@ class KernelDecisions:
         if self._unplaced_changed:
             self._update_unplaced()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a table waits to be written."""
+        return any(decided.held or decided.changed for decided in self._services.values())
+
     def _write_changed(self, *, busy: bool) -> None:
         """Write the tables that have changed, until ``ENTRIES`` is reached."""
         room = ENTRIES

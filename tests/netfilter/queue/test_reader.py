@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,10 +12,11 @@ import pytest
 
 from paraglider.core.verdict import DROP
 from paraglider.netfilter.queue import Queue, QueueReader
+from paraglider.netfilter.queue import reader as module
 from paraglider.netfilter.queue.batch import ROUND
-from paraglider.netfilter.queue.reader import DROPS_INTERVAL, OTHERS, ROUNDS, TICK
+from paraglider.netfilter.queue.reader import DROPS_INTERVAL, IDLE_TICK, OTHERS, ROUNDS, TICK
 
-ESTABLISHED, OPENINGS = 3, 4  # descriptors
+ESTABLISHED, OPENINGS, MESSAGES = 3, 4, 5  # descriptors
 
 
 class Fake:
@@ -66,6 +69,8 @@ class Stage:
         queues = cast(Sequence[Queue], (self.established, self.openings))
         self.reader = QueueReader(queues, lambda: self.now, self._wait)
         self.arrivals: Callable[[], None] = lambda: None
+        self.idle = False
+        self.messages: list[float] = []  # when they come
 
     def _wait(self, seconds: float) -> list[int]:
         self.arrivals()
@@ -75,14 +80,22 @@ class Stage:
             self.now += seconds
         return ready
 
+    def wait_idle(self, seconds: float) -> list[int]:
+        """The poll while the worker is idle: until the next message, too."""
+        if self.messages and self.messages[0] <= self.now + seconds:
+            self.now = max(self.now, self.messages.pop(0))
+            return [MESSAGES]
+        return self._wait(seconds)
+
     def run(self, seconds: float) -> None:
         """Serve for so long."""
         end = self.now + seconds
 
-        def tick(now: float) -> None:
+        def tick(now: float) -> bool:
             self.ticks.append(now)
             if now >= end:
                 self.reader.stop()
+            return self.idle
 
         self.reader.serve(lambda *_: DROP, tick)
 
@@ -147,6 +160,71 @@ def test_ticks(busy: bool) -> None:
     assert (
         1.0 / (DROPS_INTERVAL + 2 * longest) <= stage.openings.refreshed <= 1.0 / DROPS_INTERVAL + 1
     )
+
+
+def gaps_of(stage: Stage) -> list[float]:
+    """The seconds between the ticks, rounded."""
+    return [round(b - a, 6) for a, b in zip(stage.ticks, stage.ticks[1:], strict=False)]
+
+
+def test_ticks_while_idle() -> None:
+    """They are fewer, if the reader knows what wakes the worker."""
+    stage = Stage()
+    stage.idle = True
+    stage.run(1.0)
+    assert set(gaps_of(stage)) == {TICK}
+    other = Stage()
+    other.idle = True
+    other.reader.wake_by(MESSAGES, other.wait_idle)
+    other.run(1.0)
+    assert set(gaps_of(other)) == {IDLE_TICK}
+
+
+def test_a_message_wakes_an_idle_worker() -> None:
+    """At once; the tick after that one is an ordinary one, however many messages come."""
+    stage = Stage()
+    stage.idle = True
+    stage.reader.wake_by(MESSAGES, stage.wait_idle)
+    stage.messages = [100.01, 100.02, 100.03]
+    stage.run(0.5)
+    assert [round(tick - 100.0, 6) for tick in stage.ticks[:5]] == [0.0, 0.01, 0.06, 0.06, 0.11]
+
+
+def test_packets_while_idle_do_not_cause_ticks() -> None:
+    """After packets the next tick is when it would be if the worker were not idle."""
+    stage = Stage()
+    stage.idle = True
+    stage.reader.wake_by(MESSAGES, stage.wait_idle)
+    stage.arrivals = lambda: stage.established.arrive(2048 - stage.established.waiting)
+    stage.run(1.0)
+    longest = TICK + ROUNDS * ROUND * 10e-6
+    assert all(TICK - 1e-9 <= gap <= longest + 1e-9 for gap in gaps_of(stage))
+
+
+def test_stop_ends_the_wait_of_an_idle_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real poll returns, long before the next tick."""
+    monkeypatch.setattr(module, "IDLE_TICK", 3600.0)
+    stage, ends = Stage(), [os.pipe() for _ in range(3)]
+    queues = [Fake(stage, end[0], 0.0) for end in ends[:2]]
+    reader = QueueReader(cast(Sequence[Queue], queues))
+    reader.wake_by(ends[2][0])
+    idle = threading.Event()
+
+    def tick(_now: float) -> bool:
+        idle.set()
+        return True
+
+    serving = threading.Thread(target=reader.serve, args=(lambda *_: DROP, tick), daemon=True)
+    serving.start()
+    try:
+        assert idle.wait(60)
+        reader.stop()
+        serving.join(60)
+        assert not serving.is_alive()
+    finally:
+        for end in ends:
+            os.close(end[0])
+            os.close(end[1])
 
 
 def test_what_came_before_the_first_poll_is_served() -> None:
