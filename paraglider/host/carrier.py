@@ -34,7 +34,7 @@ from paraglider.core.flow import TCP, UDP
 from paraglider.errors import PlatformError
 from paraglider.forward.bpf.reclaim import make_room
 from paraglider.host import bpffs
-from paraglider.host.carrier_check import RECORDS, record, self_check
+from paraglider.host.carrier_check import checked, record, self_check
 from paraglider.host.carrier_lacks import by_lack, lacks_of, require_needed, require_some
 from paraglider.host.carrier_links import (
     AT_TC,
@@ -43,6 +43,7 @@ from paraglider.host.carrier_links import (
     detach_all,
     is_attached,
 )
+from paraglider.host.carrier_record import RECORDS
 from paraglider.host.carrier_support import (
     EARLY_PROGRAM,
     PROGRAM,
@@ -278,7 +279,7 @@ def _load(config: Config, workers: int, *, resteered: bool) -> LoadedCarrier:
         require_xdp(config)
     image = object_file()
     wanted = _wanted(config)
-    lacks = lacks_of([self_check(image, name) for name in wanted])
+    lacks = lacks_of([checked(image, name) for name in wanted])
     require_needed(config, lacks)
     remove_leftovers()
     with contextlib.ExitStack() as stack:

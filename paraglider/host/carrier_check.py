@@ -8,8 +8,8 @@ for XDP has a check of its own: it must also write the MAC addresses, have dsr d
 of a flow without an entry, and leave other new flows and tunnels unchanged to tc. Each check has
 its own maps, and a network namespace with one interface, so it affects neither the host nor a flow.
 
-Lives here: ``self_check``, and ``record``, by which `paraglider.config` runs the check for a daemon
-that systemd does not permit a network namespace.
+Lives here: ``self_check``; ``record``, by which `paraglider.config` runs the check for the daemon,
+which systemd may not permit a network namespace; and ``checked``, the result of either.
 Rules: a failed check raises ``CarrierUnavailableError`` with the difference, and
 ``XdpUnavailableError`` for the program at XDP. If the program leaves tunnels alone to the workers,
 as on a kernel that does not give it the source of a route, that is no failure, but the result.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import os
 import socket
 import struct
@@ -27,7 +26,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from paraglider.bpf import loader, syscall
 from paraglider.bpf.decisions import open_decisions
@@ -57,21 +56,15 @@ from paraglider.core.siphash import siphash13
 from paraglider.core.verdict import REWRITTEN
 from paraglider.errors import ParagliderError
 from paraglider.forward.worker_datapath import build
+from paraglider.host.carrier_record import RECORDS, Outcome, store, stored
 from paraglider.host.carrier_support import (
     EARLY_PROGRAM,
     PROGRAM,
     CarrierUnavailableError,
     unavailable,
 )
-from paraglider.host.ownership import RUN_DIRECTORY, replace_file
 from paraglider.host.xdp_devices import CARRY_AT_TC, XdpUnavailableError
 from paraglider.netfilter.programs import run
-
-#: where the result of a program's check is stored
-RECORDS: Final[Mapping[str, Path]] = {
-    PROGRAM: RUN_DIRECTORY / "carrier-check",
-    EARLY_PROGRAM: RUN_DIRECTORY / "carrier-check-xdp",
-}
 
 _REDIRECT, _XDP_REDIRECT = 7, 4  # linux/pkt_cls.h, linux/bpf.h
 _CLONE_NEWNET: Final = 0x4000_0000
@@ -94,23 +87,6 @@ _NAMES: Final = {TCP: "tcp", UDP: "udp"}
 _SYSCTLS: Final = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
-class Outcome(NamedTuple):
-    """The error number, why BPF cannot carry, and why it cannot carry tunnels; both empty if it
-    can.
-    """
-
-    number: int
-    what: str
-    tunnels: str
-
-    @classmethod
-    def of(cls, text: str) -> Outcome:
-        """The outcome that was written as ``text``: the number and a line for each reason."""
-        head, _, tunnels = text.partition("\n")
-        number, _, what = head.partition(" ")
-        return cls(int(number or 0), what, tunnels)
-
-
 def self_check(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> str:
     """Check the function ``program`` of the object file ``image``, in a child process. Returns why
     it cannot carry tunnels, empty if it can. If that is not permitted, the
@@ -119,31 +95,31 @@ def self_check(image: bytes, program: str = PROGRAM, records: Mapping[str, Path]
     """
     found = _outcome(image, program)
     if found.number == errno.EPERM:
-        found = _recorded(image, program, records[program], found.what)
+        recorded = stored(image, program, records)
+        if recorded is None:
+            kind = XdpUnavailableError if program == EARLY_PROGRAM else CarrierUnavailableError
+            raise kind(found.what, "run paraglider.config, which makes the self-check")
+        found = recorded
     return _result(program, found)
+
+
+def checked(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> str:
+    """As ``self_check``, but if ``record`` has found since the boot that ``program`` passes, that
+    is the result.
+    """
+    found = stored(image, program, records)
+    if found is None or found.what:
+        return self_check(image, program, records)
+    return found.tunnels
 
 
 def record(image: bytes, program: str = PROGRAM, records: Mapping[str, Path] = RECORDS) -> str:
-    """Check ``program``, store the result for ``self_check``, and return the same; raises
-    ``OSError``, or as that.
+    """Check ``program``, store the result for the others, and return the same; raises ``OSError``,
+    or as ``self_check``.
     """
     found = _outcome(image, program)
-    replace_file(records[program], f"{_sign(image, program)} 0 {found.what}\n{found.tunnels}")
+    store(image, program, records, found)
     return _result(program, found)
-
-
-def _recorded(image: bytes, program: str, recorded: Path, why: str) -> Outcome:
-    """The outcome that ``record`` has stored; raises ``CarrierUnavailableError`` with ``why`` where
-    it has stored none for ``image`` on this kernel.
-    """
-    try:
-        sign, _, text = recorded.read_text(encoding="utf-8").partition(" ")
-    except OSError:
-        sign = ""
-    if sign != _sign(image, program):
-        kind = XdpUnavailableError if program == EARLY_PROGRAM else CarrierUnavailableError
-        raise kind(why, "run paraglider.config, which makes the self-check")
-    return Outcome.of(text)
 
 
 def _result(program: str, found: Outcome) -> str:
@@ -156,12 +132,6 @@ def _failed(program: str, number: int, what: str) -> CarrierUnavailableError:
     if program == EARLY_PROGRAM:
         return XdpUnavailableError(what, f"report it with the kernel's version, {CARRY_AT_TC}")
     return unavailable(number, what)
-
-
-def _sign(image: bytes, program: str) -> str:
-    """Kernel, function and object file in short."""
-    about = f"{os.uname().release}\0{program}\0".encode()
-    return hashlib.sha256(about + image).hexdigest()
 
 
 def _outcome(image: bytes, program: str) -> Outcome:

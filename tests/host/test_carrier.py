@@ -18,7 +18,14 @@ from paraglider.bpf import layout, loader, syscall
 from paraglider.bpf.maps import FLOW_MAPS, SHAPES
 from paraglider.config.model import Config
 from paraglider.errors import PlatformError
-from paraglider.host import bpffs, carrier, carrier_check, carrier_links, carrier_support
+from paraglider.host import (
+    bpffs,
+    carrier,
+    carrier_check,
+    carrier_links,
+    carrier_record,
+    carrier_support,
+)
 from paraglider.host.carrier import LoadedCarrier
 from paraglider.host.carrier_support import CarrierUnavailableError
 from paraglider.host.ownership import announce
@@ -43,7 +50,8 @@ def there(inside: Namespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A namespace whose carrier is removed afterwards; the self-check has a test of its own. There
     is a daemon in it: without one, its pins would be a leftover to other tests' daemons.
     """
-    monkeypatch.setattr(carrier, "self_check", lambda *_: "")
+    for name in ("self_check", "checked"):
+        monkeypatch.setattr(carrier, name, lambda *_: "")
     with contextlib.closing(announce()):
         yield
         carrier.remove()
@@ -315,7 +323,8 @@ def test_a_self_check_that_fails_at_xdp_alone(
             raise XdpUnavailableError("the self-check failed: x", "y")
         return ""
 
-    monkeypatch.setattr(carrier, "self_check", failing)
+    for name in ("self_check", "checked"):
+        monkeypatch.setattr(carrier, name, failing)
     services = (config("bpf").services[0], config("xdp", name="fast", ports=81).services[0])
     with pytest.raises(CarrierUnavailableError, match="service `fast` has `carrier: xdp`, but the"):
         carrier.load_wanted(config().model_copy(update={"services": services}), 2)
@@ -339,7 +348,7 @@ def test_what_paraglider_config_prepares(
     inside: Namespace, there: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """The mount and the self-check, for a daemon that may not; undone with the rest."""
-    records = {name: tmp_path / name for name in carrier_check.RECORDS}
+    records = {name: tmp_path / name for name in carrier_record.RECORDS}
     monkeypatch.setattr(carrier, "RECORDS", records)
     monkeypatch.setattr(carrier, "record", lambda *of: carrier_check.record(*of, records))
     assert carrier.prepare(config("worker")) == []

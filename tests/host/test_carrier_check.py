@@ -12,8 +12,9 @@ import pytest
 from paraglider.bpf import loader
 from paraglider.core.encapsulation import flow_hash
 from paraglider.core.siphash import siphash13
-from paraglider.host import carrier_check
-from paraglider.host.carrier_check import RECORDS, record, self_check
+from paraglider.host import carrier_check, carrier_record
+from paraglider.host.carrier_check import checked, record, self_check
+from paraglider.host.carrier_record import RECORDS
 from paraglider.host.carrier_support import (
     EARLY_PROGRAM,
     PROGRAM,
@@ -155,6 +156,44 @@ def test_where_no_namespace_is_permitted_the_record_counts(
     for name in kept:
         with pytest.raises(CarrierUnavailableError, match=reason):
             self_check(image, name, kept)
+
+
+def test_a_daemon_checks_where_no_pass_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record counts for one object, function, version and kernel; a recorded failure is checked
+    again.
+    """
+    kept = {name: tmp_path / name for name in RECORDS}
+    found, made = ["\nno tunnels"], []
+
+    def check(image: bytes, program: str) -> carrier_record.Outcome:
+        made.append((image, program))
+        return carrier_record.Outcome.of(f"0 {found[0]}")
+
+    def checks(image: bytes = b"image", program: str = PROGRAM) -> int:
+        made.clear()
+        assert checked(image, program, kept) == "no tunnels"
+        return len(made)
+
+    monkeypatch.setattr(carrier_check, "_outcome", check)
+    assert checks() == 1
+    assert record(b"image", PROGRAM, kept) == "no tunnels"
+    assert checks() == 0
+    assert checks(image=b"image2") == 1
+    assert checks(program=EARLY_PROGRAM) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(carrier_record, "__version__", "0.0")
+        assert checks() == 1
+    with monkeypatch.context() as patch:
+        other = os.uname_result(("Linux", "host", "6.99", "1", "x86_64"))
+        patch.setattr(os, "uname", lambda: other)
+        assert checks() == 1
+    found[0] = "it differs"
+    with pytest.raises(CarrierUnavailableError, match="it differs"):
+        record(b"image", PROGRAM, kept)
+    found[0] = "\nno tunnels"
+    assert checks() == 1
 
 
 def test_a_failure_is_recorded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ def old(inside: Namespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def found(_: bytes, program: str = carrier.PROGRAM) -> str:
         return WHY if program == carrier.PROGRAM else ""
 
-    monkeypatch.setattr(carrier, "self_check", found)
-    monkeypatch.setattr(carrier, "record", found)
+    for name in ("self_check", "checked", "record"):
+        monkeypatch.setattr(carrier, name, found)
     with contextlib.closing(announce()):
         yield
         carrier.remove()
@@ -94,7 +94,7 @@ def test_tunnels_alone_take_no_xdp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no driver has XDP, `carrier: xdp` of a tunnel is loaded at tc alone; beside another
     service with `xdp`, that one is named.
     """
-    monkeypatch.setattr(carrier, "self_check", lambda *_: "")
+    monkeypatch.setattr(carrier, "checked", lambda *_: "")
     tunnel = {**TUNNEL, "carrier": "xdp"}
     found, why = carrier.load_wanted(config(tunnel), 1)
     assert found is not None

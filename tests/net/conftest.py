@@ -27,6 +27,7 @@ import pytest
 
 from paraglider.forward.registry import methods
 from paraglider.host import announce, carrier_check
+from paraglider.host.carrier_record import Outcome
 from paraglider.host.state import StateFile
 from paraglider.lab.balancer import LabBalancer, StaticBalancer
 from paraglider.lab.namespace import Namespace
@@ -58,7 +59,7 @@ def _forked_programs() -> Iterator[None]:
     forking.close()
 
 
-_passed: set[tuple[bytes, str]] = set()
+_passed: dict[tuple[bytes, str], Outcome] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,10 +71,10 @@ def _quick_set_ups() -> Iterator[None]:
     """
     check = carrier_check._outcome
 
-    def outcome(image: bytes, program: str) -> tuple[int, str]:
-        found = (0, "") if (image, program) in _passed else check(image, program)
-        if found == (0, ""):
-            _passed.add((image, program))
+    def outcome(image: bytes, program: str) -> Outcome:
+        found = _passed.get((image, program)) or check(image, program)
+        if not any(found):
+            _passed[image, program] = found
         return found
 
     with pytest.MonkeyPatch.context() as patch:

@@ -5,6 +5,7 @@ Importable by its name (``conftest`` puts this directory on ``sys.path``).
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ PEER = Path(__file__).parent / "peer.py"
 NGINX = """\
 daemon off;
 user root;
-worker_processes 1;
+master_process off;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log notice;
 events {{ worker_connections 4096; }}
@@ -93,15 +94,17 @@ def start_nginx(
 
 def await_listening(backend: Namespace, ports: Sequence[int], log: Path) -> None:
     """Wait until ``backend`` listens on all ``ports`` in both families."""
-    wait_until(
-        lambda: all(set(ports) <= listening(backend, six) for six in ("", "6")), log.read_text
-    )
+    wait_until(lambda: all(listens(backend, port) for port in ports), log.read_text)
 
 
-def listening(namespace: Namespace, six: str = "") -> set[int]:
-    """The ports on which a process listens for TCP on all addresses, of IPv6 with ``six`` "6"."""
-    with namespace.entered():
-        rows = Path(f"/proc/thread-self/net/tcp{six}").read_text().splitlines()[1:]
-    fields = (row.split() for row in rows)
-    places = (local.split(":") for _, local, _, state, *_ in fields if state == "0A")
-    return {int(port, 16) for address, port in places if not int(address, 16)}
+def listens(namespace: Namespace, port: int) -> bool:
+    """Whether a process listens for TCP on ``port`` in both families. It is connected to: a look
+    at /proc/net/tcp goes through the connections of all network namespaces of the host.
+    """
+    try:
+        with namespace.entered():
+            for address in ("127.0.0.1", "::1"):
+                socket.create_connection((address, port), 10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
