@@ -170,6 +170,8 @@ def carrier(answer: Row) -> Iterator[str]:
         yield f"workers carry {name}: {why}"
     if answer["able"]:
         yield f"interfaces: {', '.join(answer['devices']) or 'none'}"
+        for name, why in answer.get("failed", {}).items():
+            yield f"not attached to {name}: {why}"
         if answer.get("xdp") or answer.get("no_xdp"):  # an older daemon has neither
             yield f"at XDP: {', '.join(answer['xdp']) or 'none'}"
         for name, why in answer.get("no_xdp", {}).items():

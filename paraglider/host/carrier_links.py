@@ -42,7 +42,11 @@ def _at_xdp(program: int, interface: int) -> int:
     return syscall.attach_xdp(program, interface)
 
 
-AT_TC: Final = Hook("link-", _at_tc, {})
+AT_TC: Final = Hook(
+    "link-",
+    _at_tc,
+    {errno.ERANGE: "other programs have all places at its tc ingress (see `bpftool net`)"},
+)
 AT_XDP: Final = Hook(
     "xdp-",
     _at_xdp,

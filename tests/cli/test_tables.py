@@ -182,6 +182,10 @@ def test_what_carries() -> None:
         "bpf",
         "workers carry web: no source of a route",
     ]
+    assert list(tables.carrier({**able, "failed": {"eth1": "busy"}}))[1:3] == [
+        "interfaces: none",
+        "not attached to eth1: busy",
+    ]
     packets = tables.carrier_packets({"syn": 5, "vlan": 0, "carried": 123_456})
     assert lines(packets) == ["Reason Packets", "carried 123456", "syn 5"]
 

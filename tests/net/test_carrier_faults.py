@@ -37,6 +37,7 @@ pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
 PAYLOAD = 300_000
+PLACES = 63  # programs at tcx of an interface (BPF_MPROG_MAX)
 
 
 @pytest.fixture
@@ -163,6 +164,10 @@ class Other:
         with namespace.entered():
             self._link = syscall.attach_tcx(self._program, socket.if_nametoindex(device))
 
+    def leave(self) -> None:
+        """Detach it, but keep the descriptors."""
+        syscall.detach_link(self._link)
+
     def close(self) -> None:
         """Detach it."""
         os.close(self._link)
@@ -214,6 +219,40 @@ def test_a_program_that_takes_all_before_ours(
         assert carried.counted("carried") > 0
     for family in FAMILIES:
         carried.until(lambda f=family: not carried.flags(6, f), "no entry of an ended connection")
+
+
+@pytest.mark.parametrize("devices", [("eth0",), ("eth0", "eth1")], ids="+".join)
+def test_interfaces_without_room_for_ours(
+    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any,
+    others: Any, devices: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Others have all places at tcx there, so the kernel refuses ours: the workers carry what
+    comes in, `carrier`, `show` and `health` have it, until there is room.
+    """
+    net = topology(backends=1)
+    serve_peer(net, 9000)
+    taken = [others(net.balancer, device, UNSPEC) for device in devices for _ in range(PLACES)]
+    services = [service(family, ports=9000, backends=1) for family in FAMILIES]
+    running = balancer(net, config(*services))
+    get = control(running).get
+    wait_until(lambda: set(get("carrier")["failed"]) == set(devices), running.log)
+    transfers(net, peer)
+    found = get("carrier")
+    every = len(devices) == 2
+    assert found["carrier"] == ("worker" if every else "bpf")
+    assert found["reason"].startswith("no interface has the program: eth0: other programs") == every
+    assert found["devices"] == ([] if every else ["eth1"])
+    assert {row["carrier"] for row in get("services")} == {"worker" if every else "bpf"}
+    refused = {row["object"]: row["text"] for row in get("health")["conditions"]}
+    assert set(refused) == {f"interface {device}" for device in devices}
+    assert "the BPF program is not attached, so workers carry" in refused["interface eth0"]
+    for one in taken[::PLACES]:
+        one.leave()
+    wait_until(lambda: get("carrier")["devices"] == ["eth0", "eth1"], running.log)
+    assert get("carrier")["carrier"] == "bpf"
+    wait_until(lambda: get("health")["healthy"], running.log)
+    with Carried(running).counting("carried", 50):
+        transfers(net, peer)
 
 
 def test_programs_of_others_beside_ours(

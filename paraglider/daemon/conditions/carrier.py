@@ -21,6 +21,7 @@ from typing import Any, Literal
 from paraglider.config.deciding import deciders
 from paraglider.config.model import Config, Service
 from paraglider.daemon import log
+from paraglider.daemon.conditions.table import Condition
 from paraglider.daemon.messages import CarrierDevices, CarrierReading, Message, SetCarrier
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 
@@ -66,7 +67,7 @@ class CarrierSwitch:
     @property
     def carries(self) -> Literal["worker", "bpf", "xdp"]:
         """What carries flows that may be carried by all three."""
-        if not self.on:
+        if not self.on or self.unattached:
             return "worker"
         return "xdp" if self.read.xdp else "bpf"
 
@@ -76,7 +77,8 @@ class CarrierSwitch:
             return None
         if not service.wants_bpf or service.forward in self.lacks:
             return "worker"
-        return self.carries if service.wants_xdp or not self.on else "bpf"
+        carries = self.carries
+        return carries if service.wants_xdp or carries == "worker" else "bpf"
 
     def why_worker(self, config: Config) -> str:
         """Why workers carry all flows of ``config``; empty if BPF carries some."""
@@ -87,7 +89,30 @@ class CarrierSwitch:
             return self.lacking or "switched off by the operator"
         if all(service.forward in self.lacks for service in wanting):
             return self.lacks[wanting[0].forward]
-        return ""
+        return self.unattached
+
+    @property
+    def unattached(self) -> str:
+        """Why no interface has a program though the switch is on; empty if one has, or is to get
+        it.
+        """
+        read = self.read
+        if not self.on or read.devices or read.xdp or not read.failed:
+            return ""
+        why = "; ".join(f"{name}: {reason}" for name, reason in read.failed.items())
+        return f"no interface has the program: {why}"
+
+    def assess(self) -> dict[str, Condition]:
+        """The conditions of the interfaces at which the kernel refuses the program."""
+        return {
+            f"interface {name}": Condition(
+                "degraded",
+                f"the BPF program is not attached, so {_instead(name, self.read)} what comes in"
+                f" there: {why}",
+            )
+            for name, why in self.read.failed.items()
+            if self.on
+        }
 
     def connect(self, attach: Attach, send: Send) -> None:
         """Set the functions that reach the host helper (``attach``) and the workers (``send``)."""
@@ -126,3 +151,7 @@ class CarrierSwitch:
             then(None)
 
         self._attach(on, switched)
+
+
+def _instead(interface: str, read: CarrierReading) -> str:
+    return "XDP and workers carry" if interface in read.xdp else "workers carry"

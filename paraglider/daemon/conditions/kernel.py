@@ -68,6 +68,7 @@ class KernelMonitor:
             self.counters.update(now)
         if self.carried is not None:
             self.carrier.read = self.readings.carrier()
+            conditions.report("carrier", self.carrier.assess())
             self.carried.update(self.carrier.read)
 
     def apply_config(self, config: Config, workers: int) -> set[str]:

@@ -109,6 +109,7 @@ def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
         "able": switch.able,
         "on": switch.on,
         "devices": list(switch.read.devices),
+        "failed": dict(switch.read.failed),
         "xdp": list(switch.read.xdp),
         "no_xdp": dict(switch.read.no_xdp) if config.wants_xdp else {},
         "lacks": {

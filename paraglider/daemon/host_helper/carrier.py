@@ -2,7 +2,8 @@
 
 Lives here: ``CarrierAttachment``.
 Rules: level-triggered; the next turn finds an interface that was added, removed or became a port. A
-refusal of the kernel is logged once; packets of that interface pass the workers. While no service
+refusal of the kernel is logged once, with what carries the packets of that interface instead. If
+the interfaces cannot be listed, nothing is changed, at one hook or both. While no service
 wants BPF, the program is attached nowhere, since its maps may have entries of flows that no worker
 has.
 ``switch`` and ``read`` may be called by another thread than ``reconcile`` and ``apply_config``.
@@ -10,8 +11,10 @@ has.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from paraglider.bpf.layout import INDEX, REASONS
@@ -43,25 +46,19 @@ class CarrierAttachment:
             self._xdp = XdpLinks(*place, on=on and self._at_xdp)
         self._turn = threading.Lock()
         self._log = logger
-        self._devices: tuple[str, ...] = ()
-        self._xdp_devices: tuple[str, ...] = ()
-        self._failed: Mapping[str, str] = {}
-        self._no_xdp: Mapping[str, str] = {}
+        self._tc = self._early = AttachResult((), (), {}, 0)
+        self._said: dict[str, tuple[str, str]] = {}  # by interface: the message, and why
+        self._unchecked: dict[str, str] = {}  # by hook: why its interfaces could not be compared
 
     def reconcile(self) -> None:
         """Attach to new interfaces, and forget removed ones."""
-        try:
-            result = self._links.reconcile()
-            early = None if self._xdp is None else self._xdp.reconcile()
-        except (PlatformError, OSError) as error:
-            self._note({"": str(error)})
-            return
-        for interface in result.attached:
-            self._log.info("carrier attached", interface=interface)
-        self._note(result.failed)
-        self._devices = result.present
-        if early is not None:
-            self._note_xdp(early)
+        with self._turn:
+            with self._checking("tc"):
+                self._tc = self._links.reconcile()
+            if self._xdp is not None:
+                with self._checking("XDP"):
+                    self._early = self._xdp.reconcile()
+            self._note()
 
     def apply_config(self, config: Config) -> None:
         """Attach the program if a service of ``config`` wants BPF, else detach it; at XDP to the
@@ -74,40 +71,66 @@ class CarrierAttachment:
             self._wanted, self._at_xdp, self._sides = wanted
             if self._xdp is not None:
                 self._xdp.limit(self._sides)
-            try:
-                self._devices = self._switch().present
-            except (PlatformError, OSError) as error:  # the next turn tries again
-                self._note({"": str(error)})
+            for hook, switch in self._switches():
+                with self._checking(hook):  # the next turn tries again
+                    switch()
+            self._note()
 
     def switch(self, *, on: bool) -> CarrierDevices:
         """Attach the program everywhere, or detach it; returns the interfaces that have it.
 
-        Raises ``PlatformError`` if the kernel refuses.
+        Raises ``PlatformError`` if the kernel refuses; then the position is as it was.
         """
         with self._turn:
-            self._on = on
+            before, self._on = self._on, on
             try:
-                result = self._switch()
-            except OSError as error:
+                for _, switch in self._switches():
+                    switch()
+                if on and self._wanted and not (self._tc.present or self._early.present):
+                    failed = self._tc.failed.items()
+                    why = "; ".join(f"{name}: {reason}" for name, reason in failed)
+                    raise PlatformError(f"no interface has the program: {why or 'there is none'}")
+            except (PlatformError, OSError) as error:
+                self._on = before
+                for hook, switch in self._switches():
+                    with self._checking(hook):
+                        switch()
+                if isinstance(error, PlatformError):
+                    raise
                 raise PlatformError(f"the kernel refuses: {error.strerror or error}") from error
-            self._devices = result.present
-        if on and self._wanted and not result.present:
-            why = "; ".join(f"{name}: {reason}" for name, reason in result.failed.items())
-            raise PlatformError(f"no interface has the program: {why or 'there is none'}")
-        return CarrierDevices(devices=result.present, xdp=self._xdp_devices)
+            finally:
+                self._note()
+            return CarrierDevices(devices=self._tc.present, xdp=self._early.present)
 
-    def _switch(self) -> AttachResult:
-        """Attach or detach both programs; that at XDP goes first and comes last, since it leaves
-        packets to the other.
+    def _switches(self) -> list[tuple[str, Callable[[], None]]]:
+        """What attaches or detaches each program, by its hook; that at XDP goes first and comes
+        last, since it leaves packets to the other.
         """
         on = self._on and self._wanted
-        early = self._xdp is not None and on and self._at_xdp
-        if self._xdp is not None and not early:
-            self._note_xdp(self._xdp.switch(on=False))
-        result = self._links.switch(on=on)
-        if self._xdp is not None and early:
-            self._note_xdp(self._xdp.switch(on=True))
-        return result
+        early = on and self._at_xdp
+
+        def at_tc() -> None:
+            self._tc = self._links.switch(on=on)
+
+        def at_xdp() -> None:
+            if self._xdp is not None:
+                self._early = self._xdp.switch(on=early)
+
+        both: list[tuple[str, Callable[[], None]]] = [("tc", at_tc), ("XDP", at_xdp)]
+        return both if early else both[::-1]
+
+    @contextlib.contextmanager
+    def _checking(self, hook: str) -> Iterator[None]:
+        """Log an error once: the interfaces keep what they have at ``hook``."""
+        try:
+            yield
+        except (PlatformError, OSError) as error:
+            if self._unchecked.get(hook) != str(error):
+                event = "carrier not checked, interfaces keep what they have"
+                self._log.warning(event, hook=hook, why=str(error))
+            self._unchecked[hook] = str(error)
+        else:
+            self._unchecked.pop(hook, None)
 
     def read(self) -> CarrierReading:
         """The counters since the maps were made; raises ``OSError``."""
@@ -121,27 +144,28 @@ class CarrierAttachment:
                 slots[name] = SlotCount(*map(sum, both))
         reasons = {name: self._maps.reasons.total(at)[0] for at, name in enumerate(REASONS)}
         return CarrierReading(
-            devices=self._devices,
-            xdp=self._xdp_devices,
-            no_xdp=dict(self._no_xdp),
+            devices=self._tc.present,
+            failed=dict(self._tc.failed),
+            xdp=self._early.present,
+            no_xdp=dict(self._early.failed),
             slots=slots,
             reasons=reasons,
         )
 
-    def _note_xdp(self, result: AttachResult) -> None:
-        """Log what is new at XDP."""
-        for interface in result.attached:
-            self._log.info("carrier attached at XDP", interface=interface)
-        for interface, why in result.failed.items():
-            if self._no_xdp.get(interface) != why:
-                self._log.warning("carrier not at XDP, carries at tc", interface=interface, why=why)
-        self._xdp_devices, self._no_xdp = result.present, result.failed
-
-    def _note(self, failed: Mapping[str, str]) -> None:
-        """Log new failures."""
-        for name, why in failed.items():
-            if self._failed.get(name) != why:
-                self._log.warning(
-                    "carrier not attached, workers carry", interface=name or "all", why=why
-                )
-        self._failed = failed
+    def _note(self) -> None:
+        """Log the interfaces that are new, and what is new of those where the kernel refuses."""
+        for name in self._tc.attached:
+            self._log.info("carrier attached", interface=name)
+        for name in self._early.attached:
+            self._log.info("carrier attached at XDP", interface=name)
+        found = {}
+        for name, why in self._early.failed.items():
+            found[name] = ("carrier not at XDP, carries at tc", why)
+        for name, why in self._tc.failed.items():
+            carry = "XDP and workers carry" if name in self._early.present else "workers carry"
+            found[name] = (f"carrier not attached, {carry}", why)
+        for name, (event, why) in found.items():
+            if self._said.get(name) != (event, why):
+                self._log.warning(event, interface=name, why=why)
+        self._said = found
+        self._tc, self._early = (replace(one, attached=()) for one in (self._tc, self._early))

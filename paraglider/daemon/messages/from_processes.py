@@ -149,12 +149,13 @@ class SlotCount(NamedTuple):
 
 
 class CarrierReading(Message):
-    """The interfaces at which BPF carries, those at whose XDP too, and why not at that of others;
-    its counters by the name of their slot (``bpf.layout.slot_name``, in hex), and the packets that
-    its programs saw, by reason.
+    """The interfaces at which BPF carries, and why not at others (``failed``); those at whose XDP
+    too, and why not at that of others (``no_xdp``); its counters by the name of their slot
+    (``bpf.layout.slot_name``, in hex), and the packets that its programs saw, by reason.
     """
 
     devices: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)] = ()
+    failed: dict[Name, _Text] = Field(default_factory=dict)
     xdp: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)] = ()
     no_xdp: dict[Name, _Text] = Field(default_factory=dict)
     slots: dict[Name, SlotCount] = Field(default_factory=dict)

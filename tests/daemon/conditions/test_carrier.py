@@ -7,7 +7,7 @@ import structlog
 
 from paraglider.config.model import Service
 from paraglider.daemon.conditions.carrier import CarrierSwitch, Switched
-from paraglider.daemon.messages import CarrierDevices, Message, SetCarrier
+from paraglider.daemon.messages import CarrierDevices, CarrierReading, Message, SetCarrier
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 
 
@@ -105,3 +105,21 @@ def service(name: str, **keys: str) -> Service:
     """A service with these keys."""
     plain = {"name": name, "vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
     return Service.model_validate({**plain, **keys})
+
+
+def test_conditions_of_interfaces() -> None:
+    """Each that the kernel refuses, with what carries there; none while it is switched off."""
+    switch = CarrierSwitch("", xdp=True)
+    assert switch.assess() == {}
+    failed = {"eth0": "busy", "eth1": "no memory"}
+    switch.read = CarrierReading(devices=("eth2",), xdp=("eth1",), failed=failed)
+    rest = "carry what comes in there"
+    assert {name: each.text for name, each in switch.assess().items()} == {
+        "interface eth0": f"the BPF program is not attached, so workers {rest}: busy",
+        "interface eth1": (
+            f"the BPF program is not attached, so XDP and workers {rest}: no memory"
+        ),
+    }
+    assert {each.severity for each in switch.assess().values()} == {"degraded"}
+    switch.on = False
+    assert switch.assess() == {}

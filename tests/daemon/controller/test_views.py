@@ -230,6 +230,27 @@ def test_what_bpf_carries_is_shown() -> None:
     assert carried(switch, carried=7, carrier_refused=2)["flows"] == 0
 
 
+def test_interfaces_that_the_kernel_refuses() -> None:
+    """BPF carries while one interface has a program, at either hook; else the workers do, with the
+    reasons, and decide. While nothing was read, nothing is refused.
+    """
+    for devices, xdp, carrier in (
+        (("eth1",), (), "bpf"),
+        ((), ("eth0",), "xdp"),
+        ((), (), "worker"),
+    ):
+        switch = CarrierSwitch("", xdp=True)
+        switch.read = CarrierReading(devices=devices, xdp=xdp, failed={"eth0": "busy"})
+        fast = config({"carrier": "xdp", "decide": "auto"})
+        found = carried(switch, fast, carried=3)
+        assert (found["carrier"], found["failed"]) == (carrier, {"eth0": "busy"})
+        why = "no interface has the program: eth0: busy" if carrier == "worker" else ""
+        assert (found["reason"], found["flows"]) == (why, 0 if why else 6)
+        (row,) = views.services(fast, BackendTable(fast, 0.0), TrafficCounters({}), switch)
+        by = "python" if why else "kernel"
+        assert (row["carrier"], row["decided_by"]) == (carrier, by)
+
+
 def test_tunnels_are_not_carried_at_xdp() -> None:
     """Beside a service that is: `carrier` of a service, and of the worker, has what carries it."""
     switch = CarrierSwitch("", xdp=True)

@@ -20,7 +20,7 @@ from paraglider.daemon.messages import CarrierDevices, SlotCount
 from paraglider.errors import PlatformError
 from paraglider.host import bpffs
 from paraglider.host.carrier import LoadedCarrier
-from paraglider.host.carrier_links import AttachResult, CarrierLinks, detach_all
+from paraglider.host.carrier_links import AT_XDP, AttachResult, CarrierLinks, detach_all
 from paraglider.lab.namespace import Namespace
 from tests.bpf.carrying import XDP_PASS
 from tests.bpf.programs import UNSPEC, XDP, returns
@@ -158,26 +158,109 @@ def test_a_refusal_is_logged_once(loaded: LoadedCarrier, monkeypatch: pytest.Mon
     found = [(line["interface"], line["why"]) for line in lines]
     busy, denied = "Device or resource busy", "Operation not permitted"
     assert found == [("eth0", busy), ("eth1", busy), ("eth0", denied), ("eth1", denied)]
+    assert carrier.read().failed == {"eth0": denied, "eth1": denied}
     carrier.switch(on=False)
+    assert carrier.read().failed == {}
     with pytest.raises(PlatformError, match="no interface has the program: eth0: Operation"):
         carrier.switch(on=True)
+    monkeypatch.undo()
+    carrier.reconcile()  # the position is as it was: nothing is attached behind the answer
+    assert carrier.read().devices == ()
 
 
-def test_pins_that_cannot_be_read_end_nothing(
-    loaded: LoadedCarrier, monkeypatch: pytest.MonkeyPatch
+BROKEN = "carrier not checked, interfaces keep what they have"
+
+
+@pytest.mark.parametrize("hook", ["tc", "XDP"])
+def test_interfaces_that_cannot_be_listed_keep_what_they_have(
+    inside: Namespace, loaded: LoadedCarrier, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
-    """The next turn tries again."""
+    """At the one hook: the other is compared. It is logged once, and the next turn tries again."""
+    ready_for_xdp(inside)
+    loaded = replace(loaded, early=returns(XDP_PASS, XDP))
+    carrier = attachment(loaded, wanting(xdp=True))
+    carrier.reconcile()
 
-    def broken(_: CarrierLinks) -> None:
+    def broken(_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    carrier = attachment(loaded)
+    inside.ip("link set eth1 down")
     with structlog.testing.capture_logs() as lines, monkeypatch.context() as patch:
-        patch.setattr(CarrierLinks, "reconcile", broken)
+        patch.setattr(CarrierLinks if hook == "tc" else module.XdpLinks, "reconcile", broken)
+        if hook == "tc":  # the program at XDP has links of the same kind
+            patch.setattr(
+                module.XdpLinks, "reconcile", lambda _: AttachResult((), ("eth0",), {}, 1)
+            )
         carrier.reconcile()
-    assert [line["interface"] for line in lines] == ["all"]
+        carrier.reconcile()
+    why = "[Errno 5] Input/output error"
+    assert [(line["event"], line["hook"], line["why"]) for line in lines] == [(BROKEN, hook, why)]
+    found = carrier.read()
+    both, one = ("eth0", "eth1"), ("eth0",)
+    assert (found.devices, found.xdp) == ((both, one) if hook == "tc" else (one, both))
+    inside.ip("link set eth1 up")
     carrier.reconcile()
-    assert carrier.read().devices == ("eth0", "eth1")
+    assert carrier.read().devices == both
+    os.close(loaded.early or 0)
+
+
+@pytest.mark.parametrize(
+    ("tc", "xdp", "event", "why"),
+    [
+        ({}, {"eth0": "no XDP"}, "carrier not at XDP, carries at tc", "no XDP"),
+        ({"eth0": "busy"}, {}, "carrier not attached, XDP and workers carry", "busy"),
+        ({"eth0": "busy"}, {"eth0": "no XDP"}, "carrier not attached, workers carry", "busy"),
+    ],
+)
+def test_what_carries_where_a_hook_is_refused(
+    loaded: LoadedCarrier,
+    monkeypatch: pytest.MonkeyPatch,
+    tc: dict[str, str],
+    xdp: dict[str, str],
+    event: str,
+    why: str,
+) -> None:
+    """One line for an interface has what carries there now."""
+    loaded = replace(loaded, early=returns(XDP_PASS, XDP))
+    for links, failed in ((CarrierLinks, tc), (module.XdpLinks, xdp)):
+        result = AttachResult((), tuple({"eth0", "eth1"} - failed.keys()), failed, 0)
+        monkeypatch.setattr(links, "reconcile", lambda _, result=result: result)
+    carrier = attachment(loaded, wanting(xdp=True))
+    with structlog.testing.capture_logs() as lines:
+        carrier.reconcile()
+        carrier.reconcile()
+    assert [(line["event"], line["interface"], line["why"]) for line in lines] == [
+        (event, "eth0", why)
+    ]
+    assert (carrier.read().failed, carrier.read().no_xdp) == (tc, xdp)
+    os.close(loaded.early or 0)
+
+
+@pytest.mark.parametrize("refused", ["tc", "XDP"])
+def test_a_switch_that_fails_changes_nothing(
+    inside: Namespace, loaded: LoadedCarrier, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """Whichever hook cannot be detached: the other is attached again, and so is a turn later."""
+    ready_for_xdp(inside)
+    loaded = replace(loaded, early=returns(XDP_PASS, XDP))
+    carrier = attachment(loaded, wanting(xdp=True))
+    carrier.reconcile()
+    kind = CarrierLinks if refused == "tc" else module.XdpLinks
+    whole = kind.switch
+
+    def refusing(links: Any, *, on: bool) -> AttachResult:
+        if not on and getattr(links, "_hook", None) is not AT_XDP:
+            raise OSError(16, "Device or resource busy")
+        return whole(links, on=on)
+
+    monkeypatch.setattr(kind, "switch", refusing)
+    with pytest.raises(PlatformError, match="the kernel refuses: Device or resource busy"):
+        carrier.switch(on=False)
+    both = ("eth0", "eth1")
+    for _ in range(2):
+        assert (carrier.read().devices, carrier.read().xdp) == (both, both)
+        carrier.reconcile()
+    os.close(loaded.early or 0)
 
 
 def test_counters_are_those_of_the_slots(loaded: LoadedCarrier) -> None:
