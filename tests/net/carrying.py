@@ -15,7 +15,9 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,12 +29,14 @@ from paraglider.bpf.maps import CarrierMaps
 from paraglider.forward.bpf.entry import FlowEntry
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import Topology
 from paraglider.netfilter.queue import QUEUES
 
 # linux/bpf.h
 MAP_GET_FD_BY_ID, PROG_QUERY, TCX_INGRESS = 14, 16, 46
+REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 CARRIERS = {name: ["worker", "bpf"] for name in ("nat", "dsr")}
-TIMEOUT = 20.0  # seconds until an answer that must come counts as lost
+TIMEOUT = 60.0  # seconds until an answer that must come counts as lost
 
 both = pytest.mark.parametrize("carrier", ["worker", "bpf"], indirect=True)
 #: for what is said of the workers' own carrying, whatever the default
@@ -58,6 +62,41 @@ def opened(namespace: Namespace, family: int, kind: socket.SocketKind) -> socket
         made = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind)
     made.settimeout(TIMEOUT)
     return made
+
+
+def answers_held(
+    net: Topology,
+    protocol: str,
+    end: tuple[str, int],
+    counts: Sequence[int],
+    counted: Callable[[], int],
+) -> Counter[str]:
+    """The answers' names of flows to ``end`` that are all open and used at once: as many as
+    ``counts`` has, and after each of these it waits until so many are ``counted``.
+    """
+    family = 6 if ":" in end[0] else 4
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    names: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        held = []
+        for count in counts:
+            for _ in range(count):
+                held.append(stack.enter_context(opened(net.client, family, kind)))
+                held[-1].connect(end)
+                held[-1].send(REQUEST[:-2])
+                if kind == socket.SOCK_DGRAM:
+                    names[held[-1].recv(100).partition(b" ")[0].decode()] += 1
+            wait_until(lambda: counted() == len(held), lambda: f"{counted()} of {len(held)}")
+        for one in held if kind == socket.SOCK_STREAM else ():
+            names[name_of(one, REQUEST[-2:])] += 1
+    return names
+
+
+def name_of(sock: socket.socket, request: bytes = REQUEST) -> str:
+    """The name of the backend that answers a ``request`` over the connection ``sock``."""
+    sock.sendall(request)
+    answer = b"".join(iter(partial(sock.recv, 4096), b""))
+    return answer.rpartition(b"\r\n")[2].decode().strip()
 
 
 def wire(namespace: Namespace, device: str = "eth0") -> socket.socket:

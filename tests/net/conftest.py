@@ -167,7 +167,7 @@ def peer() -> Callable[..., dict[str, Any]]:
 
     def run(namespace: Namespace, *arguments: object) -> dict[str, Any]:
         command = [sys.executable, str(PEER), *map(str, arguments)]
-        result: dict[str, Any] = json.loads(namespace.run(command, timeout=60).stdout)
+        result: dict[str, Any] = json.loads(namespace.run(command, timeout=180).stdout)
         return result
 
     return run

@@ -19,7 +19,7 @@ import yaml
 from inside import InsideBalancer
 from services import http_service
 from sharing import vip
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab import direct
 from paraglider.lab.balancer import LabBalancer
@@ -169,14 +169,14 @@ class Rounds:
         )
         assert self._process.poll() is None, self._output.read_text()
 
-    def await_end(self, seconds: float) -> Any:
+    def await_end(self, seconds: float = TIMEOUT) -> Any:
         """Its result, within ``seconds``."""
         self._process.wait(seconds)
         return json.loads(self._output.read_text().splitlines()[-1])
 
     def end(self) -> None:
         """End it; all rounds were complete."""
-        self._process.communicate(b"\n", timeout=30)
+        self._process.communicate(b"\n", timeout=TIMEOUT)
         assert "rounds" in json.loads(self._output.read_text().splitlines()[-1])
 
     def _done(self) -> int:

@@ -63,7 +63,7 @@ def run_inside(
     check: bool,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``command`` in ``namespace``; raises ``PlatformError`` as ``namespace.run`` does."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = _Text(), _Text()
     with _in(namespace), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = exit_code(command, prog, arguments)
     given = [prog, *arguments]
@@ -71,6 +71,12 @@ def run_inside(
         words = (err.getvalue() or out.getvalue()).strip()
         raise PlatformError(f"{' '.join(given)}: exit {code}: {words[-2000:]}")
     return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
+
+
+class _Text(io.StringIO):
+    """An output of a program, which asks for its encoding."""
+
+    encoding = "utf-8"
 
 
 @contextlib.contextmanager

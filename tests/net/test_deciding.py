@@ -5,21 +5,24 @@ while backends and daemon come and go.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import subprocess
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import Carried, opened
+from carrying import Carried, answers_held, name_of, opened
 from clients import Client
-from failing import Load, control, rows, tries, wait_until
+from failing import Load, control, rows, tries
+from inside import run_inside
 from processes import workers
+from services import http_service
+from waiting import wait_until
 
+from paraglider.cli.main import main
 from paraglider.config.deciding import NO_ROOM
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.topology import VIP, Topology, backend_address
@@ -27,6 +30,9 @@ from paraglider.lab.topology import VIP, Topology, backend_address
 pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
+#: the port of the service with a strategy
+PORTS = {"rr": 81, "wrr": 82, "weighted": 83, "source": 84, "maglev": 85}
+COUNT = 60  # connections by each
 
 
 @pytest.fixture
@@ -41,9 +47,9 @@ def service(service: Any) -> Any:
     return partial(service, decide="auto")
 
 
-def conns(running: LabBalancer, family: int) -> dict[str, int]:
-    """The connections of each backend, as the balancer has counted them."""
-    return {name: row["conns"] for name, row in rows(running, family).items()}
+def conns(running: LabBalancer, family: int, name: str = "web") -> dict[str, int]:
+    """The connections of each backend of a service, as the balancer has counted them."""
+    return {backend: row["conns"] for backend, row in rows(running, family, name).items()}
 
 
 def names(family: int, *numbers: int) -> list[str]:
@@ -56,41 +62,77 @@ def decided(running: LabBalancer) -> list[str]:
     return [row["decided_by"] for row in control(running).get("services")]
 
 
-@pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted", "source", "maglev"])
+@pytest.fixture(scope="module")
+def world(sharing: Any) -> tuple[Topology, LabBalancer, Carried]:
+    """A balancer with two workers, and a service of each strategy and family, whose backends have
+    the weights 1, 2 and 3, which `rr` ignores.
+    """
+    services = [
+        http_service(
+            family,
+            name=f"{strategy}{family}",
+            ports=port,
+            strategy=strategy,
+            backends=[
+                {"address": backend_address(family, n), "weight": 1 if strategy == "rr" else n}
+                for n in (1, 2, 3)
+            ],
+            carrier="bpf",
+            decide="auto",
+        )
+        for strategy, port in PORTS.items()
+        for family in FAMILIES
+    ]
+    shared = sharing()
+    for number, backend in enumerate(shared.net.backends, 1):
+        start_backend(backend, f"backend{number}", http=list(PORTS.values()))
+    running = shared.balancer(shared.config(*services, workers=2))
+    carried = Carried(running)
+    carried.decide(len(services))
+    return shared.net, running, carried
+
+
+@pytest.mark.parametrize("strategy", PORTS)
 def test_every_connection_is_counted_once(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, strategy: str
+    world: tuple[Topology, LabBalancer, Carried], ask: Any, strategy: str
 ) -> None:
     """By whichever strategy: as many as the client has opened, at the backend that answered, with
     shares by weight; the worker sees none of their packets but what TCP ends with.
     """
-    net = topology()
-    serve(net, udp=())
-    weights = (1, 2, 3)
-    services = [service(f, ports=80, weights=weights, strategy=strategy) for f in FAMILIES]
-    running = balancer(net, config(*services, workers=2))
-    assert decided(running) == ["kernel", "kernel"]
-    carried = Carried(running)
-    carried.decide(2)
+    net, running, carried = world
+
+    def opened_by(family: int) -> int:
+        return sum(conns(running, family, strategy).values())
+
     for family in FAMILIES:
-        with carried.counting("opened", 60):
-            answers = ask(net, "tcp", VIP[family], 80, 60)
-        if strategy in ("wrr", "weighted"):
+        end = VIP[family], PORTS[strategy]
+
+        def live(family: int = family) -> int:
+            return sum(row["flows"] for row in rows(running, family, strategy).values())
+
+        with carried.counting("opened", COUNT):
+            if strategy == "weighted":
+                # The worker may hear late that a connection has ended, or of a new one.
+                answers = answers_held(
+                    net, "tcp", end, [12] * (COUNT // 12), partial(opened_by, family)
+                )
+                assert sorted(answers.values()) == pytest.approx([10, 20, 30], abs=3)
+            else:
+                answers = ask(net, "tcp", *end, COUNT)
+        if strategy == "wrr":
             assert sorted(answers.values()) == pytest.approx([10, 20, 30], abs=2)
         elif strategy == "rr":
             assert set(answers.values()) == {20}
         elif strategy == "source":
             assert len(answers) == 1
-        else:
+        elif strategy == "maglev":
             assert len(answers) > 1
-
-        def agreed(family: int = family, answers: Counter[str] = answers) -> bool:
-            found = [count for count in conns(running, family).values() if count]
-            return sorted(found) == sorted(answers.values())
-
-        carried.until(agreed, f"{answers}, {conns(running, family)}")
-    carried.until(
-        lambda: not any(r["flows"] for f in FAMILIES for r in rows(running, f).values()), "no flow"
-    )
+        wanted = {backend_address(family, n): answers[f"backend{n}"] for n in (1, 2, 3)}
+        carried.until(
+            lambda f=family, w=wanted: conns(running, f, strategy) == w,
+            f"{wanted}, {conns(running, family, strategy)}",
+        )
+        carried.until(lambda live=live: not live(), "no live flow")
 
 
 def test_a_flow_is_listed(
@@ -114,10 +156,14 @@ def test_a_flow_is_listed(
             flows = control(running).get("flows")["flows"]
             return [flow for flow in flows if flow["service"] == f"web{family}"]
 
-        wait_until(listed, running.log)
-        (flow,) = listed()
-        assert (flow["state"], flow["carrier"]) == ("established", "bpf")
-        assert flow["packets_in"] > 2
+        def in_use(listed: Any = listed) -> dict[str, Any] | None:
+            """The flow, when the worker has heard of the connection."""
+            (flow,) = listed() or [{"state": ""}]
+            return flow if flow["state"] == "established" and flow["packets_in"] > 2 else None
+
+        flow = wait_until(in_use, running.log)
+        assert flow is not None
+        assert flow["carrier"] == "bpf"
         wait_until(lambda f=family, b=flow["backend"]: conns(running, f)[b] == 1, running.log)
 
         def opened_lines(family: int = family) -> list[str]:
@@ -138,11 +184,7 @@ def asked(net: Topology, family: int, port: int) -> str:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((net.client_address(family), port))
         one.connect((VIP[family], 80))
-        one.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        answer = b""
-        while part := one.recv(4096):
-            answer += part
-    return answer.rpartition(b"\r\n")[2].decode().strip()
+        return name_of(one)
 
 
 @pytest.mark.parametrize("strategy", ["source", "maglev"])
@@ -171,16 +213,9 @@ def test_all_machines_pick_the_same(
     for (family, port), name in found[0].items():
         address = net.client_address(family)
         ends = [f"[{end}]" if family == 6 else end for end in (address, VIP[family])]
-        command = [
-            "explain",
-            "--json",
-            "-c",
-            str(file),
-            "tcp",
-            f"{ends[0]}:{port}",
-            f"{ends[1]}:80",
-        ]
-        told = net.client.run([sys.executable, "-m", "paraglider", *command])
+        words = ["explain", "--json", "-c", str(file)]
+        words += ["tcp", f"{ends[0]}:{port}", f"{ends[1]}:80"]
+        told = run_inside(net.client, main, "paraglider", words, check=True)
         (flow,) = json.loads(told.stdout)["flows"]
         numbers = {backend_address(family, n): f"backend{n}" for n in (1, 2, 3)}
         assert numbers[flow["backend"]] == name
@@ -256,29 +291,30 @@ def test_the_kernel_goes_on_without_a_daemon(
     the next daemon counts and lists those that live.
     """
     net = topology()
-    serve(net, udp=())
-    services = [service(family, ports=80) for family in FAMILIES]
+    serve(net, http=(80, 81, 82), udp=())
+    # Each time it is away another service of IPv6 has its connections: the next daemon counts those
+    # whose entries it finds, and may find some of the time before.
+    away = {signal.SIGKILL: 81, signal.SIGTERM: 82}
+    services = [service(4, ports=80), *(service(6, name=f"p{p}-6", ports=p) for p in away.values())]
     running = balancer(net, config(*services, workers=2), trouble=True)
     load = Load(net, 4, tmp_path / "load")
     load.more(10)
     for pid in workers(running):
-        subprocess.run(["kill", "-9", str(pid)], check=True)
+        os.kill(pid, signal.SIGKILL)
     load.more(30)
-    wait_until(lambda: running.log().count('event="worker ready"') == 4, running.log)
-
-    def counted() -> bool:
-        # Of the connections while it was away it counts those that it still finds, the second one
-        # also those that the first one has counted, if their entries are still there.
-        return sum(conns(running, 6).values()) in (9, 18)
-
-    for how in (signal.SIGKILL, signal.SIGTERM):
+    wait_until(lambda: running.log().count('event="worker ready"') >= 4, running.log)
+    for how, port in away.items():
         running.stop(how)
         assert ask(net, "tcp", VIP[4], 80, 9).total() == 9  # in turn with those of the load
-        assert len(ask(net, "tcp", VIP[6], 80, 9)) == 3
+        assert len(ask(net, "tcp", VIP[6], port, 9)) == 3
         load.more(30)
         running.start()
         load.more(10)
-        wait_until(counted, lambda: f"{conns(running, 6)}\n{running.log()}")
+
+        def counted(name: str = f"p{port}-") -> bool:
+            return sum(conns(running, 6, name).values()) == 9
+
+        wait_until(counted, running.log)
     load.stop()
     assert not [answer for answer in load.answers() if answer.startswith("error")]
 
@@ -333,12 +369,12 @@ def test_without_room_for_a_table_a_worker_decides(
     assert lacking["why_python"] == NO_ROOM
     assert daemon.get("carrier")["services"][int(lacking["service"][1:])]["why_python"] == NO_ROOM
     line = f"service {lacking['service']}: {NO_ROOM}, so a worker decides about its flows"
-    (problem,) = daemon.get("health")["problems"]
-    assert problem.startswith(line)
+    # On a busy machine there may be others.
+    assert any(problem.startswith(line) for problem in daemon.get("health")["problems"])
     wait_until(lambda: line in running.log(), running.log)
     assert len(ask(net, "tcp", VIP[4], int(lacking["ports"]), 30)) == 3
     kept = [plan for plan in services if plan["name"] in ("s0", lacking["service"])]
     running.config.write_text(config(*kept))
     daemon.post("reload", {})
     wait_until(lambda: decided(running) == ["kernel"] * len(kept), running.log)
-    assert daemon.get("health")["healthy"]
+    wait_until(lambda: daemon.get("health")["healthy"], running.log)

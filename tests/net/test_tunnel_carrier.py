@@ -263,7 +263,7 @@ def test_flows_end(world: World, tmp_path: Path) -> None:
             (backend,) = wait_until(partial(world.busy, name), world.running.log)
             world.control.set_backend(name, backend, state="drain")
         for each in made:
-            assert each.await_end(30) == {"error": "ECONNRESET"}
+            assert each.await_end() == {"error": "ECONNRESET"}
         for family in FAMILIES if end == "drain" else ():
             name = f"tcp{family}-80"
             for row in world.control.get("backends", service=name):
