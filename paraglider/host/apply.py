@@ -96,14 +96,13 @@ def _rehearsed(
     _check_host(config, families, host, earlier)
     steps = make_plan(config, families, cores, steering_seed(), host, earlier)
     refuse_read_only(steps, host)
-    for step in list(steps):
+    for step in steps:
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
         elif step.action == "apply" and isinstance(step.change, TableChange):
             step.change.rehearse(host)
-        elif step.action == "apply" and not _can_do(step.change, host):
-            steps.remove(step)
-    return steps
+    refused = _refused(steps, host)
+    return [step for step in steps if step not in refused]
 
 
 def _check_host(
@@ -125,14 +124,19 @@ def _check_host(
             method.check_host(config, family, addresses, leaving)
 
 
-def _can_do(change: Change, host: Host) -> bool:
-    """False for a table that a host may do without and the kernel or nft cannot do."""
-    if not isinstance(change, OptionalTableChange):
-        return True
+def _refused(steps: Iterable[Step], host: Host) -> list[Step]:
+    """The steps that make a table that a host may do without and the kernel or nft cannot do."""
+    texts = {
+        step: step.change.text
+        for step in steps
+        if step.action == "apply" and isinstance(step.change, OptionalTableChange)
+    }
     try:
-        return not host.nft.trial(change.text)
+        if not texts or not host.nft.trial("".join(texts.values())):
+            return []
+        return [step for step, text in texts.items() if host.nft.trial(text)]
     except OperatorError:  # no nft
-        return False
+        return list(texts)
 
 
 def set_up(steps: list[Step], host: Host, state: StateFile, report: Report) -> None:
@@ -177,8 +181,7 @@ def undo(families: frozenset[int], host: Host, state: StateFile, report: Report)
     strays = _strays(families, host)
     for family in strays:
         host.netfilter.remove_ours(family)
-        for table in table_names():
-            host.nft.remove(family, table)
+        host.nft.remove(family, *table_names())
         report("done", f"stray rules for IPv{family} removed")
     _raise(failures)
     return len(steps) + len(strays)

@@ -7,6 +7,7 @@ Rules: one run of nft is one transaction. Tables of others are never changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -122,10 +123,14 @@ class Nft:
             if "counter" in item
         }
 
-    def remove(self, family: int, table: str = TABLE) -> None:
-        """Remove ``table``, one of ours, if it exists."""
-        if table in self.present(family):
-            self.load(removal_text(family, table))
+    def remove(self, family: int, *tables: str) -> None:
+        """Remove ``tables``, all ours and by default the one of that name, as far as they exist."""
+        lines = (
+            f"add table {NFT_FAMILY[family]} {table}\n{removal_text(family, table)}"
+            for table in tables or (TABLE,)
+        )
+        with contextlib.suppress(OperatorError):  # without nft there are none
+            self.load("".join(lines))
 
 
 def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:

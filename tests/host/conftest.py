@@ -30,7 +30,7 @@ from paraglider.lab.namespace import Namespace
 from paraglider.netfilter.conntrack import Conntrack, Entry
 from paraglider.netfilter.iptables import Iptables, LegacyIptables, Tables
 from paraglider.netfilter.nft import Nft
-from paraglider.netfilter.rules.nft import TABLE
+from paraglider.netfilter.rules.nft import NFT_FAMILY, TABLE
 from paraglider.netfilter.rules.saved import our_part, removal_text
 
 
@@ -248,6 +248,12 @@ class AirNft(Nft):
             del self.tables[place]
         else:
             self.tables[place] = text
+
+    def remove(self, family: int, *tables: str) -> None:
+        """A missing table is no error."""
+        for table in tables or (TABLE,):
+            if (family, table) in self.tables:
+                self.load(f"delete table {NFT_FAMILY[family]} {table}")
 
     def present(self, family: int) -> frozenset[str]:
         """The names of the tables."""

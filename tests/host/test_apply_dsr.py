@@ -12,6 +12,7 @@ from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.host_needs import Route
 from paraglider.host import apply
+from paraglider.host.changes.replaced_table import OptionalTableChange
 from paraglider.host.plan_filter import lacking
 from paraglider.host.state import StateFile
 
@@ -96,6 +97,22 @@ def test_without_leases_every_packet_is_asked_about(
     apply.set_up(steps, air.host, state, air.say)
     assert air.nft.tables == {}
     assert len(air.routing.routes) == 2
+
+
+def test_one_table_that_the_kernel_cannot_do_takes_no_other_with_it(
+    air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are tried together, and where that fails each by itself."""
+
+    def tables() -> set[str]:
+        steps = apply.prepare(directed(), BOTH, air.host, state)
+        return {s.change.table for s in steps if isinstance(s.change, OptionalTableChange)}
+
+    every = tables()
+    assert len(every) > 1
+    for name in every:
+        monkeypatch.setattr(air.nft, "trial", lambda text, name=name: name if name in text else "")
+        assert tables() == every - {name}
 
 
 def test_what_dsr_cannot_work_with_is_refused_first(air: Any, state: StateFile) -> None:
