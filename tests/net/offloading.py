@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from services import http_service
@@ -26,6 +30,40 @@ def seen_by_python(net: Topology) -> int:
     """Packets that the kernel has queued so far, all queues together."""
     table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     return sum(int(line.split()[7]) for line in table.splitlines())
+
+
+def retransmitted(net: Topology) -> int:
+    """Segments that the client has sent again so far: a first one that is, is queued again."""
+    lines = net.client.run(["cat", "/proc/net/snmp"]).stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+@contextlib.contextmanager
+def queued(net: Topology, packets: int) -> Iterator[None]:
+    """So many packets are queued meanwhile, and those that the client sends again."""
+    before, again = seen_by_python(net), retransmitted(net)
+    yield
+    found, more = seen_by_python(net) - before, retransmitted(net) - again
+    assert packets <= found <= packets + more, (found, more)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process ``pid`` is stopped meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def await_reading(running: LabBalancer) -> None:
+    """Wait until the daemon has read the kernel's counters: it does not log what they have then."""
+    place = str(running.config.parent.parent / "control.sock")
+    command = ["curl", "-sS", "--unix-socket", place, "http://paraglider/v1/metrics"]
+    number = re.compile(r"^paraglider_conntrack_connections \d", re.MULTILINE)
+    wait_until(lambda: number.search(running.namespace.run(command).stdout), running.log)
 
 
 def await_log(balancer: LabBalancer, words: str, count: int = 1) -> None:

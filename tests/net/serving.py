@@ -108,3 +108,10 @@ def listens(namespace: Namespace, port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+def start_dnsmasq(namespace: Namespace, name: str) -> None:
+    """A name server that answers a TXT query for who.test with its own name."""
+    record = f"--txt-record=who.test,{name}"
+    namespace.popen(["dnsmasq", "-k", "-R", "-h", "-u", "root", "-x", "", "-p", "53", record])
+    wait_until(lambda: listens(namespace, 53))

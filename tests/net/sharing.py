@@ -81,12 +81,18 @@ class Shared:
         return configuration(self._directory, *services, workers=workers, **top)
 
     def balancer(
-        self, text: str, *arguments: str, apart: bool = False, trouble: bool = False
+        self,
+        text: str,
+        *arguments: str,
+        apart: bool = False,
+        trouble: bool = False,
+        start: bool = True,
     ) -> InsideBalancer:
         """A balancer with this configuration, set up and ready: the one that is there, if it is the
-        same and was not made ``apart``. ``trouble`` permits errors in the log of one made apart.
+        same and was not made ``apart``. ``trouble`` permits errors in the log of one made apart,
+        which runs unless ``start=False``.
         """
-        assert apart or not trouble
+        assert apart or (start and not trouble)
         key = (text, arguments)
         if apart or key != self._key or self._running is None:
             self.end()
@@ -96,7 +102,8 @@ class Shared:
             self._running = InsideBalancer(self.net.balancer, directory, text, arguments)
             self._trouble, self._key = trouble, None
             self._running.set_up()
-            self._running.start()
+            if start:
+                self._running.start()
             self._key = None if apart else key
         elif not self._running.runs:
             self._running.start()

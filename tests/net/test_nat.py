@@ -19,11 +19,11 @@ import pytest
 from clients import asked, hold, pinged
 from counting import echo_requests
 from services import await_connections, connections_begun, http_service
+from serving import start_dnsmasq
 from sharing import Shared, vip
-from waiting import TIMEOUT, wait_until
+from waiting import TIMEOUT
 
 from paraglider.lab.balancer import LabBalancer, start_backend
-from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import CLIENT, PUBLIC_PREFIX, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -172,14 +172,6 @@ def test_name_servers_behind_one_service(net: Topology) -> None:
 def dig(address: str) -> list[str]:
     """The command that asks a name server who it is, once."""
     return ["dig", f"@{address}", "who.test", "TXT", "+short", "+tries=1", "+time=30"]
-
-
-def start_dnsmasq(namespace: Namespace, name: str) -> None:
-    """A name server that answers a TXT query for who.test with its own name."""
-    record = f"--txt-record=who.test,{name}"
-    namespace.popen(["dnsmasq", "-k", "-R", "-h", "-u", "root", "-x", "", "-p", "53", record])
-    listing = ["ss", "-Hltn"]
-    wait_until(lambda: len(re.findall(r":53\s", namespace.run(listing).stdout)) >= 2)
 
 
 @both
