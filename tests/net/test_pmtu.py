@@ -1,6 +1,7 @@
 """ICMP errors and long packets end to end: path MTU, fragments, unreachable backends.
 
-Two workers have all flows, so that an error must reach the worker of its flow.
+Two workers have all flows, so that an error must reach the worker of its flow. Tests share networks
+and balancers: each has services on a VIP of its own.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ import re
 from typing import Any
 
 import pytest
-from carrying import both
 from clients import pinged
+from services import http_service
+from sharing import Shared, vip
 
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.topology import VIP, Topology
+from paraglider.lab.topology import PUBLIC_PREFIX, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
-SIZE = 1_000_000
+SIZE = 300_000
 SMALL = 1400  # bytes of the narrow link
 FAMILIES = (4, 6)
+REFUSED = {"error": "ECONNREFUSED"}
+#: the VIPs by their numbers
+CARRIERS = {"worker": 1, "bpf": 2}
+ANY, NOBODY = 3, 4
+#: a transfer goes by the worker of its ports: so many meet both of two workers
+TRANSFERS = 6
+
+carriers = pytest.mark.parametrize("carrier", CARRIERS)
 
 
 def forget_paths(*namespaces: Namespace) -> None:
@@ -41,155 +51,167 @@ def errors_without_limit(net: Topology) -> None:
         namespace.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
 
 
-@both
-def test_an_upload_into_a_narrow_private_link(
-    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
-    """The balancer sends Packet Too Big from the VIP; the client reacts."""
-    net = topology(private_mtu=SMALL)
-    serve_peer(net, 9000)
-    errors_without_limit(net)
-    balancer(net, config(*(service(family, ports=9000) for family in FAMILIES), workers=2))
+def service(family: int, number: int, name: str, carrier: str = "", **changes: Any) -> Any:
+    """A service on a VIP."""
+    chosen = {"carrier": carrier} if carrier else {}
+    made = http_service(family, name=f"{name}{family}", **chosen, **changes)
+    if made["protocol"] == "any":
+        del made["ports"]
+    return made | {"vip": f"{vip(family, number)}/{PUBLIC_PREFIX[family]}"}
+
+
+def transferring(shared: Shared) -> None:
+    """Have the network's balancer forward transfers, with either carrier."""
+    services = [
+        service(family, number, carrier, carrier, ports=9000)
+        for family in FAMILIES
+        for carrier, number in CARRIERS.items()
+    ]
+    shared.balancer(shared.config(*services, workers=2))
+
+
+@pytest.fixture(scope="module")
+def narrow(sharing: Any) -> Topology:
+    """A network with a narrow private link, and transfers."""
+    shared: Shared = sharing(private_mtu=SMALL)
+    shared.serve_peer(9000)
+    errors_without_limit(shared.net)
+    transferring(shared)
+    return shared.net
+
+
+@pytest.fixture(scope="module")
+def routed(sharing: Any) -> Topology:
+    """A network with a router between client and balancer, and transfers."""
+    shared: Shared = sharing(router=True)
+    shared.serve_peer(9000)
+    errors_without_limit(shared.net)
+    transferring(shared)
+    return shared.net
+
+
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """A network with servers of UDP, and nothing at other ports."""
+    made: Shared = sharing()
+    made.serve(http=())
+    errors_without_limit(made.net)
+    return made
+
+
+@pytest.fixture
+def net(shared: Shared) -> Topology:
+    """The network, with a balancer."""
+    services = []
     for family in FAMILIES:
-        for _ in range(6):
-            forget_paths(net.client)
-            result = peer(net.client, "up", VIP[family], 9000, SIZE)
+        for carrier, number in CARRIERS.items():
+            unserved = [{"address": backend_address(family, n), "port": 9999} for n in (1, 2, 3)]
+            udp = {"carrier": carrier, "protocol": "udp"}
+            services += [
+                service(family, number, f"{carrier}-echo", ports=5353, **udp),
+                service(family, number, f"{carrier}-mapped", ports=53, backends=unserved, **udp),
+            ]
+        services += [
+            service(family, ANY, "any", protocol="any"),
+            service(family, NOBODY, "udp", protocol="udp", ports=5354),
+            service(family, NOBODY, "tcp", ports=80, affinity="client"),
+        ]
+    shared.balancer(shared.config(*services, workers=2))
+    return shared.net
+
+
+@carriers
+def test_an_upload_into_a_narrow_private_link(narrow: Topology, peer: Any, carrier: str) -> None:
+    """The balancer sends Packet Too Big from the VIP; the client reacts."""
+    for family in FAMILIES:
+        address = vip(family, CARRIERS[carrier])
+        for _ in range(TRANSFERS):
+            forget_paths(narrow.client)
+            result = peer(narrow.client, "up", address, 9000, SIZE)
             assert result["arrived"] == result["sent"]
-            assert learnt_mtu(net.client, VIP[family]) == SMALL
+            assert learnt_mtu(narrow.client, address) == SMALL
 
 
-@both
-def test_a_download_through_a_narrow_router(
-    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
+@pytest.mark.parametrize(("carrier", "near"), [("worker", False), ("bpf", False), ("bpf", True)])
+def test_a_download_through_a_narrow_link(
+    routed: Topology, peer: Any, carrier: str, near: bool
 ) -> None:
     """A router beyond the balancer sends Packet Too Big to the VIP; the flow's backend gets it, and
-    sends shorter packets.
+    sends shorter packets. If it is the balancer's public link that has the small MTU, the balancer
+    sends the error to the backend itself.
     """
-    net = topology(router=True)
-    assert net.router is not None
-    net.router.ip(f"link set eth1 mtu {SMALL}")
-    serve_peer(net, 9000)
-    errors_without_limit(net)
-    balancer(net, config(*(service(family, ports=9000) for family in FAMILIES), workers=2))
-    for family in FAMILIES:
-        client = net.client_address(family)
-        for _ in range(6):
-            forget_paths(*net.backends)
-            result = peer(net.client, "down", VIP[family], 9000, SIZE)
-            assert result["arrived"] == result["sent"]
-            mtus = [learnt_mtu(backend, client) for backend in net.backends]
-            assert mtus.count(SMALL) == 1
+    assert routed.router is not None
+    host, link = (routed.balancer, "eth0") if near else (routed.router, "eth1")
+    host.ip(f"link set {link} mtu {SMALL}")
+    try:
+        for family in FAMILIES:
+            client = routed.client_address(family)
+            for _ in range(TRANSFERS):
+                forget_paths(*routed.backends)
+                address = vip(family, CARRIERS[carrier])
+                result = peer(routed.client, "down", address, 9000, SIZE)
+                assert result["arrived"] == result["sent"]
+                mtus = [learnt_mtu(backend, client) for backend in routed.backends]
+                assert mtus.count(SMALL) == 1
+    finally:
+        host.ip(f"link set {link} mtu 1500")
 
 
-def test_a_download_into_a_narrow_public_link(
-    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
-    """If the balancer's public link has the small MTU, it sends the error to the backend itself."""
-    net = topology(router=True)
-    net.balancer.ip(f"link set eth0 mtu {SMALL}")
-    serve_peer(net, 9000)
-    errors_without_limit(net)
-    balancer(net, config(*(service(family, ports=9000) for family in FAMILIES), workers=2))
-    for family in FAMILIES:
-        for _ in range(4):
-            forget_paths(*net.backends)
-            result = peer(net.client, "down", VIP[family], 9000, SIZE)
-            assert result["arrived"] == result["sent"]
-            mtus = [learnt_mtu(backend, net.client_address(family)) for backend in net.backends]
-            assert mtus.count(SMALL) == 1
-
-
-@both
-def test_a_fragmented_datagram(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
+@carriers
+def test_a_fragmented_datagram(net: Topology, peer: Any, carrier: str) -> None:
     """8,000 bytes of UDP, six fragments each way, arrive whole both ways; so do 60,000."""
-    net = topology()
-    serve(net, http=())
-    services = [service(family, protocol="udp", ports=5353) for family in FAMILIES]
-    balancer(net, config(*services, workers=2))
     for family in FAMILIES:
         for size in (8000, 8000, 8000, 8000, 60_000):
-            result = peer(net.client, "udp", VIP[family], 5353, size)
+            result = peer(net.client, "udp", vip(family, CARRIERS[carrier]), 5353, size)
             assert result["whole"] is True, result
             assert result["answer"] in {"backend1", "backend2", "backend3"}
 
 
-def test_a_long_ping(topology: Any, serve: Any, config: Any, service: Any, balancer: Any) -> None:
+def test_a_long_ping(net: Topology) -> None:
     """A fragmented echo request of an `any` service comes back whole."""
-    net = topology()
-    serve(net, http=())
-    balancer(net, config(*(service(f, protocol="any") for f in FAMILIES), workers=2))
     for family in FAMILIES:
         for _ in range(3):
-            pinged(net.client, VIP[family], "-c", "2", "-i", "0.01", "-s", "8000")
+            pinged(net.client, vip(family, ANY), "-c", "2", "-i", "0.01", "-s", "8000")
 
 
-def test_an_unreachable_port(
-    topology: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
+def test_an_unreachable_port(net: Topology, peer: Any) -> None:
     """The error of a backend without a server reaches the client's socket: refused."""
-    net = topology()
-    errors_without_limit(net)
-    services = [service(family, protocol="udp", ports=5353) for family in FAMILIES]
-    services += [
-        service(family, name=f"tcp{family}", ports=80, affinity="client") for family in FAMILIES
-    ]
-    balancer(net, config(*services, workers=2))
     for family in FAMILIES:
+        address = vip(family, NOBODY)
         for _ in range(6):
-            refused = {"error": "ECONNREFUSED"}
-            assert peer(net.client, "udp", VIP[family], 5353, 100) == refused
-            assert peer(net.client, "connect", VIP[family], 80) == refused
+            assert peer(net.client, "udp", address, 5354, 100) == REFUSED
+            assert peer(net.client, "connect", address, 80) == REFUSED
 
 
-@both
-def test_an_unreachable_mapped_port(
-    topology: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
+@carriers
+def test_an_unreachable_mapped_port(net: Topology, peer: Any, carrier: str) -> None:
     """The error of a mapped port reaches the client with the VIP's port."""
-    net = topology()
-    errors_without_limit(net)
-    services = []
-    for family in FAMILIES:
-        mapped = service(family, protocol="udp", ports=53)
-        mapped["backends"] = [{"address": a, "port": 9999} for a in mapped["backends"]]
-        services.append(mapped)
-    balancer(net, config(*services, workers=2))
     for family in FAMILIES:
         for _ in range(6):
-            result = peer(net.client, "udp", VIP[family], 53, 100)
-            assert result == {"error": "ECONNREFUSED"}
+            address = vip(family, CARRIERS[carrier])
+            assert peer(net.client, "udp", address, 53, 100) == REFUSED
 
 
-@both
-def test_a_hop_too_many(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
+@carriers
+def test_a_hop_too_many(net: Topology, peer: Any, carrier: str) -> None:
     """A datagram whose hops end at the balancer is answered by Time Exceeded, as traceroute
     needs it; with one hop more it arrives.
     """
-    net = topology()
-    serve(net, http=())
-    errors_without_limit(net)
-    services = [service(family, protocol="udp", ports=5353) for family in FAMILIES]
-    balancer(net, config(*services, workers=2))
     for family in FAMILIES:
+        address = vip(family, CARRIERS[carrier])
         for _ in range(4):
-            result = peer(net.client, "udp", VIP[family], 5353, 100, 1)
+            result = peer(net.client, "udp", address, 5353, 100, 1)
             assert result == {"error": "EHOSTUNREACH"}
-            assert peer(net.client, "udp", VIP[family], 5353, 100, 2)["whole"] is True
+            assert peer(net.client, "udp", address, 5353, 100, 2)["whole"] is True
 
 
-def test_a_backend_that_is_gone(
-    topology: Any, config: Any, service: Any, balancer: Any, peer: Any
-) -> None:
+def test_a_backend_that_is_gone(topology: Any, config: Any, balancer: Any, peer: Any) -> None:
     """The balancer cannot reach the backend and sends an error; the client's connection fails at
     once.
     """
     net = topology()
     errors_without_limit(net)
-    balancer(net, config(*(service(family, ports=80) for family in FAMILIES), workers=2))
+    balancer(net, config(*map(http_service, FAMILIES), workers=2))
     net.balancer.sysctl(
         "net.ipv4.neigh.eth1.mcast_solicit=1",
         "net.ipv6.neigh.eth1.mcast_solicit=1",
