@@ -5,15 +5,20 @@ The backends have a leg in the clients' network, by which they answer past the b
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from carrying import both
 from counting import received
+from services import http_service
+from sharing import Shared
 
+from paraglider.lab import direct as lab
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
+from paraglider.lab.topology import VIP, Plan, Topology, backend_address, direct_address
 
 pytestmark = pytest.mark.root
 
@@ -57,18 +62,62 @@ def answering(config: Any, service: Any, balancer: Any, backend_setup: Any) -> A
     return start
 
 
-@pytest.mark.parametrize("tracking", [False, True])
-def test_answers_get_past_the_balancer(
-    topology: Any, serve: Any, answering: Any, ask: Any, peer: Any, tracking: bool
-) -> None:
+def services(carrier: str) -> list[dict[str, Any]]:
+    """All of the shared balancer, of both families: HTTP, transfers, a port without a listener, UDP
+    echo, and ports of the VIP that are others of the backends, two of one host.
+    """
+    made = []
+    for family in (4, 6):
+        ends = ((1, 8080), (1, 8081), (2, 8080), (3, 8080))
+        http = [{"address": backend_address(family, n), "port": port} for n, port in ends]
+        echo = [{"address": backend_address(family, n), "port": 9999} for n in (1, 2, 3)]
+        udp = {"protocol": "udp"}
+        for name, changes in (
+            ("web", {"ports": 80}),
+            ("bulk", {"ports": 9000}),
+            ("closed", {"ports": 81}),
+            ("echo", {**udp, "ports": 5353}),
+            ("mapped", {"ports": 8000, "backends": http}),
+            ("names", {**udp, "ports": 53, "backends": echo}),
+        ):
+            common = {"return": "direct", "carrier": carrier}
+            made.append(http_service(family, name=f"{name}{family}", **common, **changes))
+    return made
+
+
+class World(NamedTuple):
+    """The network, and the carrier of the balancer in it."""
+
+    net: Topology
+    carrier: str
+
+
+@pytest.fixture(scope="module", params=["worker", "bpf"])
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, big_file: Path
+) -> Iterator[World]:
+    """One for all tests with a carrier; where BPF carries, the backends have a stateful firewall.
+    The operator's command has set up the backends.
+    """
+    directory = tmp_path_factory.mktemp("direct")
+    with Topology(Plan(direct=True)) as net, Shared(net, directory, big_file) as shared:
+        shared.serve(http=(80, 8080, 8081), udp=(5353, 9999))
+        shared.serve_peer(9000)
+        for backend in net.backends if request.param == "bpf" else ():
+            backend.run(["nft", "-f", "-"], text=FIREWALL)
+        wanted = services(request.param)
+        running = shared.balancer(shared.config(*wanted))
+        lab.set_up(net.backends, running.config, [made["name"] for made in wanted])
+        yield World(net, request.param)
+        for backend in net.backends:
+            lab.undo(backend, running.config)
+
+
+def test_answers_get_past_the_balancer(world: World, ask: Any, peer: Any) -> None:
     """TCP and UDP of both families, on backends with and without a stateful firewall: the client
     gets its answers from the VIP, and none of them through the balancer.
     """
-    net = topology(direct=True)
-    serve(net)
-    for backend in net.backends if tracking else ():
-        backend.run(["nft", "-f", "-"], text=FIREWALL)
-    answering(net, ("web", {"ports": 80}), ("echo", {"protocol": "udp", "ports": 5353}))
+    net = world.net
     before = received(net.balancer, "eth1")
     for family in (4, 6):
         assert ask(net, "tcp", VIP[family], 80, 12).keys() == EVEN.keys()
@@ -77,19 +126,16 @@ def test_answers_get_past_the_balancer(
         assert peer(net.client, "udp", VIP[family], 5353, 8000)["whole"]
     # 24 connections had at least four answers each; eth1 receives only ARP and ND.
     assert received(net.balancer, "eth1") - before < 48
-    dropped = "counter packets 0" if tracking else ""
+    dropped = "counter packets 0" if world.carrier == "bpf" else ""
     for backend in net.backends:
         rules = backend.run(["nft", "list", "ruleset"]).stdout
         assert rules.count("counter packets") == rules.count("counter packets 0")
         assert dropped in rules
 
 
-@both
-def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: Any) -> None:
+def test_long_transfers(world: World, peer: Any) -> None:
     """Megabytes arrive whole, up and down, with the segments as long as the kernel makes them."""
-    net = topology(direct=True)
-    serve_peer(net, 9000)
-    answering(net, ("bulk", {"ports": 9000}))
+    net = world.net
     before = received(net.balancer, "eth1")
     for family in (4, 6):
         for verb in ("up", "down"):
@@ -98,48 +144,19 @@ def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: An
     assert received(net.balancer, "eth1") - before < 100
 
 
-@both
-def test_mapped_ports(
-    topology: Any,
-    serve: Any,
-    config: Any,
-    service: Any,
-    balancer: Any,
-    ask: Any,
-    peer: Any,
-    backend_setup: Any,
-) -> None:
-    """The client sees the VIP's port for any port of the backend, also for
-    two ports of one host.
-    """
-    net = topology(direct=True)
-    serve(net, http=(8080, 8081), udp=(9999,))
-    services = []
+def test_mapped_ports(world: World, ask: Any, peer: Any) -> None:
+    """The client sees the VIP's port for any port of a backend, also for two ports of one host."""
     for family in (4, 6):
-        ends = ((1, 8080), (1, 8081), (2, 8080), (3, 8080))
-        http = [{"address": backend_address(family, n), "port": port} for n, port in ends]
-        echo = [{"address": backend_address(family, n), "port": 9999} for n in (1, 2, 3)]
-        web = direct(service, family, "web", ports=80)
-        names = direct(service, family, "names", protocol="udp", ports=53)
-        services += [web | {"backends": http}, names | {"backends": echo}]
-    running = balancer(net, config(*services))
-    for backend in net.backends:
-        backend_setup(backend, running.config, *(made["name"] for made in services), "--apply")
-    for family in (4, 6):
-        answers = ask(net, "tcp", VIP[family], 80, 12)
+        answers = ask(world.net, "tcp", VIP[family], 8000, 12)
         assert answers == {"backend1": 6, "backend2": 3, "backend3": 3}
-        assert peer(net.client, "ports", VIP[family], 53, 12) == EVEN
+        assert peer(world.net.client, "ports", VIP[family], 53, 12) == EVEN
 
 
-def test_connections_to_the_backend_itself(
-    topology: Any, serve: Any, answering: Any, ask: Any
-) -> None:
+def test_connections_to_the_backend_itself(world: World, ask: Any) -> None:
     """The balancer's checks, the backends among themselves and clients of the backend's other
     address are answered by the address that they called, beside the service.
     """
-    net = topology(direct=True)
-    serve(net)
-    answering(net, ("web", {"ports": 80}))
+    net = world.net
     for family in (4, 6):
         for caller in (net.balancer, net.backends[1], net.backends[0]):
             assert curl(caller, backend_address(family, 1)) == "backend1"
@@ -147,12 +164,11 @@ def test_connections_to_the_backend_itself(
         assert set(ask(net, "tcp", VIP[family], 80, 12)) == set(EVEN)
 
 
-def test_a_port_without_a_listener(topology: Any, serve: Any, answering: Any, peer: Any) -> None:
+def test_a_port_without_a_listener(world: World, peer: Any) -> None:
     """The backend's refusal comes from the VIP, so the client gets it at once."""
-    net = topology(direct=True)
-    answering(net, ("web", {"ports": 80}))
     for family in (4, 6):
-        assert peer(net.client, "connect", VIP[family], 80) == {"error": "ECONNREFUSED"}
+        result = peer(world.net.client, "connect", VIP[family], 81)
+        assert result == {"error": "ECONNREFUSED"}
 
 
 @both
