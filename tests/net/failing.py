@@ -25,7 +25,7 @@ from paraglider.lab.topology import VIP, Topology, backend_address
 PEER = Path(__file__).parent / "peer.py"
 TRY = [sys.executable, "-m", "paraglider.lab.client", "tcp"]
 PATIENCE = 10.0  # seconds that a try may take
-PAUSE = 0.0  # seconds between two tries of a load: others need the CPU too
+PAUSE = 0.01  # seconds between two tries of a load: others need the CPU too
 
 
 class Load:

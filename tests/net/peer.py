@@ -152,12 +152,12 @@ def pause(address: str, port: int) -> Any:
 
 
 def rounds(address: str, port: int, size: int) -> Any:
-    """Transfers in both directions over one connection until a line of input; at most a hundred per
+    """Transfers in both directions over one connection until a line of input; at most thirty per
     second, so that several processes leave CPU to the tested ones.
     """
     data, count = pattern(size), 0
     with socket.create_connection((address, port), TIMEOUT) as sock:
-        while not select.select([sys.stdin], [], [], 0.01)[0]:
+        while not select.select([sys.stdin], [], [], 0.03)[0]:
             sock.sendall(f"up {size}\n".encode() + data)
             if line(sock) != digest(data):
                 return {"error": "up"}

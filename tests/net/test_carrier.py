@@ -44,7 +44,7 @@ def carrier() -> str:
 
 def wrk(net: Topology) -> subprocess.Popen[bytes]:
     """Clients that send request after request over the same connections."""
-    command = ["wrk", "-t1", "-c16", "-d100s", "--timeout", "60s", f"http://{VIP[4]}/"]
+    command = ["wrk", "-t1", "-c16", "-d1000s", "--timeout", "60s", f"http://{VIP[4]}/"]
     return net.client.popen(command, stdout=subprocess.PIPE)
 
 
@@ -78,7 +78,7 @@ def test_who_carries(
         def shown(family: int = family, name: str = name) -> bool:
             row = rows(running, family)[name]
             bytes_out = row["bytes_out"] or 0
-            return row["conns"] == 1 and PAYLOAD < bytes_out < 1.2 * PAYLOAD
+            return row["conns"] == 1 and PAYLOAD < bytes_out < 1.5 * PAYLOAD
 
         carried.until(shown, "the counters of the transfer")
         carried.until(lambda f=family: not carried.flags(6, f), "no entry")
@@ -120,7 +120,7 @@ def test_deaths_and_switches(
 
     for count, pid in enumerate(workers(running), 3):
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda n=count: running.log().count('event="worker ready"') == n, running.log)
+        wait_until(lambda n=count: running.log().count('event="worker ready"') >= n, running.log)
         await_rounds(long, running)
 
     exchange(net, carried)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import Carried
+from carrying import Carried, programs_at
 from clients import Client, await_rounds
+from failing import control
 from waiting import wait_until
 
 from paraglider.host.bpffs import PINS
@@ -19,7 +20,7 @@ from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
 
-SIZE = 100_000
+SIZE = 20_000
 
 
 def pins(net: Topology) -> Path:
@@ -41,7 +42,7 @@ def test_flows_need_no_daemon(
     ]
     running = balancer(net, config(*services, workers=2), trouble=True)
     place = pins(net)
-    assert programs(net) == "1 1\n"
+    assert programs(net) == [1, 1]
     assert sum(path.name.startswith("link-") for path in place.iterdir()) == 2
     busy = [
         Client(net.client, tmp_path / f"client{family}{n}", "rounds", VIP[family], 9000, SIZE)
@@ -49,7 +50,7 @@ def test_flows_need_no_daemon(
         for n in range(2)
     ]
     await_rounds(busy, running)
-    wait_until(lambda: running.carrier()["flows"] == 4, running.log)
+    wait_until(lambda: control(running).get("carrier")["flows"] == 4, running.log)
 
     for how in (signal.SIGKILL, signal.SIGTERM):
         running.stop(how)
@@ -57,27 +58,27 @@ def test_flows_need_no_daemon(
         await_rounds(busy, running)  # nobody but the program is there
         running.start()
         await_rounds(busy, running)
-        wait_until(lambda: running.carrier()["flows"] == 4, running.log)
+        wait_until(lambda: control(running).get("carrier")["flows"] == 4, running.log)
 
     switch(running, "off")
-    assert programs(net) == "0 0\n"
+    assert programs(net) == [0, 0]
     await_rounds(busy, running)
-    wait_until(lambda: running.carrier()["flows"] == 0, running.log)
+    wait_until(lambda: control(running).get("carrier")["flows"] == 0, running.log)
     switch(running, "on")
     await_rounds(busy, running)
-    wait_until(lambda: running.carrier()["flows"] == 4, running.log)
+    wait_until(lambda: control(running).get("carrier")["flows"] == 4, running.log)
 
     net.balancer.ip("link add late type veth peer name later", "link set late up")
-    wait_until(lambda: "late" in running.carrier()["devices"], running.log)
+    wait_until(lambda: "late" in control(running).get("carrier")["devices"], running.log)
     net.balancer.ip("link del late")
-    wait_until(lambda: "late" not in running.carrier()["devices"], running.log)
+    wait_until(lambda: "late" not in control(running).get("carrier")["devices"], running.log)
 
     assert [each.end().startswith('{"rounds": ') for each in busy] == [True] * 4
     running.stop()
     assert place.exists()
     running.undo()
     assert not place.exists()
-    assert programs(net) == "0 0\n"
+    assert programs(net) == [0, 0]
 
 
 def test_another_number_of_workers(
@@ -121,23 +122,9 @@ def test_another_number_of_workers(
     carried.until(lambda: not (carried.owners(6, 4) or carried.owners(6, 6)), "no entry")
 
 
-#: the number of tcx programs at eth0 and eth1, by BPF_PROG_QUERY
-ATTACHED = """
-import ctypes, socket, struct
-from paraglider.bpf import syscall
-def count(name):
-    index = socket.if_nametoindex(name)
-    text = struct.pack("=4I2Q4QQ", index, 46, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    attributes = ctypes.create_string_buffer(text, len(text))
-    syscall.call(16, attributes)
-    return struct.unpack_from("=I", attributes, 24)[0]
-print(count("eth0"), count("eth1"))
-"""
-
-
-def programs(net: Topology) -> str:
+def programs(net: Topology) -> list[int]:
     """How many programs are at the ingress of both interfaces."""
-    return net.balancer.run([sys.executable, "-c", ATTACHED]).stdout
+    return [programs_at(net.balancer, name) for name in ("eth0", "eth1")]
 
 
 def queues(net: Topology) -> str:

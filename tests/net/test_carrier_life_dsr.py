@@ -54,7 +54,9 @@ class Bed:
         """All connections go on; the program carries them all, or none."""
         await_rounds(self.clients, self.running)
         wanted = len(self.clients) if carried else 0
-        wait_until(lambda: self.running.carrier()["flows"] == wanted, self.running.log)
+        wait_until(
+            lambda: control(self.running).get("carrier")["flows"] == wanted, self.running.log
+        )
 
     def broken(self, client: Client) -> None:
         """``client`` ends with an error."""

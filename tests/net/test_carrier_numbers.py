@@ -91,10 +91,17 @@ def test_every_packet_is_counted_once(
             for family in TABLES
         ]
         for client in clients:
-            wait_until(lambda client=client: len(client.lines()) >= 3, running.log)
-        live = [flow for flow in daemon.get("flows")["flows"] if flow["state"] == "established"]
-        assert [flow["carrier"] for flow in live] == ["bpf", "bpf"]
-        assert all(flow["packets_in"] > 10 and flow["packets_out"] > 10 for flow in live)
+            wait_until(lambda client=client: len(client.lines()) >= 6, running.log)
+
+        def listed() -> bool:
+            """Both with their packets, and those of the time before as ended."""
+            flows = daemon.get("flows")["flows"]
+            live = [flow for flow in flows if flow["state"] == "established"]
+            return [flow["carrier"] for flow in live] == ["bpf", "bpf"] and all(
+                flow["packets_in"] > 10 and flow["packets_out"] > 10 for flow in live
+            )
+
+        wait_until(listed, lambda: str(daemon.get("flows")["flows"]))
         assert [client.end().startswith('{"rounds": ') for client in clients] == [True, True]
 
     def await_agreement() -> None:

@@ -23,7 +23,7 @@ from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
 
-BIG = 10_000_000
+BIG = 2_000_000
 
 
 def hashed(family: int, **changes: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_a_backend_leaves(topology: Any, serve: Any, config: Any, balancer: Any,
         name = f"web{family}"
 
         def answering(family: int = family) -> set[str]:
-            return set(ask(net, "tcp", VIP[family], 80, 40))
+            return set(ask(net, "tcp", VIP[family], 80, 20))
 
         wait_until(lambda: answering() == EVEN.keys(), running.log)
         first = control.get("backends", service=name)[0]["backend"]

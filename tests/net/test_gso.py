@@ -13,34 +13,29 @@ from paraglider.lab.topology import VIP, backend_address
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize("mapped", [False, True], ids=["same port", "mapped port"])
-@pytest.mark.parametrize("family", [4, 6])
 @every_io
 def test_segmented_udp(
-    topology: Any,
-    serve: Any,
-    config: Any,
-    service: Any,
-    balancer: Any,
-    peer: Any,
-    io: str,
-    family: int,
-    mapped: bool,
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, peer: Any, io: str
 ) -> None:
-    """Datagrams that leave the client as one (UDP_SEGMENT) arrive each with a right checksum.
+    """Datagrams that leave the client as one (UDP_SEGMENT) arrive each with a right checksum, in
+    both families, at the same port and at a mapped one.
 
     The backend's kernel drops a datagram whose checksum is wrong, so those that arrive are right;
     its echoes come the same way back.
     """
     net = topology(backends=1)
-    serve(net, udp=(9001 if mapped else 9000,))
-    udp = service(family, protocol="udp", ports=9000)
-    udp["backends"] = [backend_address(family, 1)]
-    if mapped:
-        udp["backends"] = [{"address": backend_address(family, 1), "port": 9001}]
-    balancer(net, config(udp, queue={"io": io}))
-    result = peer(net.client, "segments", VIP[family], 9000, 40, 1000)
-    assert result == {"sent": 40, "echoed": 40}
+    serve(net, http=(), udp=(9000,))
+    services = [
+        service(family, name=f"udp{family}-{port}", protocol="udp", ports=port)
+        | {"backends": [{"address": backend_address(family, 1), "port": 9000}]}
+        for family in (4, 6)
+        for port in (9000, 9001)
+    ]
+    balancer(net, config(*services, queue={"io": io}))
+    for family in (4, 6):
+        for port in (9000, 9001):
+            result = peer(net.client, "segments", VIP[family], port, 40, 1000)
+            assert result == {"sent": 40, "echoed": 40}, (family, port)
 
 
 def test_sctp_is_left_alone(topology: Any, config: Any, service: Any, balancer: Any) -> None:
