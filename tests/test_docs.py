@@ -176,7 +176,6 @@ class Room:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
         )
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         return done.stdout

@@ -27,9 +27,10 @@ SCRIPTS = (
 
 
 def setup_output(*arguments: str) -> str:
-    """The output of ``setup.py``, where only setuptools can be imported."""
+    """The output of ``setup.py``, where only setuptools can be imported; nothing is compiled."""
     done = subprocess.run(
         [sys.executable, "setup.py", *arguments],
+        env={**os.environ, _compiled.PURE: "1"},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab import namespace
 from paraglider.lab.balancer import READY, STOP_TIMEOUT
@@ -85,7 +85,7 @@ class Walk:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=TIMEOUT,
         )
         assert done.returncode == 0, (name, done.stdout, done.stderr)
         return done.stdout

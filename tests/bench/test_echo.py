@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 
+from waiting import TIMEOUT
+
 from bench import echo
 
 
@@ -17,10 +19,10 @@ def test_datagrams_come_back() -> None:
         server.bind(("127.0.0.1", 0))
         serving = threading.Thread(target=echo.serve, args=(server, 2))
         serving.start()
-        client.settimeout(20)
+        client.settimeout(TIMEOUT)
         client.connect(server.getsockname())
         for sent in (b"one", b"two"):
             client.send(sent)
             assert client.recv(10) == sent
-        serving.join(20)
+        serving.join(TIMEOUT)
         assert not serving.is_alive()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from bench.__main__ import bench, result_name, save
 from bench.host import ROOT
@@ -116,7 +116,7 @@ def test_an_interrupt_leaves_nothing_behind() -> None:
         inside = [namespace.Namespace(name, attach=True) for name in (client, backend)]
         pids = [pid for one in inside for pid in one.pids()]
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=TIMEOUT)
     finally:
         if process.poll() is None:
             process.kill()

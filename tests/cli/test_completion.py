@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import TIMEOUT
+
 from paraglider.cli.completion import scripts, write
 
 
@@ -41,7 +43,7 @@ def complete(tmp_path: Path, command: str, module: str, *words: str) -> list[str
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=TIMEOUT,
     )
     return done.stdout.split()
 

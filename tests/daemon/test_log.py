@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from waiting import TIMEOUT
 
 from paraglider.daemon import log
 from paraglider.errors import OperatorError
@@ -110,7 +111,7 @@ def test_json_with_the_level_in_the_journal(tmp_path: Path) -> None:
             stderr=stream,
             env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
             check=True,
-            timeout=60,
+            timeout=TIMEOUT,
         )
     warning, error = journal.read_text().splitlines()
     assert (warning[:3], error[:3]) == ("<4>", "<3>")
@@ -140,13 +141,13 @@ def test_syslog_on_request(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "\n".join(script)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(place))
-        listening.settimeout(30)
+        listening.settimeout(TIMEOUT)
         # glibc knows /dev/log alone: a mount namespace of the script's own has ours there.
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", MOUNTED, "sh", str(place), *program],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=TIMEOUT,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         said = [listening.recv(4096).decode() for _ in range(2)]

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.core.checksum import internet_checksum
 from paraglider.errors import PlatformError
@@ -32,8 +33,8 @@ def test_many_questions_at_a_time(family: int) -> None:
             ):
                 echo.send(first, HERE[family])
                 echo.send(third, HERE[family])
-                await asyncio.wait_for(first.replied.wait(), 20)
-                await asyncio.wait_for(third.replied.wait(), 20)
+                await asyncio.wait_for(first.replied.wait(), TIMEOUT)
+                await asyncio.wait_for(third.replied.wait(), TIMEOUT)
                 assert list(first.answers) == list(third.answers) == [HERE[family]]
                 assert not second.answers
             with echo.echo_request() as again:
@@ -56,7 +57,7 @@ def test_a_forged_answer_is_none() -> None:
                     packet = bytes(2) + checksum.to_bytes(2) + numbers + token
                     forger.sendto(packet, ("127.0.0.1", 0))
                 echo.send(honest, HERE[4])
-                await asyncio.wait_for(honest.replied.wait(), 20)
+                await asyncio.wait_for(honest.replied.wait(), TIMEOUT)
                 assert not request.answers
 
     asyncio.run(body())

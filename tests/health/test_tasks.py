@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.health.tasks import GuardedTasks
 
@@ -31,7 +32,7 @@ def test_the_first_error_is_the_one_that_counts() -> None:
         assert not broken.done()
         failed = [tasks.spawn(fail()) for _ in range(2)]
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(broken, 20)
+            await asyncio.wait_for(broken, TIMEOUT)
         await tasks.close(failed)
 
     asyncio.run(whole())
@@ -44,7 +45,7 @@ def test_the_end() -> None:
         tasks = GuardedTasks()
         broken = tasks.start()
         running = [tasks.spawn(wait()) for _ in range(3)]
-        await asyncio.wait_for(tasks.close(running), 20)
+        await asyncio.wait_for(tasks.close(running), TIMEOUT)
         assert all(task.cancelled() for task in running)
         assert broken.cancelled()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import prctl
 import pytest
 import uvloop
+from waiting import TIMEOUT
 
 from paraglider.bpf.layout import RING_BYTES, TRANSLATION
 from paraglider.bpf.maps import CarrierMaps, create_ring
@@ -274,7 +275,7 @@ def test_a_thread_that_is_there_already_has_it_too() -> None:
         thread.start()
         locked("proxy worker")
         go.set()
-        thread.join(30)
+        thread.join(TIMEOUT)
         assert found == ["refused"]
         try:
             threading.Thread(target=print).start()
@@ -287,7 +288,7 @@ def test_a_thread_that_is_there_already_has_it_too() -> None:
         made: list[int] = []
         thread = threading.Thread(target=made.append, args=(1,))
         thread.start()
-        thread.join(30)
+        thread.join(TIMEOUT)
         assert made == [1]
 
     assert (child(work), child(monitor)) == (0, 0)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.lab import client
 from paraglider.lab.balancer import start_backend
@@ -31,7 +32,7 @@ def results(output: str) -> list[dict[str, str]]:
 def test_each_failed_try_is_printed(protocol: str) -> None:
     """Port 1 of loopback has no listener: each of two tries is printed as refused."""
     command = [sys.executable, "-m", "paraglider.lab.client", protocol, "127.0.0.1", "1", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     told = results(done.stdout)
     assert len(told) == 2
     assert all("refused" in result["error"] for result in told)
@@ -65,5 +66,5 @@ def test_a_download_in_two_halves(inside: Namespace) -> None:
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
     assert first == {"answer": "one", "bytes": 500}
-    rest, _ = process.communicate(b"\n\n", timeout=20)
+    rest, _ = process.communicate(b"\n\n", timeout=TIMEOUT)
     assert json.loads(rest) == {"answer": "one", "bytes": 1001}

@@ -81,7 +81,7 @@ def test_nonsense_does_not_stop_the_server(ports: tuple[int, int]) -> None:
 def test_a_taken_port_is_said(ports: tuple[int, int]) -> None:
     """A second server on the same port exits with one line."""
     command = [sys.executable, "-m", "paraglider.lab.servers", "other", "--http", str(ports[0])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 1
     assert done.stderr.startswith("other: ")
     assert "Traceback" not in done.stderr

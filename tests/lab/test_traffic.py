@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from waiting import TIMEOUT
+
 from paraglider.lab.traffic import PERIOD, RATE, pause, visit
 
 
@@ -27,9 +29,9 @@ def test_a_visit() -> None:
     async def main() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        await asyncio.wait_for(visit("127.0.0.1", port), 20)
+        await asyncio.wait_for(visit("127.0.0.1", port), TIMEOUT)
         server.close()
-        await asyncio.wait_for(visit("127.0.0.1", port), 20)
+        await asyncio.wait_for(visit("127.0.0.1", port), TIMEOUT)
 
     asyncio.run(main())
     assert len(asked) == 1

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from waiting import TIMEOUT
 
 from paraglider.core.encapsulation import Outer
 from paraglider.netfilter.raw_output import RawOutput
@@ -43,7 +44,7 @@ def heard(device: str) -> socket.socket:
     """A socket that hears what arrives at ``device``."""
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     made.bind((device, 0))
-    made.settimeout(30)
+    made.settimeout(TIMEOUT)
     return made
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from stand_ins import ForkedProcess
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from paraglider.daemon.control.connections import ControlConnections
 from paraglider.daemon.control.listening import ControlSocket
@@ -123,7 +123,7 @@ def test_its_life(running: Running) -> None:
     assert isinstance(request.message, ShowRequest)
     assert running.control.requested(request.message)
     running.endpoint.send(Result(value={"status": "ok"}), Kind.ANSWER, request.number)
-    asking.join(20)
+    asking.join(TIMEOUT)
     assert answers == [{"status": "ok"}]
     os.kill(running.pid, signal.SIGTERM)
     assert running.ended() == 0

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.daemon.control.requests import LARGEST
 from paraglider.daemon.http import routes
@@ -68,7 +69,7 @@ class Talk:
         """Status and JSON of the answer; the connection is over then."""
         reader, writer = await self.connect()
         writer.write(request)
-        answer = await asyncio.wait_for(reader.read(), 30)
+        answer = await asyncio.wait_for(reader.read(), TIMEOUT)
         writer.close()
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), json.loads(body)
@@ -191,7 +192,7 @@ def test_garbage_is_refused(garbage: bytes) -> None:
     async def what(talk: Talk) -> None:
         reader, writer = await talk.connect()
         writer.write(garbage)
-        answer = await asyncio.wait_for(reader.read(), 30)
+        answer = await asyncio.wait_for(reader.read(), TIMEOUT)
         writer.close()
         assert answer.split()[1] == b"400"
         assert talk.asked == []
@@ -233,7 +234,7 @@ def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(b"GET /v1/hea")
         assert await talk.ask("GET /v1/health") == (200, ["yes"])
-        assert await asyncio.wait_for(reader.read(), 30) == b""
+        assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
         writer.close()
         door.close()
         listening.close()
@@ -246,7 +247,7 @@ def test_a_rehearsal_ends_by_itself() -> None:
     """Each request of it is answered, possibly by a refusal."""
 
     async def what(talk: Talk) -> None:
-        await asyncio.wait_for(routes.rehearse(talk.runner, routes.REHEARSAL), 30)
+        await asyncio.wait_for(routes.rehearse(talk.runner, routes.REHEARSAL), TIMEOUT)
         assert [type(request) for request in talk.asked] == [ShowRequest, KillRequest]
 
     talk(what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import socket
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import runs, wait_until
+from waiting import ends_at_its_limit, runs, wait_until
 
 from paraglider.daemon.processes.loop import Loop
 from paraglider.daemon.processes.manager import FIRST_WAIT
@@ -107,11 +108,15 @@ def test_a_worker_that_never_gets_ready(supervise: Any) -> None:
     def life(spec: WorkerSpec, report: int) -> int:
         return supervise.silent(spec, report) if spec.index == 1 else supervise.serve(spec, report)
 
-    running = supervise(life, START_TIMEOUT=2.0)
-    running.wait_until(running.ended)
-    assert running.status == 2
-    assert "worker 1 on core 11 did not start" in running.events("raised")[0]
-    assert running.nobody_left()
+    def refused(limit: int) -> str:
+        running = supervise(life, START_TIMEOUT=float(limit))
+        running.wait_until(running.ended)
+        assert running.status == 2
+        assert running.nobody_left()
+        found = re.search(r"worker \d on core \d+ did not start", running.events("raised")[0])
+        return found[0] if found else running.log()
+
+    ends_at_its_limit(refused, lambda _: "worker 1 on core 11 did not start")
 
 
 def slow_again(supervise: Any, directory: Path) -> Callable[[WorkerSpec, int], int]:
@@ -143,15 +148,24 @@ def test_a_slow_restart_delays_no_other(supervise: Any, tmp_path: Path) -> None:
 
 def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
     """A worker that comes back and never gets ready is killed and started once more."""
-    running = supervise(slow_again(supervise, tmp_path), START_TIMEOUT=2.0)
-    running.await_events("ready")
-    os.kill(running.workers(0)[0], signal.SIGKILL)
-    running.wait_until(lambda: len(running.workers(0)) >= 3)
-    assert running.events("worker did not start")
-    assert len(running.workers(1)) == 1
-    running.end()
-    assert running.status == 0
-    assert running.nobody_left()
+
+    def started(limit: int) -> bool:
+        directory = tmp_path / f"limit{limit}"
+        directory.mkdir()
+        running = supervise(slow_again(supervise, directory), START_TIMEOUT=float(limit))
+        running.wait_until(lambda: running.events("ready") or running.ended())
+        if not running.events("ready"):
+            return False
+        os.kill(running.workers(0)[0], signal.SIGKILL)
+        running.wait_until(lambda: len(running.workers(0)) >= 3)
+        assert running.events("worker did not start")
+        assert len(running.workers(1)) == 1
+        running.end()
+        assert running.status == 0
+        assert running.nobody_left()
+        return True
+
+    ends_at_its_limit(started, lambda _: True)
 
 
 def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_path: Path) -> None:

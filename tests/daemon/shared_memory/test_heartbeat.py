@@ -8,6 +8,7 @@ import time
 from math import inf, nan
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.daemon.shared_memory import heartbeat as life_module
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
@@ -77,4 +78,4 @@ def test_a_loop_that_turns_gives_signs(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0)
             first = life.last
 
-    asyncio.run(asyncio.wait_for(turn(Heartbeat()), 30))
+    asyncio.run(asyncio.wait_for(turn(Heartbeat()), TIMEOUT))

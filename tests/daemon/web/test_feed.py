@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from waiting import TIMEOUT
 
 from paraglider.daemon.messages import Message, Refusal, Result, ShowRequest
 from paraglider.daemon.web.feed import Feed, of_service
@@ -39,7 +40,7 @@ def test_readers_share_a_question() -> None:
             feed.now()
         readers = [asyncio.create_task(read(feed)) for _ in range(100)]
         running = asyncio.create_task(feed.run())
-        results = await asyncio.wait_for(asyncio.gather(*readers), 20)
+        results = await asyncio.wait_for(asyncio.gather(*readers), TIMEOUT)
         running.cancel()
         assert all(result == results[0] for result in results)
         assert [json.loads(text)["at"] for text in results[0]] == [
@@ -72,7 +73,7 @@ def test_a_hub_that_does_not_answer() -> None:
         loop = asyncio.get_running_loop()
         running = asyncio.create_task(feed.run())
         begin = loop.time()
-        await asyncio.wait_for(feed.after(1), 20)
+        await asyncio.wait_for(feed.after(1), TIMEOUT)
         pauses.append(loop.time() - begin)
         running.cancel()
         assert feed.now()["at"] == 2.0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from waiting import TIMEOUT
 
 import paraglider
 from paraglider.daemon.messages import Message, Refusal, Result, ShowRequest
@@ -49,7 +50,7 @@ def served(
             await use(client)
         feeding.cancel()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
     return asked
 
 
@@ -90,4 +91,4 @@ def test_its_names(page: StatsPage) -> None:
 
 def test_without_an_application(page: StatsPage) -> None:
     """There is nothing to feed, and the feed ends."""
-    asyncio.run(asyncio.wait_for(page.feed(), 30))
+    asyncio.run(asyncio.wait_for(page.feed(), TIMEOUT))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from waiting import TIMEOUT
 
 from paraglider.daemon.messages import Message, Refusal, SetRequest
 from paraglider.daemon.web.events import Streams
@@ -33,7 +34,7 @@ def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
         async with TestClient(TestServer(app)) as client:
             await use(client)
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
     return asked
 
 

@@ -168,11 +168,11 @@ def pair(run: Any, server: Any) -> Callable[..., tuple[Running, socket.socket, s
 
 
 @pytest.fixture
-def closed_port() -> tuple[str, int]:
-    """An address without a listener."""
-    with socket.create_server(("127.0.0.1", 0)) as end:
-        host, port = end.getsockname()
-    return host, port
+def closed_port() -> Iterator[tuple[str, int]]:
+    """An address without a listener, which nobody else on this host can get."""
+    with socket.socket() as end:
+        end.bind(("127.0.0.1", 0))
+        yield end.getsockname()
 
 
 @pytest.fixture
