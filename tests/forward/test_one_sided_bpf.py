@@ -293,3 +293,28 @@ def test_the_program_is_ahead_of_the_queue(method: str) -> None:
     assert one.packet(TCP, KEY, "FA", 12.0, seq=6_000_100)
     one.carrier.sync(12.1)
     assert flow.state == states.CLIENT_DONE
+
+
+@pytest.mark.parametrize("state", [states.ESTABLISHED, states.CLIENT_DONE, states.UNCONFIRMED])
+def test_flows_from_before_a_hash_time_out(state: int) -> None:
+    """A reload to `decide: hash` leaves their entries, half-open ones get one, and each ends by the
+    timeout of its state, after the last packet that the program saw.
+    """
+    service = routed()
+    one = worker(service)
+    sent = [("S", 1, 0), ("A", 2, 70), ("A", 4, 70), ("A", 9, 90), ("FA", 9, 90)]
+    count = {states.UNCONFIRMED: 2, states.ESTABLISHED: 4, states.CLIENT_DONE: 5}[state]
+    for number, (flags, seq, ack) in enumerate(sent[:count]):
+        one.packet(TCP, KEY, flags, number / 8, seq=seq, ack=ack)
+    flow = one.flows.forward[TCP][KEY]
+    assert flow.state == state
+    one.carrier.configure([service], (), [service])
+    for _ in range(3):
+        one.carrier.sync(1.0)
+    assert one.packet(TCP, KEY, "A", 2.0, seq=9, ack=90)  # by its entry, not by a hash
+    timeout = one.flows.timeouts.by_state[flow.state]
+    one.flows.expire(timeout)
+    assert KEY in one.flows.forward[TCP]
+    one.flows.expire(2 * timeout + 5)
+    assert not one.flows.forward[TCP]
+    assert not entries(one.maps.flows[TCP, 4])

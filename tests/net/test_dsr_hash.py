@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
-from carrying import Carried
+from carrying import Carried, opened
 from directing import (
     EVEN,
     FAMILIES,
@@ -15,6 +16,7 @@ from directing import (
     service,
 )
 from offloading import seen_by_python
+from peer import pattern
 from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
@@ -24,6 +26,7 @@ from paraglider.lab.topology import VIP
 pytestmark = pytest.mark.root
 
 BIG = 2_000_000
+SIZE = 300_000
 
 
 def hashed(family: int, **changes: Any) -> dict[str, Any]:
@@ -126,3 +129,73 @@ def test_a_backend_leaves(topology: Any, serve: Any, config: Any, balancer: Any,
         wait_until(lambda: answering() == EVEN.keys() - {"backend1"}, running.log)
         control.set_backend(name, first, state="ready")
         wait_until(lambda: answering() == EVEN.keys(), running.log)
+
+
+class Earlier:
+    """A connection of a client that has asked for ``SIZE`` bytes, and takes the rest of them when
+    it ends; ``done``: it has sent its FIN too.
+    """
+
+    def __init__(self, net: Any, family: int, *, done: bool) -> None:
+        self._sock = opened(net.client, family, socket.SOCK_STREAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        self._sock.connect((VIP[family], 80))
+        self._asks = 0 if done else 1
+        self._ask()
+        if done:
+            self._sock.shutdown(socket.SHUT_WR)
+        self._received = bytearray(self._sock.recv(1000))
+
+    def _ask(self) -> None:
+        self._sock.sendall(f"down {SIZE}\n".encode())
+
+    def end(self) -> None:
+        """All arrives, also what it asks for now if it has not sent its FIN."""
+        if self._asks:
+            self._ask()
+        wanted = pattern(SIZE) * (1 + self._asks)
+        while len(self._received) < len(wanted):
+            self._received += self._sock.recv(1 << 20)
+        assert self._received == wanted
+        self._sock.close()
+
+
+@pytest.mark.parametrize(("decide", "strategy"), [("python", "rr"), ("auto", "source")])
+def test_flows_from_before_keep_their_backends(
+    topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any, decide: str,
+    strategy: str,
+) -> None:  # fmt: skip
+    """A reload to `decide: hash` leaves established and half-closed flows to their backends until
+    they end; then no flow and no entry is left. New connections get none.
+    """
+    net = directed(topology)
+    serve_peer(net, 80)
+    keys = {"decide": decide, "strategy": strategy}
+    running = balancer(net, config(*(hashed(family, **keys) for family in FAMILIES)))
+    carried = Carried(running)
+    if decide == "auto":
+        carried.decide(len(FAMILIES))
+    made = [Earlier(net, f, done=done) for f in FAMILIES for done in (False, True) * 4]
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+
+    def flows() -> list[Any]:
+        found: list[Any] = control.get("flows")["flows"]
+        return found
+
+    running.config.write_text(config(*(hashed(family) for family in FAMILIES)))
+    control.post("reload", {})
+    decided(running)
+    assert {row["carrier"] for row in flows()} == {"bpf"}
+    assert len(flows()) == entries(carried) == len(made)
+    with carried.counting("stateless"):
+        transfers(net, peer, 1000)
+    assert entries(carried) == len(made)
+    for each in made:
+        each.end()
+    ended = len(made) // 2
+    carried.until(lambda: entries(carried) == ended, "no entry of a flow that FINs have closed")
+    for family in FAMILIES:  # half-closed ones, which nobody sees end
+        control.post("flows/kill", {"service": f"web{family}"})
+    carried.until(lambda: not entries(carried), "no entry of a flow that was killed")
+    wait_until(lambda: {row["state"] for row in flows()} <= {"time-wait"}, running.log)
+    assert control.get("carrier")["refused"] == 0
