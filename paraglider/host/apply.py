@@ -42,7 +42,9 @@ from paraglider.netfilter.rules.saved import our_tables
 from paraglider.netfilter.rules.steering import cores_of
 
 Report = Callable[[str, str], None]
-"""Called for each step with its outcome (done, unchanged, failed, rolled back) and description."""
+"""Called for each step with its outcome (done, unchanged, failed, interrupted, rolled back) and
+description.
+"""
 
 # The kernel stores more than the change's text, so a change is detected by the text.
 _SETTLING = RulesChange | LegacyChange | TableChange | ReplacedTable
@@ -158,7 +160,8 @@ def set_up(steps: list[Step], host: Host, state: StateFile, report: Report) -> N
             step.do(host)
             update.end(step, host)
         except BaseException as error:
-            report("failed", step.describe())
+            ending = isinstance(error, SystemExit | KeyboardInterrupt)
+            report("interrupted" if ending else "failed", step.describe())
             _roll_back(steps[: position + 1], host, update, report)
             if isinstance(error, ParagliderError | OSError):
                 raise PlatformError(

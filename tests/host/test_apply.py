@@ -172,7 +172,7 @@ def test_a_failed_change_rolls_back_to_the_earlier_set_up(air: Any, state: State
 def test_an_interruption_rolls_back_too(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the middle is a failed step, and stays an interruption."""
+    """Ctrl-C in the middle is reported as what it is, and stays an interruption."""
     before = air.snapshot()
 
     def interrupt(*_: object) -> None:
@@ -184,6 +184,9 @@ def test_an_interruption_rolls_back_too(
     with pytest.raises(KeyboardInterrupt):
         apply.set_up(steps, air.host, state, air.say)
     assert air.snapshot() == before
+    (interrupted,) = [line for line in air.said if line.startswith("interrupted ")]
+    assert "neighbour" in interrupted
+    assert not [line for line in air.said if line.startswith("failed ")]
 
 
 def test_a_set_up_that_died_can_be_undone(

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ PAUSE = 0.01  # seconds between two tries of a load: others need the CPU too
 class Load:
     """Short connections of the client, one after the other, until it is stopped."""
 
-    def __init__(self, net: Topology, family: int, output: Path) -> None:
+    def __init__(self, net: Topology, family: int, output: Path, port: int = 80) -> None:
         self._output = output
         limits = ["1000000", str(PATIENCE), str(PAUSE)]
+        command = [*TRY, VIP[family], str(port), *limits]
         with output.open("wb") as file:
-            self._process = net.client.popen([*TRY, VIP[family], "80", *limits], stdout=file)
+            self._process = net.client.popen(command, stdout=file)
 
     def answers(self, since: int = 0) -> list[str]:
         """The backend or the error of each try, from number ``since`` on."""
@@ -116,13 +118,15 @@ def await_state(
     settle(running)
 
 
-def await_gone(running: LabBalancer, number: int) -> None:
+def await_gone(running: LabBalancer, number: int, names: tuple[str, ...] = ("web",)) -> None:
     """Wait until a removed backend takes no new flows in both families, and all processes have
     applied it.
     """
 
     def gone() -> bool:
-        found = [rows(running, f).get(backend_address(f, number)) for f in (4, 6)]
+        found = [
+            rows(running, f, name).get(backend_address(f, number)) for f in (4, 6) for name in names
+        ]
         return all(
             row is None or (row["state"], row["weight"]) == ("drain-down", 0) for row in found
         )
@@ -151,13 +155,16 @@ def kill(net: Topology, number: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def revive(net: Topology, number: int) -> None:
+def revive(
+    net: Topology, number: int, http: Sequence[int] = (80,), udp: Sequence[int] = (5353,)
+) -> None:
     """Restart the servers of a killed backend."""
-    start_backend(net.backends[number - 1], f"backend{number}", http=(80,), udp=(5353,))
+    start_backend(net.backends[number - 1], f"backend{number}", http=http, udp=udp)
 
 
-def tries(net: Topology, family: int, count: int) -> list[str]:
+def tries(net: Topology, family: int, count: int, port: int = 80) -> list[str]:
     """The results of ``count`` connections."""
-    done = net.client.run([*TRY, VIP[family], "80", str(count), str(PATIENCE)], timeout=60)
+    command = [*TRY, VIP[family], str(port), str(count), str(PATIENCE)]
+    done = net.client.run(command, timeout=TIMEOUT)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return [result.get("answer") or f"error: {result['error']}" for result in results]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import forwards
 from directing import directed
 from failing import (
+    Load,
     Peer,
     await_gone,
     await_state,
@@ -24,6 +25,7 @@ from failing import (
 from waiting import TIMEOUT, wait_until
 
 from paraglider.lab.balancer import LabBalancer, start_backend
+from paraglider.lab.namespace import end_processes
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -35,139 +37,228 @@ SILENT = {**CHECK, "timeout": 3}
 ROUNDS = {"check_cycle": 0.3, "timeout": 3, "rise": 1, "fall": 2}
 NAMES = {"backend1", "backend2", "backend3"}
 FAMILIES = (4, 6)
+#: bytes of a download whose second half does not fit into the buffers of the kernel
+LONG = 28_000_000
+
+
+#: the services of most tests: name, port, forward method and carrier
+NAT, OFFLOAD = ("web", 80, "nat", "bpf"), ("bulk", 81, "offload", "")
+BOTH = (NAT, OFFLOAD)
+PORTS = (80, 81, 82)
+
+Kind = tuple[str, Any, str, str]
+
+
+@pytest.fixture(scope="module")
+def network(sharing: Any) -> Topology:
+    """Four backends, of which services have three."""
+    net: Topology = sharing(backends=4).net
+    return net
+
+
+@pytest.fixture
+def net(network: Topology) -> Iterator[Topology]:
+    """The network; afterwards no process and no connection of the test is left in it, and every
+    cable is in.
+    """
+    yield network
+    started = [pid for each in network.namespaces for pid in each.started()]
+    end_processes(*(each.name for each in network.namespaces), started=started)
+    for number in range(1, len(network.backends) + 1):
+        freeze(network, number, up=True)
+    network.balancer.run(["conntrack", "-F"])
+
+
+@pytest.fixture
+def made(service: Any) -> Callable[..., list[dict[str, Any]]]:
+    """A function that makes a service of each family of each kind."""
+
+    def make(*kinds: Kind, **changes: Any) -> list[dict[str, Any]]:
+        return [
+            service(family, name=f"{name}{family}", ports=port, forward=forward, **chosen)
+            for name, port, forward, carrier in kinds
+            for family in FAMILIES
+            for chosen in [{**({"carrier": carrier} if carrier else {}), **changes}]
+        ]
+
+    return make
 
 
 @pytest.fixture
 def web(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., tuple[Topology, LabBalancer]]:
-    """A function that has a service of each family balanced over three backends."""
+    net: Topology, serve: Any, config: Any, made: Any, balancer: Any
+) -> Callable[..., LabBalancer]:
+    """A function that has services of these kinds balanced over three backends."""
 
     def start(
-        *options: str, top: dict[str, Any] | None = None, **changes: Any
-    ) -> tuple[Topology, LabBalancer]:
-        net = topology()
-        serve(net, udp=())
-        services = [service(family, **{"ports": 80, **changes}) for family in FAMILIES]
-        return net, balancer(net, config(*services, **(top or {})), *options)
+        *kinds: Kind,
+        options: tuple[str, ...] = (),
+        top: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> LabBalancer:
+        serve(net, http=PORTS, udp=())
+        running: LabBalancer = balancer(
+            net, config(*made(*kinds, **changes), **(top or {})), *options
+        )
+        return running
 
     return start
 
 
-def wrk(net: Topology, family: int, seconds: int) -> subprocess.Popen[bytes]:
+@pytest.fixture
+def load(net: Topology, tmp_path: Path) -> Iterator[Callable[..., list[Load]]]:
+    """A function that has the client open connections to ports, of each family, until the end."""
+    begun: list[Load] = []
+
+    def start(*ports: int) -> list[Load]:
+        begun.extend(
+            Load(net, family, tmp_path / f"load{port}-{family}", port)
+            for port in ports
+            for family in FAMILIES
+        )
+        return begun
+
+    yield start
+    for each in begun:
+        each.stop()
+
+
+def answers(clients: Sequence[Load], count: int = 20) -> set[str]:
+    """The results of the next ``count`` connections of all clients, the same for each."""
+    found = [frozenset(each.more(count)) for each in clients]
+    assert len(set(found)) == 1, found
+    return set(found[0])
+
+
+def wrk(net: Topology, family: int, port: int, seconds: int) -> subprocess.Popen[bytes]:
     """Four clients that open a connection for every request."""
     host = VIP[family] if family == 4 else f"[{VIP[family]}]"
     command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--timeout", "30s", "-H", "Connection: close"]
-    return net.client.popen([*command, f"http://{host}/"], stdout=subprocess.PIPE)
+    return net.client.popen([*command, f"http://{host}:{port}/"], stdout=subprocess.PIPE)
 
 
-@pytest.mark.parametrize(("forward", "how"), [("nat", "cable"), ("offload", "kill")])
-def test_out_and_back_under_load(web: Any, load: Any, forward: str, how: str) -> None:
+def test_out_and_back_under_load(net: Topology, web: Any, load: Any) -> None:
     """A backend whose host or server fails under load is taken out: later connections see no error;
     and it returns.
     """
-    net, running = web(forward=forward, check=SILENT if how == "cable" else CHECK)
-    clients = load(net)
-    crowd = [wrk(net, family, 60) for family in FAMILIES]
-    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
-    if how == "cable":
-        freeze(net, 2, up=False)
-    else:
-        kill(net, 2)
-    await_state(running, "down", 2)
-    for each in crowd:
-        each.kill()
-    later = [wrk(net, family, 1) for family in FAMILIES]
-    assert [set(each.more(30)) for each in clients] == [NAMES - {"backend2"}] * 2
-    for each in later:
-        said = each.communicate(timeout=TIMEOUT)[0].decode()
-        assert "Requests/sec" in said
-        assert "errors" not in said
-    for family in FAMILIES:
-        row = rows(running, family)[backend_address(family, 2)]
-        assert row["check"]["passed"] is False
-        assert row["why"] != "configured"
-    if how == "cable":
-        freeze(net, 2, up=True)
-    else:
-        revive(net, 2)
-    await_state(running, "ready", 2)
-    assert [set(each.more(30)) for each in clients] == [NAMES] * 2
+    running = web(*BOTH, check=SILENT)
+    names = ("web", "bulk")
+    clients = load(80, 81)
+    places = [(family, port) for port in (80, 81) for family in FAMILIES]
+    assert answers(clients) == NAMES
+    for number, how in ((3, "kill"), (2, "cable")):
+        crowd = [wrk(net, *place, 60) for place in places if how == "kill"]
+        if how == "cable":
+            freeze(net, number, up=False)
+        else:
+            kill(net, number)
+        await_state(running, "down", number, names=names)
+        for each in crowd:
+            each.kill()
+        later = [wrk(net, *place, 1) for place in places]
+        assert answers(clients) == NAMES - {f"backend{number}"}
+        for each in later:
+            said = each.communicate(timeout=TIMEOUT)[0].decode()
+            assert "Requests/sec" in said
+            assert "errors" not in said
+        for family in FAMILIES:
+            for name in names:
+                row = rows(running, family, name)[backend_address(family, number)]
+                assert row["check"]["passed"] is False
+                assert row["why"] != "configured"
+        if how == "cable":
+            freeze(net, number, up=True)
+        else:
+            revive(net, number, http=PORTS)
+        await_state(running, "ready", number, names=names)
+        assert answers(clients) == NAMES
 
 
-@pytest.mark.parametrize(
-    ("forward", "on_down", "carrier"),
-    [
-        ("nat", "keep", "worker"),
-        ("nat", "keep", "bpf"),
-        ("nat", "reset", "bpf"),
-        ("offload", "reset", ""),
-    ],
-    indirect=["carrier"],
-)
 def test_connections_of_the_dead(
-    web: Any, serve_peer: Any, tmp_path: Path, forward: str, on_down: str
+    net: Topology,
+    serve: Any,
+    serve_peer: Any,
+    config: Any,
+    made: Any,
+    balancer: Any,
+    tmp_path: Path,
 ) -> None:
     """An idle connection to a backend that goes down is reset at its next packet or, if configured
     to be kept, continues when the backend is back; others are not affected.
     """
-    net, running = web(forward=forward, ports=[80, 9000], check=SILENT, on_down=on_down)
-    serve_peer(net, 9000)
-    idle = [
-        Peer(net.client, tmp_path / f"idle{family}-{n}", "pause", VIP[family], 9000)
-        for family in FAMILIES
-        for n in range(3)
+    kept = (("web", 9000, "nat", "worker"), ("kept", 9001, "nat", "bpf"))
+    reset = (("ended", 9002, "nat", "bpf"), ("bulk", 9003, "offload", ""))
+    check = {**SILENT, "port": 80}
+    serve(net, udp=())
+    for _, port, _, _ in (*kept, *reset):
+        serve_peer(net, port)
+    services = [
+        *made(*kept, check=check, on_down="keep"),
+        *made(*reset, check=check, on_down="reset"),
     ]
-    assert all(each.begun() for each in idle)
+    running = balancer(net, config(*services))
+    names = tuple(kind[0] for kind in (*kept, *reset))
+    idle = {
+        kind[0]: [
+            Peer(net.client, tmp_path / f"{kind[0]}{family}-{n}", "pause", VIP[family], kind[1])
+            for family in FAMILIES
+            for n in range(3)
+        ]
+        for kind in (*kept, *reset)
+    }
+    assert all(each.begun() for name in names for each in idle[name])
     freeze(net, 2, up=False)
-    await_state(running, "down", 2)
-    if on_down == "keep":
-        freeze(net, 2, up=True)
-        await_state(running, "ready", 2)
-    ended = [str(each.end()) for each in idle]
-    lost = 2 if on_down == "reset" else 0
-    assert sorted(ended) == ["{'arrived': 3}"] * (6 - lost) + ["{'error': 'ECONNRESET'}"] * lost
+    await_state(running, "down", 2, names=names)
+    well, lost = "{'arrived': 3}", "{'error': 'ECONNRESET'}"
+    for name, *_ in reset:
+        assert sorted(str(each.end()) for each in idle[name]) == [well] * 4 + [lost] * 2, name
+    freeze(net, 2, up=True)
+    await_state(running, "ready", 2, names=names)
+    for name, *_ in kept:
+        assert [str(each.end()) for each in idle[name]] == [well] * 6, name
 
 
-@pytest.mark.parametrize(("forward", "how"), [("nat", "kill"), ("offload", "cable")])
-def test_clients_are_a_hint(web: Any, load: Any, forward: str, how: str) -> None:
+def test_clients_are_a_hint(net: Topology, web: Any, load: Any) -> None:
     """Refused or unanswered connections cause a check long before it is due."""
-    check = SILENT if how == "cable" else CHECK
-    net, running = web(forward=forward, check={**check, "interval": 3600, "fall": 3})
-    load(net)
-    if how == "kill":
-        kill(net, 2)
-    else:
-        freeze(net, 2, up=False)
-    await_state(running, "down", 2)
+    running = web(*BOTH, check={**SILENT, "interval": 3600})
+    load(80, 81)
+    kill(net, 2)
+    freeze(net, 3, up=False)
+    await_state(running, "down", 2, 3, names=("web", "bulk"))
 
 
-@forwards("nat", "offload")
-def test_drain(web: Any, load: Any, serve_peer: Any, tmp_path: Path, forward: str) -> None:
+def test_drain(net: Topology, web: Any, serve_peer: Any, tmp_path: Path) -> None:
     """A long download goes on to its end while its backend drains; new connections go elsewhere,
     until it is ready again.
     """
-    net, running = web(forward=forward, ports=[80, 9000])
-    serve_peer(net, 9000)
-    clients = load(net)
-    for family, client in zip(FAMILIES, clients, strict=True):
-        output = tmp_path / f"download{family}"
-        long = Peer(net.client, output, "halves", VIP[family], 9000, 40_000_000)
+    kinds: tuple[Kind, ...] = (
+        ("web", [80, 9000], "nat", "worker"),
+        ("fast", [81, 9001], "nat", "bpf"),
+        ("bulk", [82, 9002], "offload", ""),
+    )
+    running = web(*kinds)
+    for _, (_, port), _, _ in kinds:
+        serve_peer(net, port)
+    for (name, (http, port), _, _), family in itertools.product(kinds, FAMILIES):
+        output = tmp_path / f"{name}{family}"
+        long = Peer(net.client, output, "halves", VIP[family], port, LONG)
         assert long.begun()
-        number = serving(net, family, 9000)
-        name = backend_address(family, number)
-        control(running).set_backend(f"web{family}", name, state="drain")
-        assert set(client.more(20)) == NAMES - {f"backend{number}"}
-        assert serving(net, family, 9000) == number
+        number = serving(net, family, port)
+        backend = backend_address(family, number)
+        control(running).set_backend(f"{name}{family}", backend, state="drain")
+        assert set(tries(net, family, 20, http)) == NAMES - {f"backend{number}"}
+        assert serving(net, family, port) == number
         done = long.end()
         assert done["sent"] == done["arrived"]
-        control(running).set_backend(f"web{family}", name, state="ready")
-        assert set(client.more(20)) == NAMES
+        control(running).set_backend(f"{name}{family}", backend, state="ready")
+        assert set(tries(net, family, 20, http)) == NAMES
 
 
-def test_a_drain_that_takes_too_long(web: Any, serve_peer: Any, tmp_path: Path) -> None:
+def test_a_drain_that_takes_too_long(
+    net: Topology, web: Any, serve_peer: Any, tmp_path: Path
+) -> None:
     """After `drain_timeout` a connection that goes on and on is reset."""
-    net, running = web(forward="offload", ports=[80, 9000], drain_timeout=1)
+    running = web(("web", 9000, "offload", ""), drain_timeout=1)
     serve_peer(net, 9000)
     endless = [
         Peer(net.client, tmp_path / f"endless{family}", "rounds", VIP[family], 9000, 1000)
@@ -193,76 +284,83 @@ def serving(net: Topology, family: int, port: int) -> int:
     return found[0]
 
 
-def test_failover(web: Any, load: Any) -> None:
+def test_failover(net: Topology, web: Any, load: Any) -> None:
     """With `-f` backends without a check leave and return by failover's sweeps."""
-    net, running = web("-f", top={"failover": {**ROUNDS, "discover": False}})
-    clients = load(net)
-    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
+    running = web(NAT, options=("-f",), top={"failover": {**ROUNDS, "discover": False}})
+    clients = load(80)
+    assert answers(clients) == NAMES
     freeze(net, 1, up=False)
     await_state(running, "down", 1)
-    assert [set(each.more(30)) for each in clients] == [NAMES - {"backend1"}] * 2
+    assert answers(clients) == NAMES - {"backend1"}
     freeze(net, 1, up=True)
     await_state(running, "ready", 1)
-    assert [set(each.more(30)) for each in clients] == [NAMES] * 2
+    assert answers(clients) == NAMES
 
 
-@forwards("nat", "offload")
-def test_a_host_joins(
-    topology: Any, config: Any, service: Any, balancer: Any, load: Any, forward: str
-) -> None:
+def test_a_host_joins(net: Topology, config: Any, made: Any, balancer: Any, load: Any) -> None:
     """With `-f` a host that is not listed joins when it answers and serves, leaves when it fails,
     and joins again; the balancer never joins, though it answers on all its addresses.
     """
-    net = topology(backends=4)
     for number in (1, 2, 3):
-        revive(net, number)
-    start_backend(net.balancer, "ours", http=(80,), udp=())
-    services = [service(family, ports=80, forward=forward) for family in FAMILIES]
-    running = balancer(net, config(*services, failover=ROUNDS), "-f")
+        revive(net, number, http=PORTS)
+    start_backend(net.balancer, "ours", http=PORTS, udp=())
+    kinds = (*BOTH, ("plain", 82, "nat", "worker"))
+    names = tuple(kind[0] for kind in kinds)
+    running = balancer(net, config(*made(*kinds), failover=ROUNDS), "-f")
     for each in (net.balancer, *net.backends):
         each.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
-    clients = load(net)
-    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
-    for _ in range(2 if forward == "nat" else 1):  # the supervisor reverts it for every method
-        revive(net, 4)
-        await_state(running, "ready", 4)
-        assert [set(each.more(30)) for each in clients] == [NAMES | {"backend4"}] * 2
+    clients = load(*PORTS)
+    assert answers(clients) == NAMES
+    for _ in range(2):
+        revive(net, 4, http=PORTS)
+        await_state(running, "ready", 4, names=names)
+        assert answers(clients) == NAMES | {"backend4"}
         kill(net, 4)
-        await_gone(running, 4)
-        assert [set(each.more(30)) for each in clients] == [NAMES] * 2
+        await_gone(running, 4, names)
+        assert answers(clients) == NAMES
 
 
-@forwards("nat", "offload", "dsr")
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (("nat", "worker"), ("nat", "bpf"), ("offload", "")),
+        (("dsr", "worker"), ("dsr", "bpf")),
+    ],
+)
 def test_all_down_rejects(
-    topology: Any, config: Any, service: Any, balancer: Any, peer: Any, forward: str
-) -> None:
+    topology: Any, config: Any, made: Any, balancer: Any, peer: Any, kinds: Any,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     """If all are down, connections and datagrams are refused at once, and
     served when one is back.
     """
-    net = directed(topology) if forward == "dsr" else topology()
+    dsr = kinds[0][0] == "dsr"
+    net = directed(topology) if dsr else request.getfixturevalue("net")
+    http, udp = range(80, 80 + len(kinds)), range(5353, 5353 + len(kinds))
     for number in (1, 2, 3):
-        revive(net, number)
-    web = [service(f, ports=80, forward=forward, check=CHECK) for f in FAMILIES]
-    changed = {"protocol": "udp", "ports": 5353}
-    echo = [{**each, "name": f"echo{f}", **changed} for f, each in zip(FAMILIES, web, strict=True)]
-    running = balancer(net, config(*web, *echo))
+        revive(net, number, http, udp)
+    web = [("web" if n == 0 else f"web{n}-", http[n], *kind) for n, kind in enumerate(kinds)]
+    echo = [(f"echo{n}-", udp[n], *kind) for n, kind in enumerate(kinds)]
+    services = [*made(*web, check=CHECK), *made(*echo, check=CHECK, protocol="udp")]
+    names = tuple(kind[0] for kind in (*web, *echo))
+    running = balancer(net, config(*services))
     for number in (1, 2, 3):
         kill(net, number)
-    await_state(running, "down", 1, 2, 3, names=("web", "echo"))
-    for family in FAMILIES:
-        assert all("Connection refused" in answer for answer in tries(net, family, 5))
-        asked = peer(net.client, "udp", VIP[family], 5353, 9)
+    await_state(running, "down", 1, 2, 3, names=names)
+    for family, n in itertools.product(FAMILIES, range(len(kinds))):
+        assert all("Connection refused" in answer for answer in tries(net, family, 5, http[n]))
+        asked = peer(net.client, "udp", VIP[family], udp[n], 9)
         assert asked == {"error": "ECONNREFUSED"}
-    revive(net, 3)
-    await_state(running, "ready", 3, names=("web", "echo"))
-    for family in FAMILIES:
-        assert tries(net, family, 3) == ["backend3"] * 3
-        assert peer(net.client, "udp", VIP[family], 5353, 9)["answer"] == "backend3"
+    revive(net, 3, http, udp)
+    await_state(running, "ready", 3, names=names)
+    for family, n in itertools.product(FAMILIES, range(len(kinds))):
+        assert tries(net, family, 3, http[n]) == ["backend3"] * 3
+        assert peer(net.client, "udp", VIP[family], udp[n], 9)["answer"] == "backend3"
 
 
-def test_all_down_uses_all(web: Any) -> None:
+def test_all_down_uses_all(net: Topology, web: Any) -> None:
     """With `use_all` a check that fails for all backends takes none out."""
     wrong = {**CHECK, "type": "http", "path": "/nosuch"}
-    net, running = web(forward="offload", check=wrong, all_down="use_all")
+    running = web(("web", 80, "offload", ""), check=wrong, all_down="use_all")
     await_state(running, "down", 1, 2, 3)
     assert [set(tries(net, family, 9)) for family in FAMILIES] == [NAMES] * 2

@@ -20,13 +20,22 @@ from paraglider.lab.topology import VIP
 pytestmark = pytest.mark.root
 
 
-def answers(control: ControlClient, pid: int) -> bool:
-    """Whether all processes of the daemon are ready; none of them is ``pid``."""
+def answers(control: ControlClient, daemon: subprocess.Popen[bytes], pid: int = 0) -> bool:
+    """Whether all processes of ``daemon``, which must not end, are ready; none is ``pid``."""
+    assert daemon.poll() is None, f"it ended with exit {daemon.returncode}"
     try:
         rows = control.get("workers")
     except ParagliderError:
         return False
     return all(row["up"] and row["pid"] != pid for row in rows)
+
+
+def state(control: ControlClient) -> str:
+    """What the control socket says, for a test that fails."""
+    try:
+        return f"{control.get('workers')}\n{control.get('health')}"
+    except ParagliderError as error:
+        return str(error)
 
 
 def test_outputs_without_a_reader(
@@ -46,7 +55,7 @@ def test_outputs_without_a_reader(
     for number, where in enumerate((f">{pipe} 2>&1", ">/dev/full 2>&1", "<&- >&- 2>&-")):
         command = ["sh", "-c", f'exec "$@" {where}', "sh", *running.daemon_command]
         daemon = net.balancer.popen(command)
-        wait_until(lambda pid=daemon.pid: answers(control, pid), lambda: "not ready")
+        wait_until(lambda daemon=daemon: answers(control, daemon), lambda: state(control))
         if not number:
             wait_until(lambda: is_ready(reader, said), lambda: str(said))  # it answers before
             os.close(reader)
@@ -58,7 +67,9 @@ def test_outputs_without_a_reader(
         assert (done.returncode, strategy in done.stdout) == (0, True), done.stderr
         (victim,) = (row["pid"] for row in control.get("workers") if row["role"] == "worker")
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda pid=victim: answers(control, pid), lambda: "the worker is not back")
+        wait_until(
+            lambda daemon=daemon, pid=victim: answers(control, daemon, pid), lambda: state(control)
+        )
         assert ask(net, "tcp", VIP[4], 80, 5).total() == 5
         daemon.terminate()
         assert daemon.wait(TIMEOUT) == 0

@@ -1,8 +1,8 @@
 """Changes the host for a changed configuration, by the plan of the set-up.
 
 Rules: only on a host that ``paraglider.config`` has set up; the changes are recorded in the same
-state file, so that `--undo` and the repair keep working. All or nothing: if a step fails, all are
-rolled back.
+state file, so that `--undo` and the repair keep working. All or nothing: if a step fails, or the
+daemon is stopped meanwhile, which is no error, all are rolled back.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ class HostRules:
         Raises ``OperatorError`` and ``PlatformError``; then nothing has changed.
         """
         done: list[str] = []
+        say = self._log.error
 
         def report(outcome: str, what: str) -> None:
+            nonlocal say
             if outcome == "done":
                 done.append(what)
+            elif outcome == "failed":
+                self._log.error("set-up: failed", step=what)
             elif outcome != "unchanged":
-                self._log.error(f"set-up: {outcome}", step=what)
+                if outcome == "interrupted":  # by SIGTERM; what was done is rolled back
+                    say = self._log.info
+                say(f"set-up: {outcome}", step=what)
 
         with wait_for_setup_lock():
             host, state = self._host, StateFile()

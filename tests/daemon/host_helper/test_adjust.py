@@ -34,6 +34,9 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             say(outcome, step)
             if outcome == "failed":
                 raise PlatformError("the step failed", "everything was rolled back")
+            if outcome == "interrupted":
+                say("rolled back", step)
+                raise SystemExit(0)
             steps.append(step)
 
     monkeypatch.setattr(StateFile, "load", lambda _self: ["a change"])
@@ -74,6 +77,19 @@ def test_a_step_that_fails(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> 
     assert caught.value.remedy.startswith("run paraglider.config")
     assert [(line["event"], line["step"]) for line in logged] == [("set-up: failed", "sysctl")]
     assert done == []
+
+
+def test_a_daemon_that_is_stopped_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, done: list[str]
+) -> None:
+    """The log has it, and no error: nothing has failed."""
+    plan(monkeypatch, ("rules", "interrupted"))
+    with structlog.testing.capture_logs() as logged, pytest.raises(SystemExit):
+        adjust()
+    assert [(line["event"], line["log_level"]) for line in logged] == [
+        ("set-up: interrupted", "info"),
+        ("set-up: rolled back", "info"),
+    ]
 
 
 def test_what_can_be_known_before(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
