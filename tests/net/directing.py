@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from inside import InsideBalancer
 from services import http_service
-from sharing import vip
+from sharing import FLOWS, vip
 from waiting import TIMEOUT, wait_until
 
 from paraglider.lab import direct
@@ -59,6 +59,7 @@ def configuration(directory: Path, services: Sequence[dict[str, Any]]) -> str:
     document = {
         "workers": {"first_core": first, "last_core": last},
         "chroot": str(directory / "empty"),
+        "flows": {"max": FLOWS},
         "control": {"socket": str(directory / "control.sock")},
         "network": {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}},
         "services": list(services),

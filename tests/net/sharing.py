@@ -28,6 +28,9 @@ from serving import serve, serve_peer
 from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology
 
+#: flows of a worker at most; the default has the kernel fill 32 MB of a map for every family
+FLOWS = 100_000
+
 
 def vip(family: int, number: int) -> str:
     """The VIP ``number`` (1, 2, …) of a family, of which the first is ``VIP``."""
@@ -44,6 +47,7 @@ def configuration(directory: Path, *services: dict[str, Any], workers: int = 1, 
     document = {
         "workers": {"first_core": first, "last_core": last},
         "chroot": str(directory / "empty"),
+        "flows": {"max": FLOWS},
         "control": {"socket": str(directory / "control.sock")},
         "network": {
             "public": {"interface": "eth0"},
