@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 from carrying import forwards
-from directing import directed
+from directing import hold_vips
 from failing import Peer, control, rows, tries
 from processes import workers
+from sharing import Shared
 from waiting import TIMEOUT, wait_until
 
 from paraglider.config.diagnostics import ConfigError
@@ -26,6 +28,7 @@ from paraglider.lab.topology import VIP, Topology, backend_address
 pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
+ROUND = 5_000  # bytes
 
 
 class World:
@@ -50,16 +53,28 @@ class World:
         return {f"backend{number}" for number in numbers}
 
 
+@pytest.fixture(scope="module")
+def networks(sharing: Any) -> Callable[[str], Shared]:
+    """A function that returns the network of all tests of a forward method, with its servers."""
+
+    @functools.cache
+    def make(direct: bool) -> Shared:
+        made: Shared = sharing(direct=direct)
+        if direct:
+            hold_vips(made.net)
+        made.serve(udp=())
+        made.serve_peer(9000)
+        return made
+
+    return lambda forward: make(forward == "dsr")
+
+
 @pytest.fixture
-def world(
-    topology: Any, serve: Any, serve_peer: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., World]:
+def world(networks: Callable[[str], Shared], service: Any) -> Callable[..., World]:
     """A function that makes a world with two backends of three."""
 
     def start(forward: str, **top: Any) -> World:
-        net = directed(topology) if forward == "dsr" else topology()
-        serve(net, udp=())
-        serve_peer(net, 9000)
+        shared = networks(forward)
 
         def file(
             backends: tuple[int, ...],
@@ -76,12 +91,23 @@ def world(
                     for number, weight in zip(backends, weights or (1, 1, 1), strict=False)
                 ]
                 services.append(made)
-            text: str = config(*services, *more, workers=2, watch=watch, **top)
-            return text
+            return shared.config(*services, *more, workers=2, watch=watch, **top)
 
-        return World(net, balancer(net, file((1, 2)), trouble=True), file)
+        running = shared.balancer(file((1, 2)), apart=True, trouble=True)
+        return World(shared.net, running, file)
 
     return start
+
+
+def transfers(net: Topology, directory: Path, *families: int) -> list[Peer]:
+    """Connections that go on, two of each family."""
+    made = [
+        Peer(net.client, directory / f"long{family}-{n}", "rounds", VIP[family], 9000, ROUND)
+        for family in families
+        for n in range(2)
+    ]
+    assert all(one.begun() for one in made)
+    return made
 
 
 def wrk(net: Topology) -> subprocess.Popen[bytes]:
@@ -98,14 +124,9 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     """
     it: World = world(forward)
     net, running = it.net, it.running
-    long = [
-        Peer(net.client, tmp_path / f"long{family}-{n}", "rounds", VIP[family], 9000, 20_000)
-        for family in FAMILIES
-        for n in range(4)
-    ]
+    long = transfers(net, tmp_path, *FAMILIES)
     crowd = wrk(net)
     clients = load(net)
-    assert all(one.begun() for one in long)
 
     def answered(*numbers: int) -> None:
         assert [set(each.more(12)) for each in clients] == [it.names(*numbers)] * 2
@@ -126,6 +147,11 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     it.write(2, 3, weights=(0, 5), strategy="wrr")
     assert len(it.reload()["changed"]) == 6
     answered(3)
+    crowd.send_signal(signal.SIGINT)
+    said = crowd.communicate(timeout=TIMEOUT)[0].decode()
+    assert int(re.findall(r"(\d+) requests in", said)[0]) > 0
+    assert "errors" not in said
+    assert "Non-2xx" not in said
 
     running.config.write_text(running.config.read_text().replace("strategy: wrr", "strategy: wr"))
     with pytest.raises(ConfigError, match=rf"^{running.config}:\d+:\d+: .*wr"):
@@ -147,12 +173,7 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     # Nobody says when the workers have it, as the command does.
     wait_until(lambda: all(set(each.more(12)) == it.names(1, 2) for each in clients), running.log)
 
-    crowd.send_signal(signal.SIGINT)
-    said = crowd.communicate(timeout=TIMEOUT)[0].decode()
-    assert int(re.findall(r"(\d+) requests in", said)[0]) > 0
-    assert "errors" not in said
-    assert "Non-2xx" not in said
-    assert [one.end()["rounds"] > 0 for one in long] == [True] * 8
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 4
     assert not [a for each in clients for a in each.answers() if a.startswith("error")]
 
 
@@ -160,18 +181,13 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
 def test_other_ways(world: Any, load: Any, tmp_path: Path, forward: str) -> None:
     """A backend comes, another goes, and the strategy is another: as above."""
     it: World = world(forward)
-    long = [
-        Peer(it.net.client, tmp_path / f"long{family}-{n}", "rounds", VIP[family], 9000, 20_000)
-        for family in FAMILIES
-        for n in range(3)
-    ]
+    long = transfers(it.net, tmp_path, *FAMILIES)
     clients = load(it.net)
-    assert all(one.begun() for one in long)
     for backends, strategy in (((1, 2, 3), "rr"), ((2, 3), "maglev"), ((3,), "rr")):
         it.write(*backends, strategy=strategy)
         assert it.reload()["restart"] == []
-        assert [set(each.more(20)) for each in clients] == [it.names(*backends)] * 2
-    assert [one.end()["rounds"] > 0 for one in long] == [True] * 6
+        assert [set(each.more(12)) for each in clients] == [it.names(*backends)] * 2
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 4
     assert not [a for each in clients for a in each.answers() if a.startswith("error")]
 
 
@@ -229,10 +245,7 @@ def test_while_workers_are_replaced(world: Any, tmp_path: Path, forward: str) ->
     new connection after its answer follows the file, and existing ones continue.
     """
     it: World = world(forward)
-    long = [
-        Peer(it.net.client, tmp_path / f"long{n}", "rounds", VIP[4], 9000, 20_000) for n in range(4)
-    ]
-    assert all(one.begun() for one in long)
+    long = transfers(it.net, tmp_path, *FAMILIES)
     for before, number in ((signal.SIGKILL, 3), (signal.SIGSTOP, 1)):
         wait_until(lambda: len(workers(it.running)) == 2, it.running.log)
         pids = workers(it.running)
@@ -254,12 +267,7 @@ def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forwar
     is lost, also where a backend leaves meanwhile, and at the next restart.
     """
     it: World = world(forward)
-    long = [
-        Peer(it.net.client, tmp_path / f"{family}-{n}", "rounds", VIP[family], 9000, 20_000)
-        for family in FAMILIES
-        for n in range(2)
-    ]
-    assert all(one.begun() for one in long)
+    long = transfers(it.net, tmp_path, *FAMILIES)
 
     def go_on() -> None:
         """Every connection goes on."""
