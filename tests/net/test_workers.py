@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import both
 from processes import workers
-from services import await_connections, connections_begun
+from services import await_connections, connections_begun, http_service
+from sharing import Shared
 from waiting import TIMEOUT, wait_until
 
 from paraglider.lab.balancer import LabBalancer
-from paraglider.lab.topology import VIP, Topology
+from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
 
@@ -41,21 +41,48 @@ def moment(line: str) -> datetime:
     return datetime.fromisoformat(line.split(maxsplit=1)[0].removeprefix("timestamp="))
 
 
-@pytest.fixture
-def web(topology: Any, serve: Any, config: Any, service: Any) -> tuple[Topology, str]:
-    """A network with nginx, and a configuration of two workers for both families."""
-    net = topology()
-    serve(net, udp=())
-    return net, config(*(service(family, ports=80) for family in (4, 6)), workers=2)
+class World:
+    """The network, and its services with one carrier."""
+
+    def __init__(self, shared: Shared, carrier: str) -> None:
+        self.shared = shared
+        self.net = shared.net
+        self.carrier = carrier
+
+    def working(self, *arguments: str, apart: bool = False) -> LabBalancer:
+        """A balancer with two workers, which others use too or which is ``apart``; the log of one
+        that is may have errors.
+        """
+        services = [http_service(family, carrier=self.carrier) for family in (4, 6)]
+        text = self.shared.config(*services, workers=2)
+        return self.shared.balancer(text, *arguments, apart=apart, trouble=apart)
+
+
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """The network with nginx."""
+    made: Shared = sharing()
+    made.serve(udp=())
+    return made
+
+
+@pytest.fixture(scope="module")
+def world(shared: Shared, request: pytest.FixtureRequest) -> World:
+    """The network, with services of the carrier that a mark names."""
+    return World(shared, request.param)
+
+
+#: the parameter brings tests together that share a balancer
+both = pytest.mark.parametrize("world", ["worker", "bpf"], indirect=True, scope="module")
+default = pytest.mark.parametrize("world", ["bpf"], indirect=True, scope="module")
 
 
 @both
-def test_privileges_of_the_workers(web: Any, balancer: Any, tmp_path: Path) -> None:
+def test_privileges_of_the_workers(world: World) -> None:
     """Each worker runs as nobody without groups, with CAP_NET_ADMIN only, in
     a chroot, on its core.
     """
-    net, text = web
-    running = balancer(net, text)
+    running = world.working()
     pids = workers(running)
     assert len(pids) == 2
     nobody = pwd.getpwnam("nobody")
@@ -74,7 +101,7 @@ def test_privileges_of_the_workers(web: Any, balancer: Any, tmp_path: Path) -> N
             "CapAmb": 0,
         }
         assert found["NoNewPrivs"] == "1"
-        assert Path(f"/proc/{pid}/root").resolve() == tmp_path / "empty"
+        assert Path(f"/proc/{pid}/root").resolve() == running.config.parent.parent / "empty"
         (core,) = os.sched_getaffinity(pid)
         cores.add(core)
         assert found["Name"] == f"paraglider/{core}"
@@ -82,16 +109,15 @@ def test_privileges_of_the_workers(web: Any, balancer: Any, tmp_path: Path) -> N
 
 
 @both
-def test_privileges_of_the_parent(web: Any, balancer: Any, carrier: str) -> None:
+def test_privileges_of_the_parent(world: World) -> None:
     """The parent has no network capability but those that it hands on, and no way to more; with
     BPF that of its host helper.
     """
-    net, text = web
-    running = balancer(net, text)
+    running = world.working()
     found = status(running.pid)
     # CAP_KILL 5, CAP_SETGID 6, CAP_SETUID 7, CAP_SETPCAP 8, CAP_NET_ADMIN 12, CAP_NET_RAW 13,
     # CAP_SYS_CHROOT 18
-    more = (39,) if carrier == "bpf" else ()  # CAP_BPF
+    more = (39,) if world.carrier == "bpf" else ()  # CAP_BPF
     wanted = sum(1 << number for number in (5, 6, 7, 8, 12, 13, 18, *more))
     assert (
         int(found["CapEff"], 16) == int(found["CapPrm"], 16) == int(found["CapBnd"], 16) == wanted
@@ -100,13 +126,30 @@ def test_privileges_of_the_parent(web: Any, balancer: Any, carrier: str) -> None
     assert found["Groups"].split() == []
 
 
+@default
+def test_a_second_instance(world: World, ask: Any) -> None:
+    """It is refused with one line that names the first, which is not affected."""
+    running, net = world.working(), world.net
+    log, before = running.log(), workers(running)
+    second = net.balancer.run(running.daemon_command, check=False)
+    assert second.returncode == 1
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("paraglider: queue ")
+    assert "already has a reader: process " in line
+    assert any(f"process {pid} (paraglider/" in line for pid in workers(running))
+    logged = running.log().removeprefix(log).splitlines()
+    assert [line for line in logged if "level=info" not in line] == []
+    assert workers(running) == before
+    for family in (4, 6):
+        assert ask(net, "tcp", VIP[family], 80, 9).total() == 9
+
+
 @both
-def test_a_worker_killed_under_load(web: Any, balancer: Any, ask: Any) -> None:
+def test_a_worker_killed_under_load(world: World, ask: Any) -> None:
     """SIGKILL during wrk: the worker is replaced, new connections work,
     and the replacement has the same restrictions.
     """
-    net, text = web
-    running = balancer(net, text, trouble=True)
+    running, net = world.working(apart=True), world.net
     before = workers(running)
     command = ["wrk", "-t1", "-c16", "-d60s", "--timeout", "1s", f"http://{VIP[4]}/"]
     begun = connections_begun(net)
@@ -135,10 +178,9 @@ def test_a_worker_killed_under_load(web: Any, balancer: Any, ask: Any) -> None:
 
 
 @both
-def test_every_worker_killed_again_and_again(web: Any, balancer: Any, ask: Any) -> None:
+def test_every_worker_killed_again_and_again(world: World, ask: Any) -> None:
     """Three rounds of killing all workers: they are back each time, and balance."""
-    net, text = web
-    running = balancer(net, text, trouble=True)
+    running, net = world.working(apart=True), world.net
     for number in range(1, 4):
         for pid in workers(running):
             os.kill(pid, signal.SIGKILL)
@@ -148,16 +190,17 @@ def test_every_worker_killed_again_and_again(web: Any, balancer: Any, ask: Any) 
             assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
 
 
+@default
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_under_load(web: Any, balancer: Any, number: signal.Signals) -> None:
+def test_the_end_under_load(world: World, number: signal.Signals) -> None:
     """SIGTERM or SIGINT during wrk: all processes exit, exit code 0, queues free."""
-    net, text = web
-    running = balancer(net, text)
+    running, net = world.working(apart=True), world.net
     pids = [running.pid, *workers(running)]
     begun = connections_begun(net)
     load = net.client.popen(["wrk", "-t1", "-c16", "-d60s", "--timeout", "1s", f"http://{VIP[4]}/"])
     await_connections(net, 16, since=begun)
     assert running.stop(number) == 0
+    assert running.trouble() == []
     assert (
         "exited with an error" not in running.log()
     )  # as one is that takes too long, and is killed
@@ -166,12 +209,13 @@ def test_the_end_under_load(web: Any, balancer: Any, number: signal.Signals) -> 
     assert len(events(running, "stopped")) == 2
     assert events(running, "ended")
     load.kill()
+    load.wait()
 
 
-def test_workers_end_with_a_killed_parent(web: Any, balancer: Any) -> None:
+@default
+def test_workers_end_with_a_killed_parent(world: World) -> None:
     """SIGKILL of the parent leaves no worker, so that the next start finds its queues free."""
-    net, text = web
-    running = balancer(net, text, trouble=True)
+    running = world.working(apart=True)
     pids = workers(running)
     assert running.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), running.log)
@@ -179,34 +223,19 @@ def test_workers_end_with_a_killed_parent(web: Any, balancer: Any) -> None:
     assert len(workers(running)) == 2
 
 
-def test_a_second_instance(web: Any, balancer: Any, ask: Any) -> None:
-    """It is refused with one line that names the first, which is not affected."""
-    net, text = web
-    running = balancer(net, text)
-    log = running.log()
-    second = net.balancer.run(running.daemon_command, check=False)
-    assert second.returncode == 1
-    (line,) = second.stderr.splitlines()
-    assert line.startswith("paraglider: queue ")
-    assert "already has a reader: process " in line
-    assert any(f"process {pid} (paraglider/" in line for pid in workers(running))
-    assert running.log() == log
-    for family in (4, 6):
-        assert ask(net, "tcp", VIP[family], 80, 9).total() == 9
-
-
-def test_one_family_alone(web: Any, balancer: Any, ask: Any, peer: Any) -> None:
+@default
+def test_one_family_alone(world: World, ask: Any, peer: Any) -> None:
     """With ``-6`` the daemon balances IPv6 only: IPv4 passes unchanged to the local stack."""
-    net, text = web
-    balancer(net, text, "-6")
+    world.working("-6", apart=True)
+    net = world.net
     assert ask(net, "tcp", VIP[6], 80, 6).total() == 6
     assert peer(net.client, "connect", VIP[4], 80) == {"error": "ECONNREFUSED"}
 
 
-def test_verbose(web: Any, balancer: Any, ask: Any) -> None:
+@default
+def test_verbose(world: World, ask: Any) -> None:
     """With ``-D`` every new flow has a line with both ends and the backend."""
-    net, text = web
-    running = balancer(net, text, "-D")
+    running, net = world.working("-D", apart=True), world.net
     for family in (4, 6):
         ask(net, "tcp", VIP[family], 80, 3)
     wait_until(lambda: len(events(running, "new flow")) == 6, running.log)
