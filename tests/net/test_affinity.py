@@ -1,4 +1,8 @@
-"""``affinity: client`` end to end: a client keeps its backend, whichever worker it meets."""
+"""``affinity: client`` end to end: a client keeps its backend, whichever worker it meets.
+
+The tests share a network, and a balancer for each number of workers and carrier, in which each has
+services on a VIP of its own: a client's backend is that of its first flow there.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,66 @@ from typing import Any
 
 import pytest
 from counting import echo_requests
+from services import http_service
+from sharing import Shared, vip
 
-from paraglider.lab.topology import VIP, Topology
+from paraglider.lab.topology import PUBLIC_PREFIX, Topology
 
 pytestmark = pytest.mark.root
 
+FAMILIES = (4, 6)
 CLIENTS = 6
+#: the VIPs by their numbers
+KEPT, ANY, EVENLY, BESIDE = 1, 2, 3, 4
 
 
-def answers_to(net: Topology, family: int, number: int, port: int, count: int) -> set[str]:
-    """The backends of ``count`` connections from the client's address ``number``."""
-    host = VIP[family] if family == 4 else f"[{VIP[family]}]"
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """The network with its servers."""
+    made: Shared = sharing(clients=CLIENTS)
+    made.serve(http=(80, 81, 8080))
+    return made
+
+
+@pytest.fixture
+def net(shared: Shared, workers: int, carrier: str) -> Topology:
+    """The network, with a balancer."""
+
+    def on(family: int, number: int, name: str, **changes: Any) -> dict[str, Any]:
+        made = http_service(family, name=f"{name}{family}", carrier=carrier, **changes)
+        if made["protocol"] == "any":
+            del made["ports"]
+        return made | {"vip": f"{vip(family, number)}/{PUBLIC_PREFIX[family]}"}
+
+    services = [
+        service
+        for family in FAMILIES
+        for service in (
+            on(family, KEPT, "kept", affinity="client"),
+            on(family, ANY, "any", affinity="client", protocol="any"),
+            on(family, EVENLY, "evenly", affinity="client"),
+            on(family, BESIDE, "beside", affinity="client"),
+            on(family, BESIDE, "turns", ports=81),
+        )
+    ]
+    shared.balancer(shared.config(*services, workers=workers))
+    return shared.net
+
+
+#: the parameters bring tests together that share a balancer
+each = pytest.mark.parametrize(
+    ("workers", "carrier"), [(1, "worker"), (2, "worker"), (2, "bpf")], scope="module"
+)
+one_worker = pytest.mark.parametrize(("workers", "carrier"), [(1, "worker")], scope="module")
+two_workers = pytest.mark.parametrize(("workers", "carrier"), [(2, "bpf")], scope="module")
+
+
+def answers_to(
+    net: Topology, family: int, number: int, service: int, count: int, port: int = 80
+) -> set[str]:
+    """The backends of ``count`` connections from the client's address ``number`` to a VIP."""
+    address = vip(family, service)
+    host = f"[{address}]" if family == 6 else address
     source = net.client_address(family, number)
     command = ["curl", "-sS", "--fail", "--interface", source]
     for _ in range(count):
@@ -24,82 +77,47 @@ def answers_to(net: Topology, family: int, number: int, port: int, count: int) -
     return set(net.client.run(command).stdout.split())
 
 
-@pytest.mark.parametrize(
-    ("workers", "carrier"), [(1, "worker"), (2, "worker"), (2, "bpf")], indirect=["carrier"]
-)
-def test_a_client_keeps_its_backend(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, workers: int
-) -> None:
+@each
+def test_a_client_keeps_its_backend(net: Topology) -> None:
     """Every connection of one address meets the same backend; six addresses meet several."""
-    net = topology(clients=CLIENTS)
-    serve(net, udp=())
-    services = [service(family, ports=80, affinity="client") for family in (4, 6)]
-    balancer(net, config(*services, workers=workers))
-    for family in (4, 6):
-        kept = [answers_to(net, family, number, 80, 8) for number in range(CLIENTS)]
+    for family in FAMILIES:
+        kept = [answers_to(net, family, number, KEPT, 8) for number in range(CLIENTS)]
         assert [len(backends) for backends in kept] == [1] * CLIENTS
         assert len(set.union(*kept)) > 1
-        again = [answers_to(net, family, number, 80, 4) for number in range(CLIENTS)]
+        again = [answers_to(net, family, number, KEPT, 4) for number in range(CLIENTS)]
         assert again == kept
 
 
-def test_one_worker_spreads_clients_evenly(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> None:
+@one_worker
+def test_one_worker_spreads_clients_evenly(net: Topology) -> None:
     """Under rr each new client gets the next backend, whatever existing clients do."""
-    net = topology(clients=CLIENTS)
-    serve(net, udp=())
-    balancer(net, config(service(4, ports=80, affinity="client")))
-    kept = [answers_to(net, 4, number, 80, 3) for number in range(CLIENTS)]
+    kept = [answers_to(net, 4, number, EVENLY, 3) for number in range(CLIENTS)]
     assert kept == [{"backend1"}, {"backend2"}, {"backend3"}] * 2
 
 
-def test_a_service_without_affinity_beside_it(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
-) -> None:
+@two_workers
+def test_a_service_without_affinity_beside_it(net: Topology, ask: Any) -> None:
     """Another service on the same workers takes turns."""
-    net = topology()
-    serve(net, http=(80, 81), udp=())
-    services = [
-        service(family, name=f"{name}{family}", ports=port, affinity=affinity)
-        for family in (4, 6)
-        for name, port, affinity in (("kept", 80, "client"), ("turns", 81, "flow"))
-    ]
-    balancer(net, config(*services, workers=2))
-    for family in (4, 6):
-        assert len(answers_to(net, family, 0, 80, 9)) == 1
-        assert ask(net, "tcp", VIP[family], 81, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
+    for family in FAMILIES:
+        assert len(answers_to(net, family, 0, BESIDE, 9)) == 1
+        turns = ask(net, "tcp", vip(family, BESIDE), 81, 9)
+        assert turns == {"backend1": 3, "backend2": 3, "backend3": 3}
 
 
-@pytest.mark.parametrize(
-    ("workers", "carrier"), [(1, "worker"), (2, "worker"), (2, "bpf")], indirect=["carrier"]
-)
-def test_all_that_a_client_sends_to_any(
-    topology: Any,
-    serve: Any,
-    config: Any,
-    service: Any,
-    balancer: Any,
-    ask: Any,
-    peer: Any,
-    workers: int,
-) -> None:
+@each
+def test_all_that_a_client_sends_to_any(net: Topology, ask: Any, peer: Any, workers: int) -> None:
     """As in loaded: TCP on any port, UDP and ping of one client go to one backend."""
-    net = topology(clients=3)
-    serve(net, http=(80, 8080))
-    services = [service(family, protocol="any", affinity="client") for family in (4, 6)]
-    balancer(net, config(*services, workers=workers))
-    for family in (4, 6):
-        homes = []
+    for family in FAMILIES:
+        homes, address = [], vip(family, ANY)
         for number in range(3):
             source = net.client_address(family, number)
-            net.client.ip(f"route replace {VIP[family]} dev eth0 src {source}")
-            met = set(ask(net, "tcp", VIP[family], 80, 4))
+            net.client.ip(f"route replace {address} dev eth0 src {source}")
+            met = set(ask(net, "tcp", address, 80, 4))
             assert len(met) == 1
-            assert set(ask(net, "tcp", VIP[family], 8080, 4)) == met
-            assert set(peer(net.client, "ports", VIP[family], 5353, 4)) == met
+            assert set(ask(net, "tcp", address, 8080, 4)) == met
+            assert set(peer(net.client, "ports", address, 5353, 4)) == met
             before = echo_requests(net, family)
-            assert ask(net, "ping", VIP[family], 0, 4) == {"": 4}
+            assert ask(net, "ping", address, 0, 4) == {"": 4}
             pinged = [now - b for now, b in zip(echo_requests(net, family), before, strict=True)]
             (home,) = met
             others = [n for n in (1, 2, 3) if home != f"backend{n}"]
