@@ -33,7 +33,14 @@ from paraglider.lab.namespace import Namespace
 HERE = Path(__file__).parent
 #: the programs that are forked: modules, and files of this directory; "-c": text of a program
 FULL = ("paraglider", "checking.py", "-c")
-LIGHT = ("paraglider.lab.servers", "paraglider.lab.client", "peer.py", "holder.py", "links.py")
+LIGHT = (
+    "paraglider.lab.servers",
+    "paraglider.lab.client",
+    "peer.py",
+    "holder.py",
+    "links.py",
+    "forging.py",
+)
 #: what programs import, and may find imported
 PRELOADED = {
     FULL: [

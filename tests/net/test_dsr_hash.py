@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from carrying import Carried, opened
@@ -13,20 +13,22 @@ from directing import (
     assert_one_backend_learns,
     behind_a_narrow_link,
     directed,
+    hold_vips,
     service,
 )
+from failing import control as control_of
 from offloading import seen_by_python
 from peer import pattern
 from waiting import wait_until
 
-from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
-from paraglider.lab.topology import VIP
+from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
 
 BIG = 2_000_000
 SIZE = 300_000
+SAME, BULK = 81, 9000  # the ports of `source`, and of transfers
 
 
 def hashed(family: int, **changes: Any) -> dict[str, Any]:
@@ -41,24 +43,47 @@ def entries(carried: Carried) -> int:
 
 def decided(running: LabBalancer) -> Carried:
     """The balancer's carrier, once the program decides for all services."""
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
-    services = control.get("services")
+    services = control_of(running).get("services")
     assert {row["decided_by"] for row in services} == {"kernel"}
     carried = Carried(running)
     carried.decide(len(services))  # until then the workers do
     return carried
 
 
-def test_no_packet_has_a_flow(
-    topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any
-) -> None:
+class World(NamedTuple):
+    """The network, and the balancer at work in it."""
+
+    net: Topology
+    running: LabBalancer
+    carried: Carried
+
+
+@pytest.fixture(scope="module")
+def world(sharing: Any) -> World:
+    """One for all tests: HTTP by `maglev` and by `source`, UDP echo, transfers; two workers."""
+    shared = sharing(direct=True)
+    hold_vips(shared.net)
+    shared.serve(http=(80, SAME))
+    shared.serve_peer(BULK)
+    services = [
+        made
+        for f in FAMILIES
+        for made in (
+            hashed(f),
+            hashed(f, name=f"same{f}", ports=SAME, strategy="source"),
+            hashed(f, name=f"echo{f}", protocol="udp", ports=5353),
+            hashed(f, name=f"bulk{f}", ports=BULK),
+        )
+    ]
+    running = shared.balancer(shared.config(*services, workers=2))
+    return World(shared.net, running, decided(running))
+
+
+def test_no_packet_has_a_flow(world: World, peer: Any) -> None:
     """Uploads and downloads of both families are complete, and no packet of theirs passes a worker;
     neither map nor worker has a flow.
     """
-    net = directed(topology)
-    serve_peer(net, 80)
-    running = balancer(net, config(*(hashed(family) for family in FAMILIES), workers=2))
-    carried = decided(running)
+    net, running, carried = world
     wait_until(lambda: transfers(net, peer, 1000) and carried.counted("stateless"), running.log)
     wait_until(lambda: entries(carried) == 0, running.log)  # of what a worker decided before
     asked, before = seen_by_python(net), carried.counted("stateless")
@@ -67,36 +92,24 @@ def test_no_packet_has_a_flow(
     assert seen_by_python(net) == asked
     assert carried.counted("stateless") > before
     assert entries(carried) == 0
-    assert running.carrier()["flows"] == 0
+    assert control_of(running).get("carrier")["flows"] == 0
 
 
-def transfers(net: Any, peer: Any, size: int) -> bool:
+def transfers(net: Any, peer: Any, size: int, port: int = BULK) -> bool:
     """Have ``size`` bytes move each way, by both families, each on a connection of its own."""
     for family in FAMILIES:
         for direction in ("down", "up"):
-            result = peer(net.client, direction, VIP[family], 80, size)
+            result = peer(net.client, direction, VIP[family], port, size)
             assert result["sent"] == result["arrived"]
     return True
 
 
-def test_clients_keep_their_backend(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
-) -> None:
+def test_clients_keep_their_backend(world: World, ask: Any) -> None:
     """By `source` all connections and datagrams of a client, by `maglev` they spread."""
-    net = directed(topology)
-    serve(net)
-    running = balancer(
-        net,
-        config(
-            *(hashed(f, strategy="source") for f in FAMILIES),
-            *(hashed(f, name=f"echo{f}", protocol="udp", ports=5353) for f in FAMILIES),
-        ),
-    )
-    carried = decided(running)
     for family in FAMILIES:
-        assert len(ask(net, "tcp", VIP[family], 80, 8)) == 1
-        assert len(ask(net, "udp", VIP[family], 5353, 40)) == 3
-    assert entries(carried) == 0
+        assert len(ask(world.net, "tcp", VIP[family], SAME, 8)) == 1
+        assert len(ask(world.net, "udp", VIP[family], 5353, 40)) == 3
+    assert entries(world.carried) == 0
 
 
 def test_an_error_reaches_the_backend(
@@ -110,13 +123,10 @@ def test_an_error_reaches_the_backend(
     assert_one_backend_learns(net, peer)
 
 
-def test_a_backend_leaves(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
+def test_a_backend_leaves(world: World, ask: Any) -> None:
     """New connections go to the others; without any they are refused; it may return."""
-    net = directed(topology)
-    serve(net)
-    running = balancer(net, config(*(hashed(family) for family in FAMILIES)))
-    decided(running)
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    net, running, _ = world
+    control = control_of(running)
     for family in FAMILIES:
         name = f"web{family}"
 
@@ -176,7 +186,7 @@ def test_flows_from_before_keep_their_backends(
     if decide == "auto":
         carried.decide(len(FAMILIES))
     made = [Earlier(net, f, done=done) for f in FAMILIES for done in (False, True) * 4]
-    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    control = control_of(running)
 
     def flows() -> list[Any]:
         found: list[Any] = control.get("flows")["flows"]
@@ -188,7 +198,7 @@ def test_flows_from_before_keep_their_backends(
     assert {row["carrier"] for row in flows()} == {"bpf"}
     assert len(flows()) == entries(carried) == len(made)
     with carried.counting("stateless"):
-        transfers(net, peer, 1000)
+        transfers(net, peer, 1000, 80)
     assert entries(carried) == len(made)
     for each in made:
         each.end()

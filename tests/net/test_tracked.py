@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forging
 import pytest
 from waiting import wait_until
 
@@ -56,11 +57,9 @@ class World:
             for side in ("eth0", "eth1")
         }
 
-    def forge(self, verb: str, where: Namespace, *arguments: object) -> Any:
-        """The output of ``forging.py``, towards the balancer."""
-        side = "eth0" if where is self.net.client else "eth1"
-        words = [verb, "eth0", self._macs[side], *map(str, arguments)]
-        return json.loads(where.run([sys.executable, str(FORGING), *words], timeout=90).stdout)
+    def mac(self, where: Namespace) -> str:
+        """The address of the balancer's interface towards ``where``."""
+        return self._macs["eth0" if where is self.net.client else "eth1"]
 
     def dropped(self, family: int) -> int:
         """Segments dropped as invalid."""
@@ -128,23 +127,25 @@ def invalid_segments(world: World, family: int) -> None:
     """From the client and from the backend, of every kind."""
     talks = [Talk(world.net, "hold", family) for _ in range(2)]
     before = world.dropped(family)
-    flags = ("PA", "A", "FA", "R", "RA")
+    flags = "PA A FA R RA"
     one, other = (talk.numbers for talk in talks)
-    ends = (CLIENT[family], one["port"], VIP[family], 9000)
+    client, backend = world.net.client, world.net.backends[0]
+    ends: tuple[Any, ...] = (CLIENT[family], one["port"], VIP[family], 9000)
     numbers = ((one["seq"] + FAR) % 2**32, one["ack"])
-    world.forge("send", world.net.client, *ends, *numbers, *flags)
+    forging.send(client, world.mac(client), ends, numbers, flags)
     ends = (backend_address(family, 1), 9000, CLIENT[family], other["port"])
     numbers = ((other["ack"] + FAR) % 2**32, other["seq"])
-    world.forge("send", world.net.backends[0], *ends, *numbers, *flags)
-    wait_until(lambda: world.dropped(family) >= before + 2 * len(flags), world.running.log)
+    forging.send(backend, world.mac(backend), ends, numbers, flags)
+    wait_until(lambda: world.dropped(family) >= before + 2 * len(flags.split()), world.running.log)
     assert [talk.again() for talk in talks] == [{"arrived": 3}] * 2
 
 
 def segments_of_no_connection(world: World, family: int) -> None:
     """A FIN is answered when it comes again; conntrack forgets all of them soon."""
-    flags = ("A", "PA", "FA")
-    ends = (CLIENT[family], 40_001, VIP[family], 9000)
-    answers = world.forge("ask", world.net.client, *ends, *flags)
+    client, answers = world.net.client, []
+    for port, flags in enumerate(("A", "PA", "FA"), 40_001):
+        ends = (CLIENT[family], port, VIP[family], 9000)
+        answers.append(forging.ask(client, world.mac(client), ends, flags))
     assert [(answer["flags"], answer["seq"]) for answer in answers] == [("R", 2000)] * 3
     assert answers[2]["tries"] > 1
     wait_until(lambda: not world.entries("sport=4000"), world.running.log)
