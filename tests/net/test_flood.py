@@ -47,6 +47,15 @@ for line in sys.stdin:
 """
 
 
+@pytest.fixture(scope="module")
+def network(sharing: Any) -> Topology:
+    """Three backends with servers; a balancer that ends leaves no rule and no known client."""
+    made = sharing()
+    made.serve()
+    net: Topology = made.net
+    return net
+
+
 def flood_of(net: Topology, family: int, count: int, rate: int, kind: str, port: int) -> list[str]:
     """The command that sends ``count`` packets to the VIP, ``rate`` a second."""
     link = json.loads(net.balancer.run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]
@@ -97,14 +106,13 @@ def queues(running: LabBalancer) -> tuple[dict[str, int], dict[str, int]]:
     indirect=["carrier"],
 )
 def test_openings_wait_apart(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, io: str, kind: str
+    network: Topology, config: Any, service: Any, balancer: Any, io: str, kind: str
 ) -> None:
     """While a worker is stopped, SYNs or datagrams of new flows fill only the queue of openings:
     those beyond its length are dropped and counted, and a later datagram of a known flow is
     answered.
     """
-    net = topology(backends=1)
-    serve(net)
+    net = network
     common = {"backends": 1, "decide": "python"}  # else no SYN reaches a queue
     web = [
         service(family, ports=80, protocol="tcp", name=f"web{family}", **common)
@@ -175,14 +183,18 @@ LIMITED = {"openings_rate": 10, "openings": 5}  # a second, and at once
 
 @forwards("nat", "dsr", "offload")
 def test_known_clients_are_served_under_a_flood(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, forward: str
-) -> None:
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, forward: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     """Most SYNs of unknown clients are dropped before the queue, and counted; a client that was
     answered before may open any number of connections, and a new one is served when its SYN is
     repeated. With offload none is dropped: the kernel's hash decides.
     """
-    net = directed(topology) if forward == "dsr" else topology()
-    serve(net)
+    if forward == "dsr":
+        net = directed(topology)
+        serve(net, udp=())
+    else:
+        net = request.getfixturevalue("network")
     services = [service(family, ports=80, forward=forward) for family in (4, 6)]
     running = balancer(net, config(*services, queue=LIMITED))
     name = "unanswered" if forward == "offload" else "refused-tcp"
@@ -212,14 +224,13 @@ def test_known_clients_are_served_under_a_flood(
     ],
 )
 def test_the_kernel_decides_under_a_flood(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any,
+    network: Topology, config: Any, service: Any, balancer: Any, ask: Any,
     strategy: str, reason: str, said: str,
 ) -> None:  # fmt: skip
     """By hash, SYNs go on to the backends, by turn they go to the worker, before which nft drops
     them: few get an entry, a new client is served, and the log says why.
     """
-    net = topology()
-    serve(net, udp=())
+    net = network
     services = [service(family, ports=80, strategy=strategy, decide="auto") for family in (4, 6)]
     running = balancer(net, config(*services, queue=LIMITED))
     carried = Carried(running)
@@ -235,13 +246,12 @@ def test_the_kernel_decides_under_a_flood(
 
 @both
 def test_flows_of_datagrams_are_known(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+    network: Topology, config: Any, service: Any, balancer: Any, ask: Any
 ) -> None:
     """Datagrams of a flow in a worker's table are never refused, while new ones are; a client that
     was answered over TCP may open new ones too.
     """
-    net = topology()
-    serve(net)
+    net = network
     services = [
         service(f, name=f"{p}{f}", ports=port, protocol=p) for f in (4, 6) for p, port in ENDS
     ]
@@ -269,13 +279,12 @@ def test_flows_of_datagrams_are_known(
 
 @pytest.mark.parametrize("carrier", ["bpf"], indirect=True)
 def test_a_flow_that_is_carried_no_longer(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+    network: Topology, config: Any, service: Any, balancer: Any
 ) -> None:
     """BPF carried a flow of datagrams for so long that nft has forgotten it: after `carrier off`
     its next datagram is an opening, those after it are known, and its backend is the same.
     """
-    net = topology()
-    serve(net, http=())
+    net = network
     services = [service(family, ports=5353, protocol="udp") for family in (4, 6)]
     running = balancer(net, config(*services, queue=LIMITED))
     carried = Carried(running)
