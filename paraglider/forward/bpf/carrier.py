@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CHUNK: Final = 125
 STEPS: Final = 4
 #: events that count as one step; at least one step is taken
-EVENTS_A_STEP: Final = 750
+EVENTS_A_STEP: Final = 1500
 #: restored flows that are skipped for each that has to be settled
 _PASSED: Final = 8
 #: tasks at most, the running one included, for a loss of events to add another sweep

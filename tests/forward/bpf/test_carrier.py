@@ -264,7 +264,7 @@ def test_losses_do_not_pile_up() -> None:
 
 def test_a_tick_reads_a_bounded_number_of_events() -> None:
     """The others wait for the next one."""
-    one = worker(entries=3000, room=3000, bound=3000)
+    one = worker(entries=2 * EVENTS, room=2 * EVENTS, bound=2 * EVENTS)
     one.carrier.sync(0.0)  # no event of a predecessor is left
     for port in range(1000, 1000 + EVENTS + 10):
         one.open(port)
@@ -287,7 +287,7 @@ def test_events_without_room_to_wait_start_a_sweep(monkeypatch: pytest.MonkeyPat
 
 def test_many_events_leave_less_of_a_tick_to_a_sweep() -> None:
     """One step at least, so that it comes to its end."""
-    one = worker(entries=3000, room=3000, bound=3000)
+    one = worker(entries=3 * EVENTS, room=3 * EVENTS, bound=3 * EVENTS)
     for port in range(1000, 1000 + 2 * EVENTS):
         one.packet(TCP, client_key(port), "S")
     assert isinstance(one.maps.flows[TCP, 4], MemoryMap)
