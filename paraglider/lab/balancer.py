@@ -29,8 +29,8 @@ READY = re.compile(r"\bevent=ready\b")
 TROUBLE = re.compile(r"\blevel=(?:error|critical)\b|^Traceback ", re.MULTILINE)
 #: where pins are, and how the names of links among them begin
 _PLACES = {bpffs.PINS: carrier_links.PREFIXES, decapsulation.PINS: (decapsulation.LINK,)}
-START_TIMEOUT = 60.0  # seconds until the daemon must be ready
-STOP_TIMEOUT = 60.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
+START_TIMEOUT = 120.0  # seconds until the daemon must be ready
+STOP_TIMEOUT = 120.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
 
 
 class LabBalancer:
@@ -96,11 +96,11 @@ class LabBalancer:
             daemon = self.namespace.popen(self.daemon_command, stdout=log, stderr=log)
         self._daemon = daemon
         deadline = time.monotonic() + START_TIMEOUT
-        while not READY.search(self.log()[begin:]):
+        while not READY.search(self.log(begin)):
             ended = daemon.poll()
             if ended is not None or time.monotonic() > deadline:
                 how = f"ended with exit {ended}" if ended is not None else "did not get ready"
-                raise PlatformError(f"the daemon {how}: {self.log()[begin:][-2000:].strip()}")
+                raise PlatformError(f"the daemon {how}: {self.log(begin)[-2000:].strip()}")
             time.sleep(0.02)
         return daemon.pid
 
@@ -141,11 +141,13 @@ class LabBalancer:
         found: dict[str, Any] = json.loads(self.namespace.run(command).stdout)
         return found
 
-    def log(self) -> str:
-        """The daemon's log."""
+    def log(self, begin: int = 0) -> str:
+        """The daemon's log, from the byte ``begin`` on."""
         if not self.log_file.exists():
             return ""
-        return self.log_file.read_text(encoding="utf-8", errors="replace")
+        with self.log_file.open("rb") as file:
+            file.seek(begin)
+            return file.read().decode("utf-8", errors="replace")
 
     def trouble(self) -> list[str]:
         """The lines of the log with errors and tracebacks."""

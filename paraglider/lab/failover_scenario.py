@@ -38,7 +38,7 @@ TRIES = 60
 #: bytes of the download that continues during a drain
 LONG = 40_000_000
 #: timeout of a state change, in seconds
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 def failover_configuration(text: str) -> str:

@@ -21,7 +21,7 @@ from paraglider.errors import PlatformError
 from paraglider.lab.topology import VIP, Topology
 
 #: timeout of the awaited tries, in seconds
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 #: tries of one process: practically unlimited
 _ENDLESS = 100_000_000
 

@@ -30,7 +30,9 @@ from paraglider.errors import OperatorError, PlatformError
 NAME = re.compile(r"pg(?P<pid>\d+)(\.\d+)?-[a-z0-9]+")
 NAMES: Final = Path("/run/netns")  # where `ip netns` has them
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
-ROUTED = 30.0  # seconds in which an IPv6 address has its local route, on a busy machine too
+#: seconds that a program may take: `ip` waits for a lock of all networks of the host
+PATIENCE = 120.0
+ROUTED = 120.0  # seconds in which an IPv6 address has its local route, on a busy machine too
 _USABLE = re.compile(r"\baddr\w* (add|replace) \S*:|\bup\b")
 _LOCAL = 0x80000000  # RTF_LOCAL of linux/ipv6_route.h
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
@@ -41,7 +43,11 @@ Output = int | IO[bytes] | None
 
 
 def execute(
-    command: Sequence[str], *, text: str | None = None, check: bool = True, timeout: float = 60.0
+    command: Sequence[str],
+    *,
+    text: str | None = None,
+    check: bool = True,
+    timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``command`` with ``text`` on its standard input and wait for its end.
 
@@ -111,7 +117,7 @@ class Namespace:
         *,
         text: str | None = None,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in here to its end; see ``execute``."""
         return execute(self.command(args), text=text, check=check, timeout=timeout)

@@ -321,7 +321,7 @@ def ask() -> Callable[..., Counter[str]]:
 
     def tried(net: Topology, *arguments: str) -> tuple[Counter[str], list[str]]:
         command = [sys.executable, "-m", "paraglider.lab.client", *arguments, "20"]
-        done = net.client.run(command, timeout=100)
+        done = net.client.run(command, timeout=300)
         results = [json.loads(line) for line in done.stdout.splitlines()]
         errors = [result["error"] for result in results if "error" in result]
         return Counter(result["answer"] for result in results if "answer" in result), errors

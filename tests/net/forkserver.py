@@ -28,7 +28,7 @@ from typing import IO, Any
 import pytest
 
 from paraglider.errors import PlatformError
-from paraglider.lab.namespace import Namespace
+from paraglider.lab.namespace import PATIENCE, Namespace
 
 HERE = Path(__file__).parent
 #: the programs that are forked: modules, and files of this directory; "-c": text of a program
@@ -230,7 +230,7 @@ class ForkingNamespace:
         *,
         text: str | None = None,
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
         """As ``namespace.execute``."""
         first = subprocess.DEVNULL if text is None else subprocess.PIPE

@@ -8,9 +8,9 @@ no units except those that are installed in it.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +75,7 @@ class Machine:
         self.said = directory / "systemd.log"
         self._root = directory / "machine"
         self._root.mkdir()
-        self._cgroup = _hierarchy() / f"paraglider-test-{os.getpid()}"
-        self._cgroup.mkdir()
+        self._cgroup = Path(tempfile.mkdtemp(prefix="paraglider-test-", dir=_hierarchy()))
         # First the cgroup: in the namespace /sys is another.
         enter = ["sh", "-c", 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"', "sh", str(self._cgroup)]
         apart = ["unshare", "--cgroup", "--mount", "--pid", "--ipc", "--uts", "--fork"]
@@ -89,7 +88,11 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             )
-        self.until(lambda: self._pid() and self.systemctl("is-system-running") == "running")
+        try:
+            self.until(lambda: self._pid() and self.systemctl("is-system-running") == "running")
+        except BaseException:
+            self.close()
+            raise
 
     def run(
         self, *argv: str, check: bool = True, timeout: float = 120.0

@@ -105,7 +105,7 @@ def listens(namespace: Namespace, port: int) -> bool:
         with namespace.entered():
             for address in ("127.0.0.1", "::1"):
                 socket.create_connection((address, port), 10).close()
-    except ConnectionRefusedError:
+    except OSError:
         return False
     return True
 
