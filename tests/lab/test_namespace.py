@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import namespace
@@ -149,7 +150,8 @@ def test_several_are_created_and_closed_together() -> None:
     links = [one.run(["ip", "-o", "link"]).stdout for one in made]
     assert ["LOOPBACK,UP" in each for each in links] == [True, True]
     processes = [one.popen(["sleep", "60"]) for one in made]
-    assert [one.pids() for one in made] == [[process.pid] for process in processes]
+    # They are not there until `ip` has entered it.
+    wait_until(lambda: [one.pids() for one in made] == [[process.pid] for process in processes])
     namespace.close(*made)
     assert [process.poll() for process in processes] == [-signal.SIGTERM] * 2
     with Namespace(f"{prefix}-three") as other:
