@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from sharing import Shared
+from waiting import TIMEOUT
 
 from paraglider.lab.balancer import StaticBalancer
 from paraglider.lab.topology import (
@@ -22,6 +24,7 @@ from paraglider.lab.topology import (
     GATEWAY,
     PUBLIC_PREFIX,
     VIP,
+    Topology,
     backend_address,
     direct_address,
 )
@@ -32,6 +35,15 @@ FAMILIES = [4, 6]
 PEER = Path(__file__).parent / "peer.py"
 WEIGHTS = {"backend1": 6, "backend2": 4, "backend3": 2}
 Start = Callable[..., StaticBalancer]
+
+
+@pytest.fixture(scope="module")
+def shared(sharing: Any) -> Shared:
+    """The network with its servers."""
+    made: Shared = sharing()
+    made.serve(http=(80, 8000, 8080))
+    made.serve_peer(9000)
+    return made
 
 
 def url(family: int, port: int, path: str = "/") -> str:
@@ -53,11 +65,10 @@ def change(balancer: StaticBalancer, text: str) -> str:
 
 
 def test_weights_are_exact(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start, ask: Any
+    shared: Shared, config: Any, service: Any, start: Start, ask: Any
 ) -> None:
     """3:2:1 is 6, 4 and 2 of twelve, over TCP and UDP, and `show` has counted just that."""
-    net = topology()
-    serve(net)
+    net = shared.net
     web = {f: service(f, ports=80, strategy="wrr", weights=(3, 2, 1)) for f in FAMILIES}
     echo = [{**web[f], "name": f"udp{f}", "protocol": "udp", "ports": 5353} for f in FAMILIES]
     running = start(net, config(*web.values(), *echo))
@@ -74,11 +85,10 @@ def test_weights_are_exact(
 
 
 def test_ports_are_mapped_and_sources_changed(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start, ask: Any
+    shared: Shared, config: Any, service: Any, start: Start, ask: Any
 ) -> None:
     """The backends see the client, or what `snat` names; on a port of their own, of TCP and UDP."""
-    net = topology()
-    serve(net, http=(8080,))
+    net = shared.net
     services = []
     for family in FAMILIES:
         plain, masked = (
@@ -100,8 +110,7 @@ def test_ports_are_mapped_and_sources_changed(
 
 @pytest.mark.parametrize("keep", [{"strategy": "source"}, {"affinity": "client"}])
 def test_a_client_keeps_its_backend(
-    topology: Any,
-    serve: Any,
+    shared: Shared,
     config: Any,
     service: Any,
     start: Start,
@@ -109,8 +118,7 @@ def test_a_client_keeps_its_backend(
     keep: dict[str, str],
 ) -> None:
     """For any protocol: TCP, UDP and ping of one client go to one backend of `any`."""
-    net = topology()
-    serve(net)
+    net = shared.net
     running = start(net, config(*(service(f, protocol="any", **keep) for f in FAMILIES)))
     for family in FAMILIES:
         (tcp,) = ask(net, "tcp", VIP[family], 80, 6)
@@ -127,7 +135,7 @@ def test_many_clients_are_spread_by_their_hash(
 ) -> None:
     """Sixty client addresses find all three backends, and each one the same again."""
     net = topology(clients=60)
-    serve(net)
+    serve(net, udp=())
     running = start(net, config(*(service(f, ports=80, strategy="source") for f in FAMILIES)))
     for family in FAMILIES:
         sources = [net.client_address(family, number) for number in range(60)]
@@ -147,11 +155,10 @@ def test_many_clients_are_spread_by_their_hash(
 
 
 def test_ranges_all_ports_and_echo(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start, ask: Any
+    shared: Shared, config: Any, service: Any, start: Start, ask: Any
 ) -> None:
     """Some ports of a VIP belong to one service, the rest to another; pings take turns too."""
-    net = topology()
-    serve(net, http=(80, 8000))
+    net = shared.net
     some = [service(family, ports=["8000-8010"], backends=1) for family in FAMILIES]
     rest = [{**service(f, protocol="any"), "name": f"rest{f}"} for f in FAMILIES]
     running = start(net, config(*rest, *some))
@@ -166,11 +173,10 @@ def test_ranges_all_ports_and_echo(
 
 
 def test_exempt_endpoints_are_not_balanced(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start, peer: Any
+    shared: Shared, config: Any, service: Any, start: Start, peer: Any
 ) -> None:
     """Packets of an exempt client go to the host itself, which has no server."""
-    net = topology()
-    serve(net)
+    net = shared.net
     text = config(*(service(family, ports=80) for family in FAMILIES))
     exempt = f"network:\n  exempt: ['{CLIENT[4]}', '{CLIENT[6]}']\n"
     running = start(net, text.replace("network:\n", exempt))
@@ -182,8 +188,7 @@ def test_exempt_endpoints_are_not_balanced(
 
 
 def test_through_a_firewall_that_drops(
-    topology: Any,
-    serve: Any,
+    shared: Shared,
     config: Any,
     service: Any,
     start: Start,
@@ -193,26 +198,33 @@ def test_through_a_firewall_that_drops(
     """A policy of DROP on FORWARD applies to everything except balanced
     packets of both directions.
     """
-    net = topology()
-    serve(net)
-    for program in ("iptables", "ip6tables"):
-        net.balancer.run([program, "-P", "FORWARD", "DROP"])
+    net = shared.net
     start(net, config(*(service(family, ports=80) for family in FAMILIES)))
-    for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
-        backend = backend_address(family, 1)
-        net.client.run(["ip", "route", "add", backend, "via", BALANCER[family]])
-        assert peer(net.client, "connect", backend, 80, 1) == {"error": "timed out"}
+    try:
+        policies(net, "DROP")
+        for family in FAMILIES:
+            assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
+            backend = backend_address(family, 1)
+            net.client.ip(f"route add {backend} via {BALANCER[family]}")
+            assert peer(net.client, "connect", backend, 80, 1) == {"error": "timed out"}
+            net.client.ip(f"route del {backend} via {BALANCER[family]}")
+    finally:
+        policies(net, "ACCEPT")
+
+
+def policies(net: Topology, target: str) -> None:
+    """Set the policy of FORWARD."""
+    for program in ("iptables", "ip6tables"):
+        net.balancer.run([program, "-P", "FORWARD", target])
 
 
 def test_a_changed_file_breaks_no_flow(
-    topology: Any, serve_peer: Any, config: Any, service: Any, start: Start
+    shared: Shared, config: Any, service: Any, start: Start
 ) -> None:
     """Long transfers go on, also from backends that the file has no more; new flows go by the
     file, and the counters of the backends that stay are not lost.
     """
-    net = topology()
-    serve_peer(net, 9000)
+    net = shared.net
     running = start(net, config(*(service(f, ports=9000, backends=2) for f in FAMILIES)))
     transfers = [
         net.client.popen(
@@ -230,7 +242,7 @@ def test_a_changed_file_breaks_no_flow(
     assert said.count("1 backend, 1 gone in place of another") == 2
     assert counts(running, "conns") == {"web4": [1], "web6": [1]}
     for transfer in transfers:
-        output, _ = transfer.communicate(b"\n", timeout=60)
+        output, _ = transfer.communicate(b"\n", timeout=TIMEOUT)
         result = json.loads(output)
         assert result["arrived"] == result["sent"]
     before = counts(running, "bytes_out")
@@ -242,14 +254,11 @@ def test_a_changed_file_breaks_no_flow(
         assert sent - before[name][0] > 2_000_000
 
 
-def test_flows_end_with_stop(
-    topology: Any, serve_peer: Any, config: Any, service: Any, start: Start
-) -> None:
+def test_flows_end_with_stop(shared: Shared, config: Any, service: Any, start: Start) -> None:
     """They have no translation then: a client that continues gets RST at once."""
-    net = topology()
-    for family in FAMILIES:
-        net.balancer.ip(f"addr add {VIP[family]}/{PUBLIC_PREFIX[family]} dev eth0")
-    serve_peer(net, 9000)
+    net = shared.net
+    vips = [f"{VIP[family]}/{PUBLIC_PREFIX[family]} dev eth0" for family in FAMILIES]
+    net.balancer.ip(*(f"addr add {vip}" for vip in vips))
     running = start(net, config(*(service(family, ports=9000) for family in FAMILIES)))
     held = [
         net.client.popen(
@@ -264,8 +273,9 @@ def test_flows_end_with_stop(
         assert one.stdout.readline() == b'"connected"\n'
     running.undo()
     for one in held:
-        output, _ = one.communicate(b"\n", timeout=60)
+        output, _ = one.communicate(b"\n", timeout=TIMEOUT)
         assert json.loads(output) == {"error": "ECONNRESET"}
+    net.balancer.ip(*(f"addr del {vip}" for vip in vips))
 
 
 @pytest.mark.parametrize("one", [False, True], ids=["two links", "one link"])
@@ -297,11 +307,10 @@ def test_the_go_paraglider_s_file(
 
 
 def test_show_for_a_terminal(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start, ask: Any
+    shared: Shared, config: Any, service: Any, start: Start, ask: Any
 ) -> None:
     """A line per service and per backend, of both families; a missing table is reported."""
-    net = topology()
-    serve(net)
+    net = shared.net
     start(net, config(service(4, ports=80), service(6, ports=80)))
     ask(net, "tcp", VIP[6], 80, 3)
     program = [sys.executable, "-m", "paraglider", "show"]
