@@ -163,22 +163,6 @@ def exchange(net: Topology, carried: Carried) -> None:
         os.close(number)
 
 
-def test_nothing_is_left(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
-) -> None:
-    """After the set-up is undone no program is at an interface, and nothing is pinned."""
-    net = topology()
-    serve(net, udp=())
-    running = balancer(net, config(*(service(family, ports=80) for family in FAMILIES)))
-    assert programs_at(net.balancer, "eth0") == programs_at(net.balancer, "eth1") == 1
-    assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
-    assert running.stop() == 0
-    running.undo()
-    assert programs_at(net.balancer, "eth0") == programs_at(net.balancer, "eth1") == 0
-    with net.balancer.entered():
-        assert find_pins() is None
-
-
 def test_a_flood_evicts_no_flow(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, tmp_path: Path
 ) -> None:

@@ -178,43 +178,49 @@ def test_a_flow_is_listed(
         wait_until(lambda: [flow["state"] for flow in listed()] == ["time-wait"], running.log)
 
 
-def asked(net: Topology, family: int, port: int) -> str:
-    """The name of the backend that answers the client from its ``port``."""
+def asked(net: Topology, family: int, port: int, to: int) -> str:
+    """The name of the backend that answers the client from ``port`` at the VIP's port ``to``."""
     with opened(net.client, family, socket.SOCK_STREAM) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((net.client_address(family), port))
-        one.connect((VIP[family], 80))
+        one.connect((VIP[family], to))
         return name_of(one)
 
 
-@pytest.mark.parametrize("strategy", ["source", "maglev"])
 def test_all_machines_pick_the_same(
-    topology: Any, config: Any, service: Any, balancer: Any, tmp_path: Path,
-    strategy: str,
-) -> None:  # fmt: skip
-    """Two with the same file have the same backend for a flow, and `explain` names it, without a
-    daemon.
+    topology: Any, config: Any, service: Any, balancer: Any, tmp_path: Path
+) -> None:
+    """Two with the same file have the same backend for a flow, by `source` and by `maglev`, and
+    `explain` names it, without a daemon.
     """
-    plans = [service(f, ports=80, strategy=strategy, seed=7, weights=(1, 2, 4)) for f in FAMILIES]
-    ports = range(40000, 40012)
+    plans = [
+        service(f, name=f"{name}{f}", ports=PORTS[name], strategy=name, seed=7, weights=(1, 2, 4))
+        for f in FAMILIES
+        for name in ("source", "maglev")
+    ]
+    flows = [
+        (f, port, plan["ports"])
+        for f, plan in zip((4, 4, 6, 6), plans, strict=True)
+        for port in range(40000, 40010)
+    ]
     found = []
     for machine in range(2):
         net = topology()
         for number, backend in enumerate(net.backends, 1):
-            start_backend(backend, f"backend{number}", http=(80,), udp=())
+            start_backend(backend, f"backend{number}", http=list(PORTS.values()), udp=())
         running = balancer(net, config(*plans).replace("control.sock", f"{machine}.sock"))
         carried = Carried(running)
-        carried.decide(2)
-        with carried.counting("opened", 2 * len(ports)):
-            found.append({(f, port): asked(net, f, port) for f in FAMILIES for port in ports})
+        carried.decide(len(plans))
+        with carried.counting("opened", len(flows)):
+            found.append({flow: asked(net, *flow) for flow in flows})
     assert found[0] == found[1]
     file = tmp_path / "explained.conf"
     file.write_text(config(*plans).replace("control.sock", "none.sock"))
-    for (family, port), name in found[0].items():
+    for (family, port, to), name in found[0].items():
         address = net.client_address(family)
         ends = [f"[{end}]" if family == 6 else end for end in (address, VIP[family])]
         words = ["explain", "--json", "-c", str(file)]
-        words += ["tcp", f"{ends[0]}:{port}", f"{ends[1]}:80"]
+        words += ["tcp", f"{ends[0]}:{port}", f"{ends[1]}:{to}"]
         told = run_inside(net.client, main, "paraglider", words, check=True)
         (flow,) = json.loads(told.stdout)["flows"]
         numbers = {backend_address(family, n): f"backend{n}" for n in (1, 2, 3)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inside import InsideBalancer
 from proxying import Client, events, fetch, service, workers
 from services import url
 from serving import listens
@@ -52,22 +53,36 @@ def mapped(family: int, port: int) -> list[dict[str, Any]]:
     return [{"address": backend_address(family, n), "port": port} for n in (1, 2, 3)]
 
 
+@pytest.fixture(scope="module")
+def world(sharing: Any) -> tuple[Topology, InsideBalancer]:
+    """A network, and a balancer with one worker: HTTP, mapped ports, a range of ports, transfers,
+    and backends of which the first refuses, or all.
+    """
+    shared = sharing()
+    shared.serve(http=(80, 8001), udp=())
+    shared.serve_peer(TRANSFERS)
+    services = []
+    for family in FAMILIES:
+        rest = [{"address": backend_address(family, n), "port": 80} for n in (2, 3)]
+        refusing = {"address": backend_address(family, 1), "port": 9}
+        services += [
+            service(family),
+            service(family, name=f"m{family}", ports=8002, backends=mapped(family, 80)),
+            service(family, name=f"r{family}", ports=[7999, "8000-8001"]),
+            service(family, name=f"bulk{family}", ports=TRANSFERS),
+            service(family, name=f"first{family}", ports=82, backends=[refusing, *rest]),
+            service(family, name=f"none{family}", ports=81, backends=mapped(family, 9)),
+        ]
+    return shared.net, shared.balancer(shared.config(*services))
+
+
 def test_distribution_and_what_the_backends_see(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+    world: tuple[Topology, InsideBalancer], ask: Any
 ) -> None:
     """In turn over IPv4 and IPv6, to mapped ports, and to any port of a range; backends see the
     balancer's address. Without rules: nothing is queued.
     """
-    net: Topology = topology()
-    serve(net, http=(80, 8001), udp=())
-    services = [service(family) for family in FAMILIES]
-    services += [
-        service(family, name=f"m{family}", ports=8002, backends=mapped(family, 80))
-        for family in FAMILIES
-    ]
-    ports = [7999, "8000-8001"]
-    services += [service(family, name=f"r{family}", ports=ports) for family in FAMILIES]
-    balancer(net, config(*services))
+    net, _ = world
     for family in FAMILIES:
         assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
         assert ask(net, "tcp", VIP[family], 8001, 6).total() == 6
@@ -90,13 +105,11 @@ def test_two_workers_share_the_connections(
     assert len(taken) == 2
 
 
-def test_transfers(topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any) -> None:
+def test_transfers(world: tuple[Topology, InsideBalancer], peer: Any) -> None:
     """10 MB arrive complete in both directions; a client that has shut down writing is still
     answered, and reads the end after the answer.
     """
-    net: Topology = topology()
-    serve_peer(net, TRANSFERS)
-    balancer(net, config(*(service(family, ports=TRANSFERS) for family in FAMILIES)))
+    net, _ = world
     for family in FAMILIES:
         for way in ("up", "down"):
             told = peer(net.client, way, VIP[family], TRANSFERS, LONG // 5)
@@ -112,13 +125,11 @@ def resident(pid: int) -> int:
     return int(text.partition("RssAnon:")[2].split()[0]) * KIBIBYTE
 
 
-def test_a_slow_reader(topology: Any, serve_peer: Any, config: Any, balancer: Any) -> None:
+def test_a_slow_reader(world: tuple[Topology, InsideBalancer]) -> None:
     """A client that stops in the middle of a long answer makes the worker hold back the backend,
     not the answer.
     """
-    net: Topology = topology()
-    serve_peer(net, TRANSFERS)
-    running = balancer(net, config(service(4, ports=TRANSFERS)))
+    net, running = world
     (worker,) = workers(running)
     before = resident(worker)
     clients = [Client(net.client, "halves", VIP[4], TRANSFERS, LONG) for _ in range(4)]
@@ -130,27 +141,17 @@ def test_a_slow_reader(topology: Any, serve_peer: Any, config: Any, balancer: An
         assert told["sent"] == told["arrived"]
 
 
-def test_backends_that_refuse(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, peer: Any
-) -> None:
+def test_backends_that_refuse(world: tuple[Topology, InsideBalancer], ask: Any, peer: Any) -> None:
     """A backend that refuses is skipped without the client noticing; if all refuse, the client is
     reset.
     """
-    net: Topology = topology()
-    serve(net, udp=())
-    services = [
-        service(family, backends=[{"address": backend_address(family, 1), "port": 9}, *rest])
-        for family in FAMILIES
-        for rest in [[backend_address(family, number) for number in (2, 3)]]
-    ]
-    services += [service(f, name=f"n{f}", ports=81, backends=mapped(f, 9)) for f in FAMILIES]
-    running = balancer(net, config(*services))
+    net, running = world
     for family in FAMILIES:
-        answers = ask(net, "tcp", VIP[family], 80, 12)
+        answers = ask(net, "tcp", VIP[family], 82, 12)
         assert answers.total() == 12
         assert set(answers) == {"backend2", "backend3"}
         assert peer(net.client, "hear", VIP[family], 81) == {"error": "ECONNRESET"}
-    refused = "service=web4 backend=10.0.0.1:9 refused="
+    refused = "service=first4 backend=10.0.0.1:9 refused="
     wait_until(
         lambda: any(refused in x for x in events(running, "backend does not accept connections")),
         running.log,
