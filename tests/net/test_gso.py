@@ -46,10 +46,14 @@ def test_sctp_is_left_alone(topology: Any, config: Any, service: Any, balancer: 
         "import socket;"
         "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132);"
         "e = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP);"
-        "e.settimeout(60);"
-        f"s.sendto(bytes(20), ({VIP[4]!r}, 0));"
-        "error, (host, _) = e.recvfrom(2000);"
-        "print(host, *error[20:22])"
+        "e.settimeout(6)\n"
+        "for _ in range(10):\n"  # the kernel may omit an error, see ``peer.udp``
+        f"    s.sendto(bytes(20), ({VIP[4]!r}, 0))\n"
+        "    try: error, (host, _) = e.recvfrom(2000)\n"
+        "    except TimeoutError: continue\n"
+        "    print(host, *error[20:22])\n"
+        "    break\n"
     )
     # ICMP 3, 2: protocol unreachable
-    assert net.client.run([sys.executable, "-c", program]).stdout.split() == [VIP[4], "3", "2"]
+    told = net.client.run([sys.executable, "-c", program], timeout=90)
+    assert told.stdout.split() == [VIP[4], "3", "2"]
