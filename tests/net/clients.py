@@ -49,21 +49,6 @@ class Client:
         return self.lines()[-1].strip()
 
 
-def pinged(namespace: Namespace, address: str, *options: str) -> None:
-    """``address`` answers every ping of ``ping`` with ``options``, sooner or later.
-
-    The kernel's answers to pings share one small buffer a core, over all network namespaces
-    (net/ipv4/icmp.c), and other tests fill it, for half a minute on a busy machine.
-    """
-    command = ["ping", "-W", "3", *(options or ("-c", "1")), address]
-
-    def answered() -> bool:
-        said = namespace.run(command, check=False, timeout=TIMEOUT).stdout
-        return " 0% packet loss" in said
-
-    wait_until(answered, lambda: address)
-
-
 def hold(net: Topology, family: int, count: int, address: str = "", port: int = 80) -> Any:
     """A process in the client that holds ``count`` connections, to the VIP unless there is an
     ``address``, and checks them on request.

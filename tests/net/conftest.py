@@ -166,12 +166,9 @@ def service(carrier: str) -> Callable[..., dict[str, Any]]:
 def peer() -> Callable[..., dict[str, Any]]:
     """A function that runs ``peer.py`` in a namespace and returns its result."""
 
-    def run(namespace: Namespace, *arguments: object) -> dict[str, Any]:
-        command = [sys.executable, str(PEER), *map(str, arguments)]
-        result: dict[str, Any] = json.loads(namespace.run(command, timeout=180).stdout)
-        return result
+    from unsent import result_of
 
-    return run
+    return result_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import pinged
+from unsent import pinged
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, VIP, Topology, backend_address

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from carrying import every_io
-from clients import pinged
+from unsent import pinged
 
 from paraglider.lab.topology import VIP, backend_address
 

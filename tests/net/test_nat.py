@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import asked, hold, pinged
+from clients import asked, hold
 from counting import echo_requests
 from services import await_connections, connections_begun, http_service
 from serving import start_dnsmasq
 from sharing import Shared, vip
+from unsent import pinged
 from waiting import TIMEOUT
 
 from paraglider.lab.balancer import LabBalancer, start_backend

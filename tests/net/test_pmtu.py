@@ -10,9 +10,9 @@ import re
 from typing import Any
 
 import pytest
-from clients import pinged
 from services import http_service
 from sharing import Shared, vip
+from unsent import pinged
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import PUBLIC_PREFIX, VIP, Topology, backend_address

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import pinged
 from inside import InsideBalancer
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
@@ -26,6 +25,7 @@ from scapy.layers.inet6 import (
     IPv6,
 )
 from scapy.packet import Packet
+from unsent import pinged
 from waiting import wait_until
 
 from paraglider.lab.balancer import LabBalancer
