@@ -20,8 +20,8 @@ from paraglider.lab import failover_scenario, scenario
 )
 @click.option(
     "--carrier",
-    type=click.Choice(["auto", "bpf", "worker"]),
-    help="What carries the flows, with --forward nat, dsr and tunnel.",
+    type=click.Choice(["auto", "bpf", "xdp", "worker"]),
+    help="What carries the flows, with --forward nat, dsr and tunnel; xdp: with nat and dsr.",
 )
 @click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one per core.")
 @click.option(

@@ -1,6 +1,6 @@
 """The carrier of the lab's flows, from the daemon's answer to ``paraglider carrier``.
 
-Lives here: ``described``, ``faults_of``.
+Lives here: ``refuse``, ``described``, ``faults_of``.
 Rules: pure.
 """
 
@@ -8,6 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from paraglider.config.service import METHODS
+from paraglider.errors import OperatorError
+
+
+def refuse(forward: str, carrier: str | None, *, chooses: bool) -> None:
+    """Raise ``OperatorError`` for a ``carrier`` that ``forward`` does not have; ``chooses``: it has
+    several.
+    """
+    if carrier is not None and not chooses:
+        takers = [name for name, method in METHODS.items() if "carrier" in method.options]
+        raise OperatorError(
+            f"--carrier has no meaning with --forward {forward}",
+            f"leave it out, or use --forward {' or '.join(takers)}",
+        )
+    if carrier == "xdp" and not METHODS[forward].at_xdp:
+        raise OperatorError(
+            f"--forward {forward} is carried at tc, not at XDP", "use --carrier bpf"
+        )
 
 
 def described(found: Mapping[str, Any]) -> str:
@@ -21,8 +40,10 @@ def described(found: Mapping[str, Any]) -> str:
 def faults_of(found: Mapping[str, Any], wanted: str | None) -> list[str]:
     """The faults of the answer ``found``, if the operator wants the carrier ``wanted``."""
     carrier = found["carrier"]
-    if wanted in ("bpf", "worker") and carrier != wanted:
+    if wanted in ("bpf", "xdp", "worker") and carrier != wanted:
         return [f"flows are carried by {carrier}, not by {wanted}"]
     if carrier == "bpf" and not found["packets"].get("carried"):
         return ["BPF carried no packet"]
+    if carrier == "xdp" and not found["packets"].get("xdp"):
+        return ["the program at XDP carried no packet"]
     return []

@@ -22,7 +22,7 @@ from rich.markup import escape
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.registry import methods
-from paraglider.lab import namespace
+from paraglider.lab import namespace, xdp
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.load_clients import LoadClients, LoadResult
@@ -83,6 +83,7 @@ class FailoverLab(Lab):
         built = Topology(Plan(backends=options.backends + 1), prefix=self.prefix)
         for number in range(1, options.backends + 1):
             self._serve(built, number)
+        xdp.prepare_for(options.carrier, built.namespaces)
         balancer = LabBalancer(built.balancer, self.directory, self._config, ["-f"])
         show(
             f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]"

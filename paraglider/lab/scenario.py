@@ -25,7 +25,7 @@ from rich.markup import escape
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.registry import methods
-from paraglider.lab import carrier, direct, namespace, port_forward, topology
+from paraglider.lab import carrier, direct, namespace, port_forward, topology, xdp
 from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend, unmount_pins
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.namespace import Namespace
@@ -142,12 +142,7 @@ class Lab:
                 f"{options.connections} connections cannot reach {options.backends} backends",
                 "give at least as many --connections",
             )
-        if options.carrier is not None and not options.chooses_carrier:
-            takers = [m.name for m in methods() if "carrier" in m.options]
-            raise OperatorError(
-                f"--carrier has no meaning with --forward {options.forward}",
-                f"leave it out, or use --forward {' or '.join(takers)}",
-            )
+        carrier.refuse(options.forward, options.carrier, chooses=options.chooses_carrier)
         self.options = options
         self.console = console
         self.prefix = topology.new_prefix()
@@ -193,6 +188,7 @@ class Lab:
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
         static = options.static
+        xdp.prepare_for(options.carrier, built.namespaces)
         make = StaticBalancer if static else LabBalancer
         balancer = self._balancer = make(built.balancer, self.directory, self._config)
         command = "paraglider start" if static else "paraglider.config"

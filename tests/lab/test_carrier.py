@@ -34,3 +34,7 @@ def test_either_carrier_is_right_unless_one_was_asked_for() -> None:
 def test_one_that_carried_nothing() -> None:
     """The packets that were left to the workers do not count."""
     assert faults_of({**BPF, "packets": {"syn": 3}}, "bpf") == ["BPF carried no packet"]
+    none = {**BPF, "carrier": "xdp"}  # what tc carried does not count either
+    assert faults_of(none, "xdp") == ["the program at XDP carried no packet"]
+    assert faults_of({**none, "packets": {"xdp": 1}}, "xdp") == []
+    assert faults_of(BPF, "xdp") == ["flows are carried by bpf, not by xdp"]

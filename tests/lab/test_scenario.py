@@ -67,7 +67,7 @@ def test_direct_returns_have_all_three_protocols(tmp_path: Path, forward: str) -
 def test_the_carrier_of_the_services(tmp_path: Path) -> None:
     """It is in the file if it is given, and only methods that have several take it."""
     file = tmp_path / "paraglider.conf"
-    for carrier in ("bpf", "worker"):
+    for carrier in ("bpf", "xdp", "worker"):
         file.write_text(configuration(LabOptions(carrier=carrier), tmp_path, CORES))
         assert {service.carrier for service in load(file).services} == {carrier}
     assert "carrier:" not in configuration(LabOptions(), tmp_path, CORES)
@@ -76,6 +76,8 @@ def test_the_carrier_of_the_services(tmp_path: Path) -> None:
             OperatorError, match=r"--carrier has no meaning .* --forward nat or dsr"
         ):
             scenario.Lab(LabOptions(forward, carrier="bpf"), Console())
+    with pytest.raises(OperatorError, match="--forward tunnel is carried at tc, not at XDP"):
+        scenario.Lab(LabOptions("tunnel", carrier="xdp"), Console())
 
 
 def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

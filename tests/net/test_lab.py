@@ -83,7 +83,7 @@ def place(tmp_path: Path) -> dict[str, str]:
         ("nat", 1, "worker"),
         ("nat", 2, ""),
         ("offload", 1, ""),
-        ("dsr", 2, "bpf"),
+        ("dsr", 2, "xdp"),
         ("proxy", 2, ""),
         ("static", 1, ""),
     ],

@@ -1,10 +1,10 @@
 """ICMP messages that a kernel has no room to send, and what asks again for them.
 
 For errors and echo replies the kernel has one small socket buffer a core, over all network
-namespaces (``ipv4_icmp_sk`` in net/ipv4/icmp.c, and in net/ipv6/icmp.c). Messages that wait
-for a neighbour's hardware address fill it, those of another test too; rates (``icmp_ratelimit``) are
-each namespace's own. The kernel counts each message that it could not send, so that a question is
-repeated only if there was one.
+namespaces (``ipv4_icmp_sk`` in net/ipv4/icmp.c, and in net/ipv6/icmp.c). Messages that wait for the
+hardware address of a neighbour fill it, those of another test too; rates (``icmp_ratelimit``) are
+of each namespace by itself. The kernel counts each message that it could not send, so a question
+is repeated only if there was one.
 """
 
 from __future__ import annotations
