@@ -117,7 +117,7 @@ def settled(status: Row, view: TopView, width: int, height: int) -> TopView:
 def _head(status: Row, width: int) -> list[Text]:
     services, backends = status["services"], status["backends"]
     ready = sum(service["ready"] for service in services)
-    flows = [worker.get("flows") for worker in status["workers"]]
+    flows = [service["flows"] for service in services]
     known = [count for count in flows if count is not None]
     sums = total(services)
     lines = [

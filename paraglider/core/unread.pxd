@@ -12,6 +12,7 @@ cdef Py_ssize_t _SIZE, _WORDS, _IDENTITY, _KEY, _STATE, _PORT4, _PORT6
 cdef class _IdentitySet:
     cdef unsigned long long[::1] _slots
     cdef unsigned long long _mask
+    cdef bint any
 
     @cython.locals(wanted="unsigned long long", slot="unsigned long long")
     cdef bint has(self, unsigned long long high, unsigned long long low) except -1
@@ -36,6 +37,8 @@ cdef class Unread:
         content="unsigned int[::1]", view="unsigned char[::1]", until="long long", left="long long",
         number="long long", at=Py_ssize_t, port=Py_ssize_t, group=Py_ssize_t,
         second="unsigned int", third="unsigned int", fourth="unsigned int", ports="unsigned int",
+        mask="unsigned long long", shift=int, factor="unsigned long long",
+        port_factor="unsigned long long", total="unsigned long long",
     )
     cpdef _sort(self, _IdentitySet long, beat)
     @cython.locals(total="unsigned long long")

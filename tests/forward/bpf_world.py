@@ -343,6 +343,7 @@ class Worker:
         index: int = 0,
         workers: int = 1,
         beside: Worker | None = None,
+        loads: SharedLoads | None = None,
     ) -> None:
         every = (*services, *others)
         self.maps = maps
@@ -350,7 +351,7 @@ class Worker:
         self.program = program
         self.flows = FlowTable(timeouts or FlowTimeouts(), bound)
         self.context = (
-            BpfContext(maps, ring, index, workers, loads=SharedLoads(workers))
+            BpfContext(maps, ring, index, workers, loads=loads or SharedLoads(workers))
             if beside is None
             else beside.context
         )

@@ -32,7 +32,7 @@ from paraglider.forward.bpf.decided import DecidedFlows, set_decided
 from paraglider.forward.bpf.entry import ALIASED, LASTING, PLAIN, UNKNOWN, FlowEntry, first_state
 from paraglider.forward.bpf.events import ENTRIES
 from paraglider.forward.bpf.flows import CarriedFlows
-from paraglider.forward.bpf.slots import Slots
+from paraglider.forward.bpf.slots import Slots, with_flows
 from paraglider.forward.carrier import Carrier
 
 if TYPE_CHECKING:
@@ -74,10 +74,12 @@ class BpfCarrier(Carrier[Flow]):
         self._now = 0.0
         self._restored: list[Flow] = []
         # One sweep at the start serves all carriers.
-        first = self._settle_restored() if context.carriers else self._sweep()
+        first = self._settle_restored() if context.carriers else self._first_sweep()
         self._tasks: deque[Iterator[None]] = deque([first])
         context.carriers.append(self)
         self._lost = context.events_lost
+        if context.carriers[0] is self:
+            context.counted = context.loads.is_settled(context.worker, self._lost)
         self._lost_at = self._place_at = 0.0
         table.carrier = self
 
@@ -93,7 +95,7 @@ class BpfCarrier(Carrier[Flow]):
         carried, others, decided = tuple(carried), tuple(others), tuple(decided)
         self._kernel_decides = self._kernel_decides or bool(decided)
         self._counted = {b: t for service in carried for b, t in service.translations.items()}
-        waiting = set_decided(carried, decided) or _with_flows(carried)
+        waiting = set_decided(carried, decided) or with_flows(carried)
         try:
             given_back = self.slots.configure(carried, others)
             self._context.reclaimer.request()
@@ -181,9 +183,7 @@ class BpfCarrier(Carrier[Flow]):
         return key in table.forward[protocol] or key in table.reverse[protocol]
 
     def remove(self, what: Flow | Backend) -> None:
-        """See ``Carrier``: for a lost backend, the state of its translation stops the program. The
-        worker's carrier may carry what BPF does not.
-        """
+        """See ``Carrier``: the state of a lost backend's translation stops the program."""
         if isinstance(what, Flow) and what.carried:
             self._flows.remove(what)
         else:
@@ -282,6 +282,8 @@ class BpfCarrier(Carrier[Flow]):
         if (lost != self._lost or events.overflowed) and len(self._tasks) < _MOST_TASKS:
             self._lost, events.overflowed = lost, False
             self._tasks.append(self._sweep())
+        if not self._tasks:
+            self._context.loads.settle(self._context.worker, self._lost)
 
     # Tasks: iterators that yield after every step.
 
@@ -293,6 +295,11 @@ class BpfCarrier(Carrier[Flow]):
                 next(self._tasks[0])
             except StopIteration:
                 self._tasks.popleft()
+
+    def _first_sweep(self) -> Iterator[None]:
+        """The sweep at the start, after which no entry of a predecessor is unknown."""
+        yield from self._sweep()
+        self._context.counted = False
 
     def _sweep(self) -> Iterator[None]:
         """Reconcile all entries; then settle restored flows."""
@@ -363,7 +370,8 @@ class BpfCarrier(Carrier[Flow]):
         if flow is None:
             flow = self._add_from_entry(protocol, key, entry)
         if flow is None:
-            return self._decided.keeps_entry(protocol, key, entry, self._now)
+            counted = self._context.counted
+            return self._decided.keeps_entry(protocol, key, entry, self._now, counted)
         self._flows.reconcile(flow, entry)
         return True
 
@@ -389,12 +397,3 @@ class BpfCarrier(Carrier[Flow]):
         table.add(flow)
         self._decided.added(flow, entry)
         return flow
-
-
-def _with_flows(services: Iterable[VirtualService]) -> bool:
-    """Whether a translation of ``services`` without an index has flows."""
-    return any(
-        not translation.slot and translation.backend.has_flows
-        for service in services
-        for translation in service.translations.values()
-    )

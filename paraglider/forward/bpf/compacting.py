@@ -1,7 +1,8 @@
 """Makes flows compact (``core.compact``) that the program has carried for a while.
 
-Most connections end within seconds; their flows stay objects, so that they cost nothing more. After
-a restart, flows become compact as they are restored.
+Most connections end within seconds; their flows stay objects, so that they cost nothing more. Where
+many are opened, few wait so long, since an object takes twenty times the memory. After a restart,
+flows become compact as they are restored.
 
 Lives here: ``Compactor``, of the flows of one carrier.
 Rules: the number of flows in a step is bounded. A flow with an alias does not become compact.
@@ -21,6 +22,8 @@ from paraglider.forward.bpf.flows import CarriedFlows
 
 #: seconds for which a flow is established before it becomes compact
 AGE: Final = 5.0
+#: flows that wait for it; of more, those that wait longest become compact before they are so old
+MOST_WAITING: Final = 8192
 #: flows in one step: 10,000 a second
 STEP: Final = 500
 
@@ -36,6 +39,7 @@ class Compactor:
         self._flows = flows
         self._worker = worker
         self._waiting: deque[tuple[float, list[Flow]]] = deque()  # since when
+        self._count = 0  # of the flows that wait
 
     def step(self, now: float) -> None:
         """Make some flows compact; called with each tick."""
@@ -45,15 +49,17 @@ class Compactor:
             return
         if flows:
             waiting.append((now, flows))
+            self._count += len(flows)
         until = now - (self.age if table.unread is None else 0.0)
         left = STEP
-        while left and waiting and waiting[0][0] <= until:
+        while left and waiting and (waiting[0][0] <= until or self._count > MOST_WAITING):
             flows = waiting[0][1]
             some = flows[-left:]
             del flows[-left:]
             if not flows:
                 waiting.popleft()
             left -= len(some)
+            self._count -= len(some)
             if table.held or table.damaged:  # they wait again, but those that have ended do not
                 self._flows.lasting += [flow for flow in some if flow.carried == PLAIN]
             else:
@@ -72,10 +78,12 @@ class Compactor:
             table.reverse[compact.protocol].trim()
 
     def expanded(self, flow: Flow, now: float) -> None:
-        """See ``Carrier``: updates ``flow`` by its entry; without one, it counts as just seen."""
+        """See ``Carrier``: updates ``flow`` by its entry; without one, and for an event, which
+        tells what has changed, it counts as just seen.
+        """
         self._flows.expanded += 1
         flow.carried = PLAIN
-        entry = self._flows.read(flow)
+        entry = None if self._flows.handling else self._flows.read(flow)
         if entry is not None:
             self._flows.update(flow, entry)
         else:

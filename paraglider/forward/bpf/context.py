@@ -38,6 +38,8 @@ class BpfContext:
     ``workers``. ``carriers`` are those of this worker; the first reads the ``events``.
     ``decisions`` has the tables by which the program decides, in the worker that writes them;
     ``loads`` has the numbers of flows of all workers; BPF does not carry the methods ``lacks``.
+    ``counted``: closed connections whose entries are there were counted by the predecessor, or will
+    be by their events.
     """
 
     maps: CarrierMaps
@@ -51,6 +53,7 @@ class BpfContext:
     decisions: KernelDecisions | None = None
     loads: SharedLoads = field(default_factory=lambda: SharedLoads(1))
     lacks: frozenset[str] = frozenset()
+    counted: bool = False
     _decided: dict[int, tuple[VirtualService, ...]] = field(default_factory=dict)
     _counted: list[VirtualService] = field(default_factory=list)
     _reporting: bool = False

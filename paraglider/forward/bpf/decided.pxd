@@ -27,7 +27,9 @@ cdef class DecidedFlows:
     ) except -1
     cpdef added(self, Flow flow, entry)
     @cython.locals(translation=Translation)
-    cpdef bint keeps_entry(self, int protocol, bytes key, entry, double now) except -1
+    cpdef bint keeps_entry(
+        self, int protocol, bytes key, entry, double now, bint counted
+    ) except -1
     @cython.locals(translation=Translation)
     cpdef bint keeps_alias(self, int protocol, bytes reverse_key, entry) except -1
     cpdef ring_was_read(self)

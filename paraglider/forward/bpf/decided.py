@@ -82,17 +82,20 @@ class DecidedFlows:
             self._early.add((flow.protocol, flow.forward_key))
             self._count(flow.protocol, flow.forward_key, flow.translation)
 
-    def keeps_entry(self, protocol: int, key: bytes, entry: FlowEntry, now: float) -> bool:
+    def keeps_entry(
+        self, protocol: int, key: bytes, entry: FlowEntry, now: float, counted: bool
+    ) -> bool:
         """Whether an entry without a flow stays: that of a closed connection, which is counted
-        here if it was not counted yet.
+        here if it was not counted yet. ``counted``: the predecessor did, or its event will.
         """
         translation = self._slots.find(entry.slot)
         closed = protocol == TCP and entry.flags & CLOSED and entry.flags & DECIDED
         if not closed or translation is None or not _goes_to_vip(key, translation):
             return False
         if key not in self._closed:
-            self._early.add((protocol, key))
-            self._count(protocol, key, translation)
+            if not counted:
+                self._early.add((protocol, key))
+                self._count(protocol, key, translation)
             self._closed.add(key, translation, now)
         return True
 

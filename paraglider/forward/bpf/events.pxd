@@ -9,13 +9,15 @@ from paraglider.forward.bpf.removed cimport RemovedKeys
 
 # Constants that events.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int ALIASED, CLOSED, EVENT_OPENED, PLAIN, TCP, UDP, UNKNOWN
-cdef Py_ssize_t _MOST, _MOST_WHILE_WAITING, _PORTION, _OPENING, _AN_ENTRY, _EXPANSION, _SLOT, _SLOT_END, _KEY, _KEY_END4, _KEY_END6
+cdef Py_ssize_t _MOST, _MOST_WHILE_WAITING, _PORTION, _OPENING, _AN_ENTRY, _EXPANSION, _EXPANSIONS, _SLOT, _SLOT_END, _KEY, _KEY_END4, _KEY_END6
 
 
 cdef class FlowEvents:
     cdef public Py_ssize_t count
     cdef public bint overflowed
     cdef dict _waiting
+    cdef dict _left
+    cdef Py_ssize_t _expanded
     cdef object _ring
     cdef RemovedKeys _removed
     cdef list _carried
@@ -25,16 +27,19 @@ cdef class FlowEvents:
     cpdef add(self, CarriedFlows flows, DecidedFlows decided)
     @cython.locals(
         records=list, flows=CarriedFlows, most=Py_ssize_t, work=Py_ssize_t, ended=bint, key=bytes,
-        expanded=Py_ssize_t, portion=Py_ssize_t,
+        portion=Py_ssize_t,
     )
     cpdef list read(self, double now, Py_ssize_t entries=*)
-    cdef Py_ssize_t _expanded(self) except -1
     @cython.locals(
-        last=dict, opened=dict, datagrams=dict, some=dict, record=bytes, key=bytes, flow=Flow, flags=int,
-        known=bint, at=Py_ssize_t, table=FlowIndex, flows=CarriedFlows, slot=Py_ssize_t, openings=Py_ssize_t,
-        work=Py_ssize_t,
+        last=dict, opened=dict, datagrams=dict, some=dict, record=bytes, key=bytes, flags=int,
+        slot=Py_ssize_t, openings=Py_ssize_t, work=Py_ssize_t,
     )
     cdef Py_ssize_t _handle(self, list records, double now) except -1
+    @cython.locals(
+        left=dict, key=bytes, flow=Flow, flags=int, known=bint, at=Py_ssize_t, table=FlowIndex,
+        flows=CarriedFlows, expanded="long long",
+    )
+    cdef _handle_left(self, double now)
     @cython.locals(decided=DecidedFlows)
     cdef _handle_openings(self, int protocol, bytes key, Py_ssize_t openings, int flags, double now)
     cdef _wait(self, bytes key)

@@ -35,7 +35,9 @@ PORTION: Final = 1500
 ENTRIES: Final = 200
 AN_ENTRY: Final = 5
 #: an event for which a compact flow is expanded costs as much as so many more
-EXPANSION: Final = 4
+EXPANSION: Final = 5
+#: flows that are expanded in one reading: 7,500 a second; the events of others wait
+EXPANSIONS: Final = 375
 #: most keys that wait
 MOST_WAITING: Final = 1 << 16
 
@@ -46,6 +48,7 @@ _PORTION: Final = PORTION
 _OPENING: Final = OPENING
 _AN_ENTRY: Final = AN_ENTRY
 _EXPANSION: Final = EXPANSION
+_EXPANSIONS: Final = EXPANSIONS
 _SLOT: Final = 4
 _SLOT_END: Final = 6
 _KEY: Final = EVENT.size - KEY6.size
@@ -70,6 +73,8 @@ class FlowEvents:
         self.count = 0
         self.overflowed = False
         self._waiting: dict[bytes, None] = {}  # keys whose entries have to be read
+        self._left: dict[bytes, int] = {}  # flags of the events that were read, and wait
+        self._expanded = 0  # flows in this reading
         self._ring = ring
         self._removed = removed
         self._carried: list[CarriedFlows] = []
@@ -87,14 +92,15 @@ class FlowEvents:
         read.
         """
         most = _MOST_WHILE_WAITING if self._waiting else _MOST
-        work, ended = 0, False
-        while work < most and not ended:
+        work, ended, self._expanded = len(self._left), False, 0
+        self._handle_left(now)
+        while work < most and not ended and not self._left:
             portion = min(_PORTION, most - work)
             records = self._ring.read(portion)
             ended = len(records) < portion
-            expanded = self._expanded()
             work += self._handle(records, now)
-            work += _EXPANSION * (self._expanded() - expanded)
+        work += _EXPANSION * self._expanded
+        ended = ended and not self._left
         for flows in self._carried:
             flows.flush()
         if ended:
@@ -106,10 +112,6 @@ class FlowEvents:
             del self._waiting[key]
         self.count = work + _AN_ENTRY * len(keys)
         return keys
-
-    def _expanded(self) -> int:
-        """The number of flows that were expanded so far."""
-        return sum([flows.expanded for flows in self._carried])
 
     def _handle(self, records: list[bytes], now: float) -> int:
         """Handle ``records``; returns the work, as a number of events."""
@@ -133,19 +135,31 @@ class FlowEvents:
         for key, openings in datagrams.items():
             self._handle_openings(UDP, key, openings, 0, now)
             work += _OPENING - 1
-        for key, flags in last.items():
+        self._left = last
+        self._handle_left(now)
+        return work
+
+    def _handle_left(self, now: float) -> None:
+        """Handle events in ``_left``; some stay if too many flows have to be expanded."""
+        left = self._left
+        while left and self._expanded < _EXPANSIONS:
+            key, flags = left.popitem()
             known = False
             if not self._removed.is_doubtful(key):
                 for at, table in enumerate(self._tables):
+                    flows = self._carried[at]
+                    expanded = flows.expanded
+                    flows.handling = True
                     flow = table.get(key)
+                    flows.handling = False
+                    self._expanded += flows.expanded - expanded
                     if flow is not None:
                         known = flow.carried != UNKNOWN  # one without an entry, by expansion too
                         if PLAIN <= flow.carried <= ALIASED:
-                            self._carried[at].handle_event(flow, flags, now)
+                            flows.handle_event(flow, flags, now)
                         break
             if not known:
                 self._wait(key)
-        return work
 
     def _handle_openings(
         self, protocol: int, key: bytes, openings: int, flags: int, now: float

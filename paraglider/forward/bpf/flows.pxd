@@ -20,6 +20,7 @@ cdef class CarriedFlows:
     cdef public long long count
     cdef public list lasting
     cdef public long long expanded
+    cdef public bint handling
     cdef public long long refused
     cdef public object refusals
     cdef double _report_at

@@ -51,9 +51,9 @@ class CarriedFlows:
 
     ``count`` is the number of flows that are known to have an entry. ``lasting`` has those that may
     become compact (``compacting``), since it was last cleared; ``expanded`` counts those
-    that were and no longer are. While not ``on``, no entry is
-    inserted. ``refused`` counts the kernel's refusals; ``refusals`` counts them by error since it
-    was last cleared.
+     that were and no longer are. ``handling``: events that need no entry are being handled. While
+    not ``on``, no entry is inserted. ``refused`` counts the kernel's refusals; ``refusals`` counts
+    them by error since it was last cleared.
     """
 
     def __init__(self, context: BpfContext, slots: Slots, table: FlowTable) -> None:
@@ -61,6 +61,7 @@ class CarriedFlows:
         self.count = 0
         self.lasting: list[Flow] = []
         self.expanded = 0
+        self.handling = False
         self.refused = 0
         self.refusals: Counter[str] = Counter()
         self._report_at = 0.0

@@ -332,3 +332,12 @@ def _origin_keys(service: VirtualService, translation: Translation) -> Iterator[
 def _reply_source(translation: Translation) -> tuple[bytes, bytes]:
     """The source that replies get: the VIP, and its port if ports are mapped."""
     return translation.vip, translation.vip_port if translation.mapped else b""
+
+
+def with_flows(services: Iterable[VirtualService]) -> bool:
+    """Whether a translation of ``services`` without a slot has flows."""
+    return any(
+        not translation.slot and translation.backend.has_flows
+        for service in services
+        for translation in service.translations.values()
+    )
