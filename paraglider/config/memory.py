@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 #: bytes of one flow: the table's (``bench/core_probe.py``) and the journal's in /run. Compact flows
-#: take less: 14, the journal's, and 117 in the kernel (``bench/carrier_probe.py``). But flows are
+#: take less: 12, the journal's, and 113 in the kernel (``bench/carrier_probe.py``). But flows are
 #: made compact only where BPF carries them, and after some seconds.
 A_FLOW: Final = 305 + 48
 #: share of the memory that all workers' flows may fill

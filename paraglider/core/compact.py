@@ -3,7 +3,7 @@
 A flow of the table takes some 280 bytes: the object, its keys, their places in two dictionaries and
 in a timer wheel. Of a flow that is established and carried outside of this process, the journal's
 record has the key and the state, and the carrier the time of the last packet. So such a flow may be
-compact: 14 bytes, of which ``CompactIndex`` has 10 and a list of the timer wheel 4.
+compact: 12 bytes, of which ``CompactIndex`` has 8 and a list of the timer wheel 4.
 
 A compact flow is one of the table's in every respect: counts, limits and the journal have it. It is
 expanded, which makes it a flow like any other, as soon as a key of it is looked up

@@ -6,7 +6,8 @@ from paraglider.core.journal cimport Journal
 from paraglider.core.restore cimport Adding, Translations
 
 cdef unsigned long long _64_BITS, _GOLDEN
-cdef Py_ssize_t _SIZE, _WORDS, _IDENTITY, _KEY, _STATE, _PORT4, _PORT6
+cdef size_t _WORDS, _IDENTITY, _KEY, _STATE, _PORTS4, _PORTS6
+cdef unsigned int _STATE_MASK, _PORT_SHIFT, _PORT_MASK
 
 
 cdef class _IdentitySet:
@@ -34,8 +35,8 @@ cdef class Unread:
 
     @cython.locals(
         journal=Journal, first="unsigned int[::1]", after="unsigned int[::1]",
-        content="unsigned int[::1]", view="unsigned char[::1]", until="long long", left="long long",
-        number="long long", at=Py_ssize_t, port=Py_ssize_t, group=Py_ssize_t,
+        content="unsigned int[::1]", until="long long", left="long long", highest=size_t,
+        number=size_t, at=size_t, group=size_t, mixed=bint,
         second="unsigned int", third="unsigned int", fourth="unsigned int", ports="unsigned int",
         mask="unsigned long long", shift=int, factor="unsigned long long",
         port_factor="unsigned long long", total="unsigned long long",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+import sys
 from array import array
 from collections.abc import Collection
 from typing import Final
@@ -36,15 +37,18 @@ GROUP: Final = 16
 # In the compiled module, names with an underscore are C numbers and not importable.
 _64_BITS: Final = (1 << 64) - 1
 _GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
-# Places in the journal, in words of four bytes: from one record to the next, of the identity and of
-# the key of record 0. In bytes, those of its state and of its key's port, in IPv4 and in IPv6.
-_SIZE: Final = RECORD
+# Places in the journal, in words of four bytes: from one record to the next, of the state, the
+# identity and the key of record 0, and of its ports, in IPv4 and in IPv6.
 _WORDS: Final = RECORD // 4
-_IDENTITY: Final = (HEADER - RECORD + 4) // 4
-_KEY: Final = (HEADER - RECORD + 12) // 4
-_STATE: Final = HEADER - RECORD
-_PORT4: Final = 4 * _KEY + 8
-_PORT6: Final = 4 * _KEY + 32
+_STATE: Final = (HEADER - RECORD) // 4
+_IDENTITY: Final = _STATE + 1
+_KEY: Final = _STATE + 3
+_PORTS4: Final = _KEY + 2
+_PORTS6: Final = _KEY + 8
+# Of a word, the first byte and the first two bytes.
+_STATE_MASK: Final = int.from_bytes(b"\xff\0\0\0", sys.byteorder)
+_PORT_SHIFT: Final = 0 if sys.byteorder == "little" else 16
+_PORT_MASK: Final = 0xFFFF
 _ADDRESS: Final = struct.Struct("=4I")
 _PAIR: Final = struct.Struct("=2I")
 
@@ -120,7 +124,7 @@ class Unread:
         self._factors = array("Q", (secrets.randbits(64) | 1 for _ in range(5)))
         #: the first record of each group, and by each record the next of its group; 0: none
         self._first = words(1 << bits)
-        self._after = words(highest + 1)
+        self._after = words(highest + 1, whole=True)
         self.read = self.left = 0
         self._sort(_IdentitySet(translations.long_identities), beat)
 
@@ -129,29 +133,29 @@ class Unread:
         of flows with addresses of 16 bytes.
         """
         journal, first, after = self._journal, self._first, self._after
-        content, view, until, left = journal.words, journal.view, BEAT, 0
+        content, until, left = journal.words, BEAT, 0
         # What ``_group`` does, for IPv4: a call and its other factors would take as long again.
         mask, shift, factor = self._mask, self._shift, self._factors[0]
         port_factor = 0 if self._by_client else self._factors[4]
-        for number in range(journal.highest, 0, -1):  # the lowest is the first to be used again
+        highest, mixed = journal.highest, long.any
+        at = (highest + 1) * _WORDS
+        for number in range(highest, 0, -1):  # the lowest is the first to be used again
             until -= 1
             if not until:
                 until = BEAT
                 beat()
-            if not view[number * _SIZE + _STATE]:
+            at -= _WORDS
+            if not content[at + _STATE] & _STATE_MASK:
                 journal.erase(number)
                 continue
-            at = number * _WORDS
-            if long.any and long.has(content[at + _IDENTITY], content[at + _IDENTITY + 1]):
+            if mixed and long.has(content[at + _IDENTITY], content[at + _IDENTITY + 1]):
                 second, third = content[at + _KEY + 1], content[at + _KEY + 2]
                 fourth = content[at + _KEY + 3]
-                port = number * _SIZE + _PORT6
-                ports = view[port] << 8 | view[port + 1]
+                ports = content[at + _PORTS6] >> _PORT_SHIFT & _PORT_MASK
                 group = self._group(content[at + _KEY], second, third, fourth, ports)
             else:
-                port = number * _SIZE + _PORT4
-                total = view[port] << 8 | view[port + 1]
-                total = factor * content[at + _KEY] + port_factor * total & _64_BITS
+                ports = content[at + _PORTS4] >> _PORT_SHIFT & _PORT_MASK
+                total = factor * content[at + _KEY] + port_factor * ports & _64_BITS
                 group = ((total ^ total >> 32) * _GOLDEN & _64_BITS) >> shift & mask
             after[number] = first[group]
             first[group] = number
@@ -212,7 +216,7 @@ class Unread:
     def _fetch(self, client: bytes, port: bytes) -> None:
         """Restore the group of a client's address and port."""
         first, second, third, fourth = _ADDRESS.unpack(client.ljust(_ADDRESS.size, b"\0"))
-        number = int.from_bytes(port, "big")
+        number = int.from_bytes(port, sys.byteorder)
         self._read(self._group(first, second, third, fourth, number))
 
     def _read(self, group: int) -> None:

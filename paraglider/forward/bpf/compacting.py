@@ -23,7 +23,7 @@ from paraglider.forward.bpf.flows import CarriedFlows
 #: seconds for which a flow is established before it becomes compact
 AGE: Final = 5.0
 #: flows that wait for it; of more, those that wait longest become compact before they are so old
-MOST_WAITING: Final = 8192
+MOST_WAITING: Final = 4096
 #: flows in one step: 10,000 a second
 STEP: Final = 500
 

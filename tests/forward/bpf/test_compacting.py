@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from bpf_world import (
+    MemoryMap,
     MemoryRing,
     Program,
     Worker,
@@ -25,6 +26,7 @@ from paraglider.core.pool import Event
 from paraglider.core.restore import Translations, restore
 from paraglider.core.unread import AT_ONCE, begin
 from paraglider.forward.bpf import compacting
+from paraglider.forward.bpf.carrier import CHUNK, STEPS
 from paraglider.forward.bpf.compacting import AGE
 from paraglider.forward.bpf.events import EVENTS, EXPANSION, PORTION
 from paraglider.forward.flows import FlowView, Match
@@ -164,6 +166,64 @@ def test_a_step_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (3, 6, 8):
         one.carrier.sync(AGE + 2.0)
         assert len(one.compact) == count
+
+
+def test_few_flows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait longest become compact before; one that has ended meanwhile does not."""
+    monkeypatch.setattr(compacting, "MOST_WAITING", 3)
+    one = recorded()
+    first = one.open(999)
+    one.settle(0.5)
+    one.finish(first, 0.6)
+    keys = [one.open(client, now=0.6).forward_key for client in range(1000, 1003)]
+    one.settle(1.0)
+    assert one.compact == set()
+    keys += [one.open(client, now=1.0).forward_key for client in range(1003, 1005)]
+    one.settle(1.1)
+    assert 2 <= len(one.compact) < len(keys)
+    one.settle(AGE + 1.2)
+    assert one.compact == set(keys)
+    one.check()
+
+
+def test_an_event_of_a_compact_flow_needs_no_entry() -> None:
+    """It tells all, so flows that end are read from no map, and removed in one call."""
+    one, entries_of = recorded(), 5
+    keys = [one.open(1000 + client).forward_key for client in range(entries_of)]
+    one.settle(1.0)
+    one.settle(AGE + 2.0)
+    for key in keys:
+        translation = one.translation_of(TCP, key)
+        assert translation is not None
+        for side in (key, translation.reverse_key(key)):
+            assert one.packet(TCP, side, "FA", AGE + 3.0)
+    flows = one.maps.flows[TCP, 4]
+    assert isinstance(flows, MemoryMap)
+    before = flows.calls
+    one.carrier.sync(AGE + 4.0)
+    assert flows.calls - before == 1
+    assert (one.flows.closing, one.flows.active) == (entries_of, 0)
+    assert {flow.seen for flow in one.flows.forward[TCP].values()} == {AGE + 4.0}
+    one.check()
+
+
+def test_the_flows_that_a_tick_expands_are_bounded() -> None:
+    """However many there are, all are expanded when BPF is switched off."""
+    count = 2 * STEPS * CHUNK
+    one = recorded(count)
+    for client in range(1000, 1000 + count):
+        one.open(client)
+    while one.flows.active < count:
+        one.carrier.sync(1.0)
+    while len(one.compact) < count:
+        one.carrier.sync(AGE + 2.0)
+    one.program.attached = False
+    one.carrier.switch(False)
+    while before := len(one.compact):
+        one.carrier.sync(AGE + 3.0)
+        assert before - len(one.compact) <= STEPS * CHUNK
+    assert len(one.flows) == count
+    one.check()
 
 
 def test_flows_whose_record_is_lost_are_found_by_their_entries() -> None:
