@@ -37,7 +37,7 @@ cdef class FlowEvents:
     cdef Py_ssize_t _handle(self, list records, double now) except -1
     @cython.locals(
         left=dict, key=bytes, flow=Flow, flags=int, known=bint, at=Py_ssize_t, table=FlowIndex,
-        flows=CarriedFlows, expanded="long long",
+        flows=CarriedFlows, expanded="long long", handled=Py_ssize_t,
     )
     cdef _handle_left(self, double now)
     @cython.locals(decided=DecidedFlows)

@@ -141,9 +141,11 @@ class FlowEvents:
 
     def _handle_left(self, now: float) -> None:
         """Handle events in ``_left``; some stay if too many flows have to be expanded."""
-        left = self._left
-        while left and self._expanded < _EXPANSIONS:
-            key, flags = left.popitem()
+        left, handled = self._left, 0
+        for key, flags in left.items():
+            if self._expanded >= _EXPANSIONS:
+                break
+            handled += 1
             known = False
             if not self._removed.is_doubtful(key):
                 for at, table in enumerate(self._tables):
@@ -160,6 +162,7 @@ class FlowEvents:
                         break
             if not known:
                 self._wait(key)
+        self._left = dict(islice(left.items(), handled, None))
 
     def _handle_openings(
         self, protocol: int, key: bytes, openings: int, flags: int, now: float
