@@ -59,7 +59,7 @@ class Copy:
 
     def __init__(self, home: Path, heading: str, build: str) -> None:
         self.home = home
-        self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = dict(os.environ)
         if build == "interpreted":
             self.environment["PARAGLIDER_PURE"] = "1"
         shutil.copytree(

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from waiting import TIMEOUT, wait_until
 
+from paraglider.cli.main import main
+from paraglider.cli.setup_host import setup_host
 from paraglider.lab import namespace
 from paraglider.lab.balancer import READY, STOP_TIMEOUT
 from paraglider.lab.topology import new_prefix
@@ -53,13 +56,12 @@ def test_the_options_shown_exist() -> None:
     for line in re.findall(r"^\| `(paraglider[^`]*)`", README, re.MULTILINE):
         words = line.split("[")[0].split()
         command = [word for word in words if word.replace("-", "").islower()]
-        program = "paraglider.config" if line.startswith("paraglider.config") else "paraglider"
-        arguments = [] if program == "paraglider.config" else command[1:]
-        help_text = subprocess.run(
-            [str(BIN / program), *arguments, "--help"], capture_output=True, text=True, check=True
-        ).stdout
+        of_host = line.startswith("paraglider.config")
+        arguments = ["--help"] if of_host else [*command[1:], "--help"]
+        done = CliRunner().invoke(setup_host if of_host else main, arguments)
+        assert done.exit_code == 0, (line, done.output)
         for option in re.findall(r"\[(--?[\w-]+)", line):
-            assert option in help_text, (line, option)
+            assert option in done.output, (line, option)
 
 
 class Walk:
