@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from browsing import ask_page
 from naming import NAME, NameServer
 from naming import PORT as DNS_PORT
 from processes import children
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import ParagliderError
@@ -137,8 +136,7 @@ def test_every_process_works_and_imports_nothing_late(
         document["services"][5]["ports"] = [84, 86]
         running.config.write_text(yaml.safe_dump(document))
         reload = [sys.executable, "-m", "paraglider", "reload", "-c", str(running.config)]
-        done = subprocess.run(net.balancer.command(reload), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = net.balancer.run(reload, timeout=2 * TIMEOUT)
         assert "ports" in done.stdout
         assert running.late.read_text() == ""
     finally:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from failing import Peer, control
+from waiting import TIMEOUT
 
+from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, backend_address
 
 pytestmark = pytest.mark.root
 
 
-def explained(*arguments: object) -> Any:
+def explained(here: Namespace, *arguments: object) -> Any:
     """The output of `paraglider explain --json`."""
     command = [sys.executable, "-m", "paraglider", "explain", "--json", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(here.run(command, timeout=2 * TIMEOUT).stdout)
 
 
 def test_flows_and_states_of_now(
@@ -41,15 +40,16 @@ def test_flows_and_states_of_now(
     assert its in (backend_address(4, 1), backend_address(4, 2))
     control(running).set_backend("web4", its, state="drain")
     vip = f"{VIP[4]}:9000"
+    here = net.balancer
     (lives,) = explained(
-        "-c", running.config, "tcp", f"{flow['client']}:{flow['client_port']}", vip
+        here, "-c", running.config, "tcp", f"{flow['client']}:{flow['client_port']}", vip
     )["flows"]
     assert (lives["backend"], lives["why"][-1]["about"]) == (its, "flow")
     for port in range(1, 3):
-        (new,) = explained("-c", running.config, "tcp", f"192.0.2.9:{port}", vip)["flows"]
+        (new,) = explained(here, "-c", running.config, "tcp", f"192.0.2.9:{port}", vip)["flows"]
         assert new["backend"] == other
     without = tmp_path / "without.conf"
     without.write_text(config({**plan, "backends": [other]}))
-    moved = explained("-c", running.config, "--against", without)["against"]["live"]["web4"]
+    moved = explained(here, "-c", running.config, "--against", without)["against"]["live"]["web4"]
     assert (moved["flows"], moved["lost"]) == (1, 1)
     assert "error" not in peer.end()

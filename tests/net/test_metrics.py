@@ -92,6 +92,8 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     ask(net, "tcp", VIP[4], 80, 9)
     ask(net, "tcp", VIP[6], 80, 3)
 
+    condition = "paraglider_condition"
+
     def complete(text: str) -> bool:
         flows = [
             value(text, "paraglider_service_connections_total", service=name)
@@ -99,7 +101,8 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
         ]
         checked = value(text, "paraglider_backend_check_success", service="web4")
         looked = "paraglider_conntrack_limit" in text and "paraglider_carrier_packets_total" in text
-        return looked and (*flows, checked) == (9, 3, 3)
+        # A busy machine may have conditions of its own for a moment.
+        return looked and (*flows, checked) == (9, 3, 3) and condition not in names(text)
 
     text = until(here, complete)
     checked = subprocess.run(
@@ -107,7 +110,6 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     table = {metric.name for section in SECTIONS for metric in section.metrics}
-    condition = "paraglider_condition"
     assert names(text) == table - {condition}
     for file in ("alerts.yml", "grafana-dashboard.json"):
         asked = re.findall(r"\bparaglider_[a-z_]+\b", (CONF / file).read_text(encoding="utf-8"))
@@ -125,7 +127,7 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     path = running.config.parent.parent / "control.sock"
     command = ["curl", "-sSf", "--unix-socket", path, "http://paraglider/v1/metrics"]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert names(said.stdout) == table - {condition}
+    assert names(said.stdout) - {condition} == table - {condition}
 
     control = ControlClient(str(path))
     for backend in (1, 2, 3):
