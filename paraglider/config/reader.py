@@ -14,23 +14,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
-from yaml.resolver import Resolver
 
+from paraglider.config.composer import (
+    HAS_QUICK,
+    Bounded,
+    TooLargeError,
+    check_bounds,
+    mark_of,
+    quickly_composing,
+)
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 from paraglider.config.steps import Steps, completed
 from paraglider.config.types import shown, ticked
 
 MAX_BYTES = 10_000_000
-MAX_NODES = 250_000  # after aliases are followed; a backend with three keys is seven nodes
-MAX_DEPTH = 32  # the format needs six
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_TAG + name for name in ("str", "timestamp", "value", "merge")}
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-_CParser: Any = yaml.CSafeLoader.__mro__[1] if yaml.__with_libyaml__ else None
 _UNUSUAL = re.compile(r"[^\n -~]|\?|[|>][-+0-9]*#")  # where libyaml reads another text than PyYAML
 
 _BREAKS = "\0\r\n\x85\u2028\u2029"  # the end of a line, or of the text
@@ -89,32 +92,7 @@ class Document:
     broken: bool = False
 
 
-class _TooLargeError(Exception):
-    """The text is deeper or larger than any configuration; has the place of the limit."""
-
-    def __init__(self, mark: Mark, what: str) -> None:
-        super().__init__(what)
-        self.mark = mark
-        self.what = what
-
-
-class _Bounded(Composer):
-    """PyYAML's composer of nodes with a bound on their number and depth."""
-
-    _depth = _nodes = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self._depth += 1
-        self._nodes += 1
-        if self._depth > MAX_DEPTH or self._nodes > MAX_NODES:
-            mark = _mark(self.peek_event().start_mark)  # type: ignore[attr-defined]
-            raise _TooLargeError(mark, _bound_passed(self._depth))
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-class _Composer(_Bounded, yaml.SafeLoader):
+class _Composer(Bounded, yaml.SafeLoader):
     """PyYAML's loader as far as the nodes, with tabs where YAML 1.2 has them separate tokens
     (section 6.2).
     """
@@ -166,29 +144,17 @@ def _quickly(text: str) -> Steps[Document | None]:
     The two differ in tabs, other line ends, non-ASCII characters, question marks in flow lists and
     sections, and comments directly after `|`: such texts are read by ``_Composer``.
     """
-    if _CParser is None or not text.isascii() or _UNUSUAL.search(text):
+    if not HAS_QUICK or not text.isascii() or _UNUSUAL.search(text):
         return None
-
-    class Quick(_Bounded, _CParser, Resolver):  # type: ignore[misc]  # it has no types
-        def __init__(self) -> None:
-            _CParser.__init__(self, text)
-            Composer.__init__(self)
-            Resolver.__init__(self)
-
-        def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-            node = super().compose_scalar_node(anchor)
-            if not node.value and not node.style:
-                raise yaml.YAMLError("where nothing stands the two do not agree on the place")
-            return node
 
     document = Document()
     try:
-        root = Quick().get_single_node()
+        root = yield from quickly_composing(text)
         if root is None:
             return None
         yield
         document.data = _Builder(document).build(root, ())
-    except (yaml.YAMLError, _TooLargeError):
+    except (yaml.YAMLError, TooLargeError):
         return None
     return None if document.problems else document
 
@@ -199,7 +165,9 @@ def parse(text: str) -> Document:
 
 
 def parsing(text: str) -> Steps[Document]:
-    """As ``parse``, in two steps; a text that libyaml does not read is one long step."""
+    """As ``parse``, in steps: some for the nodes (``composer.PIECE``), one for the data. A text
+    that libyaml does not read is one long step.
+    """
     return (yield from _quickly(text)) or _slowly(text)
 
 
@@ -212,7 +180,7 @@ def _slowly(text: str) -> Document:
         finally:
             loader.dispose()
         if root is None:
-            raise _TooLargeError(Mark(1, 1), "the file is empty")
+            raise TooLargeError(Mark(1, 1), "the file is empty")
         document.data = _Builder(document).build(root, ())
     except yaml.MarkedYAMLError as error:
         document.broken = True
@@ -220,29 +188,19 @@ def _slowly(text: str) -> Document:
     except yaml.reader.ReaderError as error:
         document.broken = True
         document.problems = [_unprintable(text, error)]
-    except _TooLargeError as error:
+    except TooLargeError as error:
         document.broken = True
         remedy = "start from the example conf/paraglider.conf"
         document.problems = [Problem((), error.what, remedy, mark=error.mark)]
     return document
 
 
-def _bound_passed(depth: int) -> str:
-    if depth > MAX_DEPTH:
-        return f"sections are nested more than {MAX_DEPTH} deep"
-    return f"the file has more than {MAX_NODES} keys and values"
-
-
-def _mark(mark: Any) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
-
-
 def _reworded(error: yaml.MarkedYAMLError) -> Problem:
     raw = f"{error.context or ''}: {error.problem or ''}".strip(": ")
-    mark = _mark(error.problem_mark or error.context_mark)
+    mark = mark_of(error.problem_mark or error.context_mark)
     # PyYAML reports a quote without end at the end of the file; its start is more helpful.
     if "unexpected end of stream" in raw and error.context_mark is not None:
-        mark = _mark(error.context_mark)
+        mark = mark_of(error.context_mark)
     for pattern, what, remedy in _YAML_SLIPS:
         match = re.search(pattern, raw)
         if match:
@@ -272,9 +230,8 @@ class _Builder:
     def build(self, node: yaml.Node, path: Path) -> Any:
         # Aliases share nodes, so the tree can be larger than its text, or even without end.
         self._nodes += 1
-        if len(path) > MAX_DEPTH or self._nodes > MAX_NODES:
-            raise _TooLargeError(_mark(node.start_mark), _bound_passed(len(path)))
-        self._marks.values[path] = _mark(node.start_mark)
+        check_bounds(len(path), self._nodes, node.start_mark)
+        self._marks.values[path] = mark_of(node.start_mark)
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
@@ -295,7 +252,7 @@ class _Builder:
         data: dict[str, Any] = {}
         first: dict[str, Mark] = {}
         for key, value in self._entries(node, path):
-            mark = _mark(key.start_mark)
+            mark = mark_of(key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
                 self._problem((*path, "?"), "a key is not plain text", "write `key: value`", mark)
                 continue
@@ -314,7 +271,7 @@ class _Builder:
         for key, value in self._merged(node, path):
             name = str(key.value)
             if name not in data:
-                self._marks.keys[(*path, name)] = _mark(key.start_mark)
+                self._marks.keys[(*path, name)] = mark_of(key.start_mark)
                 data[name] = self.build(value, (*path, name))
         return data
 
@@ -336,7 +293,7 @@ class _Builder:
             for source in sources:
                 if not isinstance(source, yaml.MappingNode):
                     what = "`<<` takes in something that is no section"
-                    place = _mark(key.start_mark)
+                    place = mark_of(key.start_mark)
                     self._problem((*path, "<<"), what, "write `<<: *anchor`", place)
                     continue
                 for inner, inner_value in source.value:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paraglider.config import reader
+from paraglider.config import composer, reader
 from paraglider.config.diagnostics import Mark
 from paraglider.config.reader import parse
 from paraglider.config.steps import completed
@@ -158,7 +158,7 @@ def test_alias_that_contains_itself_ends_in_one_problem() -> None:
 
 def test_alias_bomb_ends_in_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small text whose aliases multiply to billions of values is refused by their number."""
-    monkeypatch.setattr(reader, "MAX_NODES", 5000)
+    monkeypatch.setattr(composer, "MAX_NODES", 5000)
     lines = ["a0: &a0 [x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     parsed = parse("\n".join(lines))
@@ -168,7 +168,7 @@ def test_alias_bomb_ends_in_one_problem(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_too_many_nodes_end_in_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text with more values than any configuration is refused while it is read."""
-    monkeypatch.setattr(reader, "MAX_NODES", 100)
+    monkeypatch.setattr(composer, "MAX_NODES", 100)
     assert "more than 100" in parse("- x\n" * 200).problems[0].what
 
 
