@@ -19,10 +19,10 @@ from paraglider.config.steps import Steps
 MAX_NODES: Final = 250_000  # after aliases are followed; a backend with three keys is seven nodes
 MAX_DEPTH: Final = 32  # the format needs six
 #: nodes that are composed before the next step, some milliseconds; a step may exceed it by one
-#: key and its value, or one item of a list, below ``_STEPPED``
+#: key and its value, or one item of a list, below ``STEPPED``
 PIECE: Final = 1000
 #: the depth down to which a tree is composed in steps: that of a service's backends
-_STEPPED: Final = 5
+STEPPED: Final = 5
 
 _CParser: Any = yaml.CSafeLoader.__mro__[1] if yaml.__with_libyaml__ else object
 #: whether libyaml is there
@@ -90,10 +90,10 @@ class _Quick(Bounded, _CParser, Resolver):  # type: ignore[misc]  # it has no ty
         return root
 
     def _composing(self, parent: yaml.Node | None, index: Any) -> Steps[yaml.Node | None]:
-        """As ``compose_node``; here are containers above ``_STEPPED`` without an anchor."""
+        """As ``compose_node``; here are containers above ``STEPPED`` without an anchor."""
         event = self.peek_event()
         kind = _CONTAINERS.get(type(event))
-        if kind is None or event.anchor is not None or self._depth >= _STEPPED:
+        if kind is None or event.anchor is not None or self._depth >= STEPPED:
             return self.compose_node(parent, index)
         self._begin()
         event, tag = self.get_event(), event.tag

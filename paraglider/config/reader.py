@@ -17,6 +17,8 @@ import yaml
 
 from paraglider.config.composer import (
     HAS_QUICK,
+    PIECE,
+    STEPPED,
     Bounded,
     TooLargeError,
     check_bounds,
@@ -153,7 +155,9 @@ def _quickly(text: str) -> Steps[Document | None]:
         if root is None:
             return None
         yield
-        document.data = _Builder(document).build(root, ())
+        builder = _Builder(document)
+        yield from builder.build_ahead(root, ())
+        document.data = builder.build(root, ())
     except (yaml.YAMLError, TooLargeError):
         return None
     return None if document.problems else document
@@ -165,7 +169,7 @@ def parse(text: str) -> Document:
 
 
 def parsing(text: str) -> Steps[Document]:
-    """As ``parse``, in steps: some for the nodes (``composer.PIECE``), one for the data. A text
+    """As ``parse``, in steps: some for the nodes (``composer.PIECE``), as many for the data. A text
     that libyaml does not read is one long step.
     """
     return (yield from _quickly(text)) or _slowly(text)
@@ -225,13 +229,39 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._marks = document.marks
-        self._nodes = 0
+        self._nodes = self._seen = self._piece = 0
+        self._ahead: dict[Path, list[Any]] = {}
+
+    def build_ahead(self, node: yaml.Node, path: Path) -> Steps[None]:
+        """Build the lists below ``node`` in steps, for ``build``; their problems may be in another
+        order.
+        """
+        self._seen += 1
+        check_bounds(len(path), self._seen, node.start_mark)
+        if len(path) >= STEPPED:
+            return
+        if isinstance(node, yaml.MappingNode):
+            for key, value in self._entries(node, path):
+                if not isinstance(value, yaml.ScalarNode):
+                    yield from self.build_ahead(value, (*path, str(key.value)))
+        elif isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            data = []
+            for index, item in enumerate(node.value):
+                if self._nodes - self._piece >= PIECE:
+                    self._piece = self._nodes
+                    yield
+                if not isinstance(item, yaml.ScalarNode):
+                    yield from self.build_ahead(item, (*path, index))
+                data.append(self.build(item, (*path, index)))
+            self._ahead[path] = data
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         # Aliases share nodes, so the tree can be larger than its text, or even without end.
         self._nodes += 1
         check_bounds(len(path), self._nodes, node.start_mark)
         self._marks.values[path] = mark_of(node.start_mark)
+        if path in self._ahead:
+            return self._ahead.pop(path)
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":

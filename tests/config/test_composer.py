@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paraglider.config import composer
+from paraglider.config import composer, reader
 from paraglider.config.reader import parsing
 from paraglider.config.steps import completed
 
@@ -77,6 +77,28 @@ def test_the_nodes_are_those_of_the_whole(text: str, monkeypatch: pytest.MonkeyP
     assert shape(found) == shape(composer._Quick(text).get_single_node())
 
 
-def test_a_reload_reads_in_steps() -> None:
-    """The reader has these steps, and one for the data."""
-    assert sum(1 for _ in parsing(services(500))) == len(pieces(services(500)))
+@pytest.mark.parametrize("text", [services(500), services(1, 5000)], ids=["services", "backends"])
+def test_the_data_is_built_in_pieces_too(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader has the steps of the nodes, and then builds some of the data in each step."""
+    built, whole = [0], reader._Builder.build
+
+    def counting(builder: Any, node: yaml.Node, path: Any) -> Any:
+        built[-1] += 1
+        return whole(builder, node, path)
+
+    monkeypatch.setattr(reader._Builder, "build", counting)
+    built.extend(0 for _ in parsing(text))
+    assert sum(count > 0 for count in built) > 5
+    assert max(built) < composer.PIECE + 20
+
+
+def test_aliases_do_not_multiply_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections that contain sections many times are bounded before their data is built."""
+    monkeypatch.setattr(composer, "MAX_NODES", 500)
+    text = "a: &a {k: {l: m}}\n"
+    for name, inner in (("b", "a"), ("c", "b"), ("d", "c")):
+        keys = ", ".join(f"k{number}: *{inner}" for number in range(30))
+        text += f"{name}: &{name} {{{keys}}}\n"
+    document = completed(parsing(text))
+    assert document.broken
+    assert "more than 500 keys and values" in document.problems[0].what
