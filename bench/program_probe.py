@@ -59,6 +59,7 @@ VIP: Final = {4: "192.168.0.11", 6: "2001:db8::11"}
 NAT, DSR = 10, 20
 HASH_KEY: Final = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
 SLOTS: Final = 65537
+_BY_HASH: Final = layout.DIRECT | layout.NO_ENTRIES | layout.WITHOUT_FLOWS
 
 #: runs the program on a packet; returns nanoseconds
 Case = Callable[[], int]
@@ -154,7 +155,7 @@ class Bed:
         services = self._services
         for name, kind, vip, index, flags in (
             (b"turn", layout.BY_TURN, BACKEND, family + NAT, 0),
-            (b"hash", layout.BY_FLOW, VIP, family + DSR, layout.DIRECT | layout.NO_ENTRIES),
+            (b"hash", layout.BY_FLOW, VIP, family + DSR, _BY_HASH),
         ):
             decision = self._decisions.claim(name + str(family).encode() + bytes(3))
             assert decision is not None  # noqa: S101 - there is room for more
@@ -164,7 +165,7 @@ class Bed:
                 end = (_packed(vip[family]), PORT.to_bytes(2, "big"))
                 services[layout.SERVICE.pack(*end, protocol, family)] = decision
         self._decisions.set_services(services)
-        self._decisions.set_steering(family, 1, 1)
+        self._decisions.set_steering(family, 1, 1, [_packed(VIP[family])])
 
     def _repeated(self, device: str, sent: bytes, expected: int = REDIRECT) -> Case:
         """Runs the program on the same packet many times."""

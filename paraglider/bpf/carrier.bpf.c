@@ -174,13 +174,17 @@ static __always_inline int carry_family(void *frame, const bool four, const bool
 	if (!refused)
 		refused = check_flags(&p);
 	if (!refused)
+		refused = decide_first(&p, &f, four, xdp);
+	if (refused == NO_FLOW) {
 		refused = find(&p, &f, four);
-	if (refused == NO_FLOW && !f.flow) {
-		refused = xdp ? decide_by_hash(&p, &f, four) : decide(&p, &f, four);
-	} else if (!refused) {
-		refused = check_state(&p, &f, four, xdp);
-		if (!refused && must_pass_nft(&p, &f, four, xdp))
-			refused = UNKNOWN_CLIENT;
+		if (refused == NO_FLOW && !f.flow) {
+			refused = xdp ? decide_by_hash(&p, &f, NO_ENTRIES, four, true)
+				      : decide(&p, &f, four);
+		} else if (!refused) {
+			refused = check_state(&p, &f, four, xdp);
+			if (!refused && must_pass_nft(&p, &f, four, xdp))
+				refused = UNKNOWN_CLIENT;
+		}
 	}
 	if (refused)
 		return pass(refused, xdp);

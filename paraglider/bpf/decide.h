@@ -49,6 +49,15 @@ static __always_inline struct decision *decision_of(const struct key6 *key, __u8
 	return index ? bpf_map_lookup_elem(&decisions, index) : NULL;
 }
 
+/* The bit of a VIP in `by_hash`: of its bytes, which are combined by XOR. */
+static __always_inline __u32 vip_bit(const __be32 *vip, const bool four)
+{
+	__be32 all = four ? vip[0] : vip[0] ^ vip[1] ^ vip[2] ^ vip[3];
+
+	all ^= all >> 16;
+	return 1U << ((all ^ all >> 8) & 31);
+}
+
 /* The hash of the flow with `key`: of the client's address, or of the whole key. */
 static __always_inline __u64 hash_of(const struct decision *d, const struct key6 *key,
 				     const bool four)
@@ -158,9 +167,7 @@ static __always_inline enum reason decide_reply(const struct packet *p, struct f
 static __always_inline enum reason decide(const struct packet *p, struct found *f, const bool four)
 {
 	struct decision *d;
-	__u32 family = four ? 0 : 1;
 
-	f->steering = bpf_map_lookup_elem(&steering, &family);
 	if (!f->steering || !f->steering->workers || p->ttl <= 1)
 		return undecided(p);
 	if (f->origin && !decide_reply(p, f, four))
@@ -194,28 +201,48 @@ static __always_inline enum reason decide(const struct packet *p, struct found *
 	return CARRIED;
 }
 
-/* Decides at XDP, without an entry and without counting anything, so that the program at tc may decide
- * about the same packet: by the hash of flows that have no entries.
+/* Decides without an entry and without counting anything, by the hash of flows that have no entries,
+ * if the packet's decision has `flag`. At XDP, so that the program at tc may decide about the same
+ * packet.
  */
 static __always_inline enum reason decide_by_hash(const struct packet *p, struct found *f,
-						  const bool four)
+						  const __u8 flag, const bool four, const bool xdp)
 {
-	struct decision *d;
 	__u32 family = four ? 0 : 1;
+	struct decision *d;
 
-	f->steering = bpf_map_lookup_elem(&steering, &family);
+	if (xdp) /* else it was looked up */
+		f->steering = bpf_map_lookup_elem(&steering, &family);
 	if (!f->steering || !f->steering->workers || p->ttl <= 1)
-		return undecided(p);
+		return NO_FLOW;
+	d = decision_of(&p->ends, p->protocol, four);
+	if (!d || !(d->flags & flag))
+		return NO_FLOW;
 	f->key = p->ends;
-	d = decision_of(&f->key, p->protocol, four);
-	if (!d || !(d->flags & NO_ENTRIES))
-		return undecided(p);
 	f->index = pick(d, &f->key, four);
 	f->translation = bpf_map_lookup_elem(&translations, &f->index);
 	if (!f->index || !accepts(f->translation, &f->key, four))
 		return NO_BACKEND;
 	f->decision = d;
 	return CARRIED;
+}
+
+/* Decides about a packet of a service of whose flows none has an entry, without asking the maps of
+ * flows: look-ups that miss in large maps cost more than all others, since each waits for memory.
+ * Returns NO_FLOW for packets of other services, those that expire here, and all at XDP, whose code
+ * would grow by a third.
+ */
+static __always_inline enum reason decide_first(const struct packet *p, struct found *f,
+						const bool four, const bool xdp)
+{
+	__u32 family = four ? 0 : 1;
+
+	if (xdp)
+		return NO_FLOW;
+	f->steering = bpf_map_lookup_elem(&steering, &family);
+	if (!f->steering || !(f->steering->by_hash & vip_bit(p->ends.destination, four)))
+		return NO_FLOW;
+	return decide_by_hash(p, f, WITHOUT_FLOWS, four, false);
 }
 
 /* Inserts the entry of the flow, and an alias for its replies if they need one; sends an event to its

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import mmap
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from operator import or_, xor
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -24,6 +26,7 @@ from paraglider.bpf.layout import (
     SLOT,
     STEERING,
     TABLE_ROWS,
+    WITHOUT_FLOWS,
 )
 from paraglider.bpf.maps import CarrierMaps, Map
 
@@ -121,19 +124,31 @@ class Decisions:
         openings of unknown clients get an entry in a tick, and the flags (``layout.NO_ENTRIES``,
         ``STEERED_BY_CLIENT``, and DIRECT for each of its flows).
 
-        A change of anything but ``bound`` clears the table.
+        A change of anything but ``bound`` clears the table, and the flag WITHOUT_FLOWS.
         """
         at = index * DECISION.size
         (key, key_at), (form, kind_at) = _KEY, _KIND
         present = (
             key.unpack_from(self._records, at + key_at),
-            form.unpack_from(self._records, at + kind_at),
+            self._records[at + kind_at],
+            self._records[at + kind_at + 1] & ~WITHOUT_FLOWS,
         )
-        if present != (hash_key, (kind, flags)):
+        if present != (hash_key, kind, flags):
             self.clear(index)
             key.pack_into(self._records, at + key_at, *hash_key)
             form.pack_into(self._records, at + kind_at, kind, flags)
         _BOUND[0].pack_into(self._records, at + _BOUND[1], bound)
+
+    def without_flows(self, index: int) -> bool:
+        """Whether the program does not ask the maps of flows for packets of the service."""
+        at = index * DECISION.size + _KIND[1] + 1
+        return bool(self._records[at] & WITHOUT_FLOWS)
+
+    def set_without_flows(self, index: int, on: bool) -> None:
+        """Set whether the program asks them; it must if a flow of the service may have an entry."""
+        at = index * DECISION.size + _KIND[1] + 1
+        flags = self._records[at] & ~WITHOUT_FLOWS
+        self._records[at] = flags | WITHOUT_FLOWS if on else flags
 
     def write(self, index: int, slots: array[int]) -> bool:
         """Have the program pick from ``slots``: indices of translations, 0 for no translation.
@@ -187,12 +202,16 @@ class Decisions:
                 self._services.put(key, INDEX.pack(index))
                 self._indices[key] = index
 
-    def set_steering(self, family: int, seed: int, workers: int) -> None:
+    def set_steering(
+        self, family: int, seed: int, workers: int, by_hash: Iterable[bytes] = ()
+    ) -> None:
         """Set how the packets of ``family`` are steered; with 0 ``workers`` nothing is decided.
+        ``by_hash`` are the VIPs whose decisions may have the flag WITHOUT_FLOWS.
 
         Raises ``OSError``.
         """
-        value = STEERING.pack(seed, workers)
+        bits = reduce(or_, (1 << (reduce(xor, vip) & 31) for vip in by_hash), 0)
+        value = STEERING.pack(seed, workers, bits)
         self._steering.put(INDEX.pack(0 if family == 4 else 1), value)
 
     def status(self, index: int) -> DecisionStatus:

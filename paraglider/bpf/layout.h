@@ -103,6 +103,7 @@ struct service {
 enum decision_flag {
 	NO_ENTRIES = 1, /* its flows have none: each packet is decided by the hash */
 	STEERED_BY_CLIENT = 2, /* to workers by the client's address, without its port */
+	WITHOUT_FLOWS = 4, /* no flow has an entry: the maps of flows are not asked */
 	/* and DIRECT, of each of its flows */
 };
 
@@ -138,7 +139,8 @@ struct slots {
 /* How packets are steered to workers (netfilter/rules/steering.py). */
 struct steering {
 	__u32 seed, workers; /* no workers: nothing is decided in this family */
-	__u32 unused[2];
+	__u32 by_hash; /* bits of the VIPs whose decisions may have WITHOUT_FLOWS (vip_bit) */
+	__u32 unused;
 };
 
 /* An interface at which the program may run at XDP. */

@@ -106,6 +106,8 @@ DECISION: Final = Struct("=QQQIIIIIBB2x8s8x")
 NO_ENTRIES: Final = 1
 #: packets are steered to workers by the client's address, without its port
 STEERED_BY_CLIENT: Final = 2
+#: no flow has an entry: the maps of flows are not asked
+WITHOUT_FLOWS: Final = 4
 
 # kinds of decisions
 #: by the hash of the client's address
@@ -117,8 +119,9 @@ BY_TURN: Final = 3
 #: one slot of a table: the index of a translation, 0 for none
 SLOT: Final = Struct("=H")
 #: how packets are steered (``netfilter.rules.steering``): seed, workers (0: the program decides
-#: nothing); index 0 is for IPv4, 1 for IPv6
-STEERING: Final = Struct("=II8x")
+#: nothing), bits of the VIPs whose decisions may have WITHOUT_FLOWS; index 0 is for IPv4, 1 for
+#: IPv6
+STEERING: Final = Struct("=III4x")
 
 #: an interface at which the program may run at XDP: its MAC address, whether it takes frames of XDP
 DEVICE: Final = Struct("=6sBx")

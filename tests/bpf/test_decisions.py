@@ -295,8 +295,8 @@ def test_steering_has_a_place_for_each_family(world: World) -> None:
     decisions.set_steering(4, 7, 2)
     steering = world.maps.steering
     assert [steering.get(INDEX.pack(i)) for i in (0, 1)] == [
-        STEERING.pack(7, 2),
-        STEERING.pack(0xFFFFFFFF, 4),
+        STEERING.pack(7, 2, 0),
+        STEERING.pack(0xFFFFFFFF, 4, 0),
     ]
 
 

@@ -147,8 +147,14 @@ def open_context(resources: BpfResources, worker: int) -> BpfContext:
     ring = open_ring(maps.rings[worker], RING_BYTES)
     context = BpfContext(maps, ring, worker, resources.workers, loads=loads, lacks=resources.lacks)
     if worker == 0:
-        context.decisions = KernelDecisions(open_decisions(maps), resources.steering, loads.total)
+        context.decisions = KernelDecisions(
+            open_decisions(maps), resources.steering, loads.total, lambda: _has_no_entries(maps)
+        )
     return context
+
+
+def _has_no_entries(maps: CarrierMaps) -> bool:
+    return not any(count for flows in maps.flows.values() for _, _, count in flows.dump())
 
 
 class Split(NamedTuple):

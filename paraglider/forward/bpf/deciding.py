@@ -47,6 +47,8 @@ from paraglider.netfilter.rules.steering import steered_by_client
 ENTRIES: Final = 16_384
 #: seconds between two checks for floods, and for room
 FLOOD_INTERVAL: Final = 1.0
+#: seconds between two checks whether the maps have no flows, which reads all their buckets
+ENTRIES_INTERVAL: Final = 10.0
 #: how the kernel picks, by ``Strategy.kernel_pick``
 KINDS: Final[dict[KernelPick | None, int]] = {"client": BY_CLIENT, "flow": BY_FLOW, "turn": BY_TURN}
 
@@ -57,6 +59,8 @@ _BY_WORKER: Final = b"a worker"
 
 #: returns how many live flows all workers have to the backend of a translation
 LiveFlows = Callable[[Translation], int]
+#: returns whether no flow has an entry
+NoEntries = Callable[[], bool]
 
 
 class _DecidedService:
@@ -81,13 +85,22 @@ class _DecidedService:
 
 class KernelDecisions:
     """Writes ``decisions``. ``steering`` is the seed of the steering, ``live`` as ``LiveFlows``.
+    Once there are ``no_entries``, the program does not ask for flows of services without them.
 
     ``unplaced`` has the names of the services for which there is no room: a worker decides for
     them. It is None while tables wait until no worker is busy. ``floods`` counts the checks, one a
     second for each service, that found more openings than get an entry.
     """
 
-    def __init__(self, decisions: Decisions, steering: int, live: LiveFlows) -> None:
+    def __init__(
+        self,
+        decisions: Decisions,
+        steering: int,
+        live: LiveFlows,
+        no_entries: NoEntries = lambda: False,
+    ) -> None:
+        self._no_entries = no_entries
+        self._entries_at = 0.0
         self._decisions = decisions
         self._steering = steering
         self._live = live
@@ -113,7 +126,8 @@ class KernelDecisions:
             services = [service for service in config.services if service.family == family]
             # Without workers the program looks for no decision.
             present = workers if any(map(kernel_decides, services)) else 0
-            self._decisions.set_steering(family, self._steering, present)
+            by_hash = [one.vip.ip.packed for one in services if one.decide == "hash"]
+            self._decisions.set_steering(family, self._steering, present, by_hash)
         self._flags = {service.name: _flags(service, config) for service in config.services}
 
     def configure(self, services: Iterable[VirtualService]) -> None:
@@ -150,6 +164,7 @@ class KernelDecisions:
             by_worker = self._decisions.claim(_BY_WORKER)
             for key in exceptions - keys.keys():
                 keys[key] = by_worker or 0
+        self._entries_at = 0.0
         self._decisions.set_services(keys)
         for name in self._decisions.names():
             if name not in names:
@@ -165,6 +180,8 @@ class KernelDecisions:
             decided.held = decided.changed = True
             decided.needed, decided.unplaced = 0, False
             self._decisions.clear(decided.index)
+            self._decisions.set_without_flows(decided.index, False)
+        self._entries_at = 0.0
         self._update_unplaced()
 
     def refresh(self) -> None:
@@ -183,6 +200,24 @@ class KernelDecisions:
         self._write_changed(busy=busy)
         if self._unplaced_changed:
             self._update_unplaced()
+        if now >= self._entries_at and not self.waiting:
+            self._entries_at = now + ENTRIES_INTERVAL
+            self._skip_flows()
+
+    def _skip_flows(self) -> None:
+        """Have the program skip its maps of flows for services whose flows get no entries, once no
+        flow has one: a service may have had flows before it was decided by hash, or while the
+        carrier was off.
+        """
+        by_hash = [
+            decided.index
+            for decided in self._services.values()
+            if self._flags.get(decided.service.name, 0) & NO_ENTRIES
+            and not self._decisions.without_flows(decided.index)
+        ]
+        if by_hash and self._no_entries():
+            for index in by_hash:
+                self._decisions.set_without_flows(index, True)
 
     @property
     def waiting(self) -> bool:

@@ -325,7 +325,7 @@ def test_nothing_is_decided_in_a_family_without_services() -> None:
     config = Config.model_validate({"services": [{**SERVICES[0], "decide": "auto"}]})
     world.writer.set_config(config, 3)
     found = [STEERING.unpack(world.steering.content[INDEX.pack(family)]) for family in (0, 1)]
-    assert found == [(7, 3), (7, 0)]
+    assert found == [(7, 3, 0), (7, 0, 0)]
 
 
 def test_a_table_waits_for_the_flows_entries() -> None:
