@@ -163,8 +163,8 @@ def revive(
 
 
 def tries(net: Topology, family: int, count: int, port: int = 80) -> list[str]:
-    """The results of ``count`` connections."""
-    command = [*TRY, VIP[family], str(port), str(count), str(PATIENCE)]
-    done = net.client.run(command, timeout=TIMEOUT)
+    """The results of ``count`` connections, each of which has the time of five first segments."""
+    command = [*TRY, VIP[family], str(port), str(count), "40"]
+    done = net.client.run(command, timeout=5 * TIMEOUT)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return [result.get("answer") or f"error: {result['error']}" for result in results]
