@@ -52,11 +52,13 @@ class Ring:
         self._data.close()
 
 
+try:
+    from paraglider.bpf._maps import Ring as CompiledRing
+except ImportError:
+    CompiledRing = Ring  # type: ignore[misc]
+
+
 def open_ring(fd: int, size: int) -> Ring:
     """The compiled ring if it was built, else the interpreted one; raises ``OSError``."""
-    try:
-        from paraglider.bpf._maps import Ring as CompiledRing
-    except ImportError:
-        return Ring(fd, size)
     compiled: Ring = CompiledRing(fd, size)
     return compiled

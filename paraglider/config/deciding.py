@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Final
 
-from paraglider.config.service import Service
+from paraglider.config.service import Method, Service
 
 #: most ports of a service for which the program decides, unless it has all ports
 MOST_PORTS: Final = 64
@@ -61,7 +61,7 @@ def deciders(
     *,
     bpf: bool,
     unplaced: Container[str] = (),
-    lacks: Container[str] = (),
+    lacks: Container[Method] = (),
 ) -> dict[str, list[str]]:
     """The names of ``services`` by ``why_not_kernel``, whose ``bpf`` it is, except for those with a
     forward method in ``lacks``; without those that the workers carry by `decide: python`. There is
@@ -69,7 +69,7 @@ def deciders(
     """
     found: dict[str, list[str]] = {}
     for service in services:
-        carried = bpf and service.forward not in lacks
+        carried = bpf and service.method not in lacks
         why = why_not_kernel(service, bpf=carried, room=service.name not in unplaced)
         if why is not None and (why != _NO_BPF or service.decide != "python"):
             found.setdefault(why, []).append(service.name)

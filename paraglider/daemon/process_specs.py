@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.config.types import IPAddress
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
@@ -51,7 +52,7 @@ def make_specs(
     discovers: bool = False,
     watches_files: bool = False,
     carrier: CarrierMaps | None = None,
-    lacks: frozenset[str] = frozenset(),
+    lacks: frozenset[Method] = frozenset(),
     steering: int = 0,
 ) -> list[Spec]:
     """The specs of the workers for ``config`` and of the other processes; ``discovers``: services

@@ -29,7 +29,7 @@ from paraglider.bpf.maps import (
 )
 from paraglider.bpf.syscall import MapInfo
 from paraglider.config.model import Config
-from paraglider.config.service import Service
+from paraglider.config.service import Method, Service
 from paraglider.core.flow import TCP, UDP
 from paraglider.errors import PlatformError
 from paraglider.forward.bpf.reclaim import make_room
@@ -76,7 +76,7 @@ class LoadedCarrier:
     pins: int
     maps: CarrierMaps
     early: int | None = None
-    lacks: Mapping[str, str] = field(default_factory=dict)
+    lacks: Mapping[Method, str] = field(default_factory=dict)
 
     def duplicate(self) -> Self:
         """A copy with duplicated descriptors, without rings."""
@@ -220,7 +220,7 @@ def prepare(config: Config) -> list[str]:
     ]
 
 
-def check(config: Config) -> tuple[str, dict[str, str]]:
+def check(config: Config) -> tuple[str, dict[Method, str]]:
     """Why BPF cannot carry the flows of ``config`` on this host, empty if it can, and why not those
     of some forward methods, by the method; does not change the host.
 

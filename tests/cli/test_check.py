@@ -9,6 +9,7 @@ import pytest
 
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
+from paraglider.config.service import METHODS
 
 CONF = Path(__file__).parents[2] / "conf"
 #: our examples; the file of keepalived is that program's own
@@ -214,7 +215,8 @@ def test_a_method_that_bpf_cannot_carry_here(
 ) -> None:
     """The services of that method are named, with the reason; BPF carries the others."""
     monkeypatch.setattr(
-        "paraglider.cli.check.carrier_lack", lambda _: ("", {"nat": "no source of a route"})
+        "paraglider.cli.check.carrier_lack",
+        lambda _: ("", {METHODS["nat"]: "no source of a route"}),
     )
     monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
     file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))

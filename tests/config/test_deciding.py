@@ -16,6 +16,7 @@ from paraglider.config.deciding import (
     why_python,
 )
 from paraglider.config.model import Service
+from paraglider.config.service import METHODS
 
 
 def service(**keys: Any) -> Service:
@@ -84,7 +85,7 @@ def test_the_kernel_was_to_decide_and_the_workers_carry() -> None:
     carried = "the workers carry its flows"
     assert deciders([auto, worker], bpf=True) == {"": ["a"], carried: ["w"]}
     assert deciders([auto], bpf=True, unplaced={"a"}) == {NO_ROOM: ["a"]}
-    assert deciders([auto], bpf=True, lacks={"nat"}) == {carried: ["a"]}
+    assert deciders([auto], bpf=True, lacks={METHODS["nat"]}) == {carried: ["a"]}
     assert deciders([auto, worker], bpf=False) == {carried: ["a", "w"]}
 
 

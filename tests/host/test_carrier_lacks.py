@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.service import METHODS
 from paraglider.host import bpffs, carrier
 from paraglider.host.carrier_lacks import by_lack
 from paraglider.host.carrier_support import CarrierUnavailableError
@@ -49,14 +50,14 @@ def test_the_others_are_carried(others: dict[str, Any]) -> None:
     wanted = config(others, TUNNEL)
     found, why = carrier.load_wanted(wanted, 1)
     assert found is not None
-    assert (why, dict(found.lacks)) == ("", {"tunnel": WHY})
+    assert (why, dict(found.lacks)) == ("", {METHODS["tunnel"]: WHY})
     copy = found.duplicate()
     assert copy.lacks == found.lacks
     copy.close()
     found.close()
-    assert carrier.check(wanted) == ("", {"tunnel": WHY})
+    assert carrier.check(wanted) == ("", {METHODS["tunnel"]: WHY})
     assert carrier.prepare(wanted) == [f"BPF will carry no flow of s1: {WHY}"]
-    assert by_lack(wanted, {"tunnel": WHY}) == {WHY: ["s1"]}
+    assert by_lack(wanted, {METHODS["tunnel"]: WHY}) == {WHY: ["s1"]}
 
 
 def test_xdp_is_not_concerned(inside: Namespace) -> None:

@@ -18,7 +18,6 @@ import functools
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -313,11 +312,9 @@ def ask() -> Callable[..., Counter[str]]:
     """A function that has the client open ``count`` flows (tcp, udp or ping), one after the other.
 
     It counts the answers by the backend's name; a failed try fails the test. A ping that is lost
-    is sent again: the kernel's answers to pings share one small buffer a core, over all
-    network namespaces (net/ipv4/icmp.c), and other tests fill it, for half a minute on a busy
-    machine: the answers to forged sources wait there for neighbours that do not exist.
+    is sent again if a kernel had no room to answer it (``unsent``).
     """
-    from waiting import TIMEOUT
+    from unsent import unsent
 
     def tried(net: Topology, *arguments: str) -> tuple[Counter[str], list[str]]:
         command = [sys.executable, "-m", "paraglider.lab.client", *arguments, "20"]
@@ -329,12 +326,14 @@ def ask() -> Callable[..., Counter[str]]:
     def count_answers(
         net: Topology, protocol: str, address: str, port: int, count: int = 30
     ) -> Counter[str]:
-        answers, errors = tried(net, protocol, address, str(port), str(count))
-        deadline = time.monotonic() + TIMEOUT
-        while protocol == "ping" and errors and time.monotonic() < deadline:
-            again, errors = tried(net, protocol, address, str(port), str(len(errors)))
-            answers += again
-        assert not errors, errors
+        answers: Counter[str] = Counter()
+        left = count
+        while left:
+            before = unsent()
+            some, errors = tried(net, protocol, address, str(port), str(left))
+            answers += some
+            left = len(errors)
+            assert not errors or (protocol == "ping" and unsent() > before), errors
         return answers
 
     return count_answers

@@ -23,6 +23,8 @@ from paraglider.lab import namespace, scenario
 pytestmark = pytest.mark.root
 LONGEST = 240  # seconds that a lab may take on a busy machine
 LAB = [sys.executable, "-m", "paraglider", "lab"]
+#: also where this run was started in the background, by a shell that ignores Ctrl-C there
+INTERRUPTIBLE = ["env", "--default-signal=INT", *LAB]
 
 
 def state() -> set[str]:
@@ -159,7 +161,7 @@ def test_an_interrupt_at_any_step_leaves_nothing(
     """Ctrl-C right after the line of step 1 … 5 ends it, and nothing is left, nor mounted."""
     before = state()
     lab = subprocess.Popen(
-        ["unshare", "--mount", *LAB],  # others on this host may have the same mount
+        ["unshare", "--mount", *INTERRUPTIBLE],  # others on this host may have the same mount
         env={**place, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -208,7 +210,11 @@ def test_an_interrupt_at_any_moment_leaves_nothing(
     """Two Ctrl-C in a row, the second while it cleans up: nothing stays behind."""
     before = state()
     lab = subprocess.Popen(
-        LAB, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        INTERRUPTIBLE,
+        env=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     wait_until(lambda: moment(lab.pid, tmp_path))
     built = len(namespace.names())

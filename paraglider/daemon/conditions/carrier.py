@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from paraglider.config.deciding import deciders
 from paraglider.config.model import Config, Service
+from paraglider.config.service import Method
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition
 from paraglider.daemon.messages import CarrierDevices, CarrierReading, Message, SetCarrier
@@ -46,7 +47,7 @@ class CarrierSwitch:
         lacking: str = "no program was loaded at the start",
         *,
         xdp: bool = False,
-        lacks: Mapping[str, str] | None = None,
+        lacks: Mapping[Method, str] | None = None,
     ) -> None:
         self.lacking = lacking
         self.xdp = xdp
@@ -75,7 +76,7 @@ class CarrierSwitch:
         """What carries the flows of ``service``; None if its method has one carrier only."""
         if "carrier" not in service.method.options:
             return None
-        if not service.wants_bpf or service.forward in self.lacks:
+        if not service.wants_bpf or service.method in self.lacks:
             return "worker"
         carries = self.carries
         return carries if service.wants_xdp or carries == "worker" else "bpf"
@@ -87,8 +88,8 @@ class CarrierSwitch:
             return "no service has `carrier: auto`, `bpf` or `xdp`"
         if self.lacking or not self.on:
             return self.lacking or "switched off by the operator"
-        if all(service.forward in self.lacks for service in wanting):
-            return self.lacks[wanting[0].forward]
+        if all(service.method in self.lacks for service in wanting):
+            return self.lacks[wanting[0].method]
         return self.unattached
 
     @property

@@ -113,9 +113,9 @@ def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
         "xdp": list(switch.read.xdp),
         "no_xdp": dict(switch.read.no_xdp) if config.wants_xdp else {},
         "lacks": {
-            service.name: switch.lacks[service.forward]
+            service.name: switch.lacks[service.method]
             for service in config.services
-            if switch.able and service.wants_bpf and service.forward in switch.lacks
+            if switch.able and service.wants_bpf and service.method in switch.lacks
         },
         # A worker's number is up to a second old: after a switch it is of the carrier before.
         "flows": 0 if reason else sum(head["carried"] for head in heads),

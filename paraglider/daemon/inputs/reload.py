@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from paraglider.config.diff import differences, in_place, restarts
 from paraglider.config.model import Config, Service
+from paraglider.config.service import Method
 from paraglider.errors import OperatorError
 from paraglider.netfilter.rules.steering import steered_by_client
 
@@ -48,7 +49,7 @@ class Capabilities:
     ending: FlowLoss = FlowLoss()
     no_bpf: str = ""
     xdp: bool = False
-    lacks: Mapping[str, str] = field(default_factory=dict)
+    lacks: Mapping[Method, str] = field(default_factory=dict)
 
 
 def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
@@ -138,8 +139,8 @@ def _fitting(
             yield known, f"{name} takes a restart: no process counts the kernel's flows"
         elif service.needs_bpf and able.no_bpf:
             yield known, f"{name} takes a restart: BPF carries no flow ({able.no_bpf})"
-        elif service.needs_bpf and service.forward in able.lacks:
-            yield known, f"{name} takes another kernel: {able.lacks[service.forward]}"
+        elif service.needs_bpf and service.method in able.lacks:
+            yield known, f"{name} takes another kernel: {able.lacks[service.method]}"
         elif service.wants_xdp and not able.xdp:
             yield known, f"{name} takes a restart: no program for XDP was loaded at the start"
         elif name in over:

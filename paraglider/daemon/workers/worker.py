@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Self
 
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.core.packet import SYN
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.daemon import log
@@ -83,7 +84,7 @@ class WorkerSpec(Spec):
     states: States = field(default_factory=dict)
     carries: bool = True
     carrier: CarrierMaps | None = None
-    lacks: frozenset[str] = frozenset()
+    lacks: frozenset[Method] = frozenset()
     workers: int = 1
     steering: int = 0
     loads: SharedLoads | None = None

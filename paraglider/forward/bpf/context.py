@@ -19,6 +19,7 @@ from paraglider.bpf.maps import CarrierMaps
 from paraglider.bpf.ring import open_ring
 from paraglider.config.deciding import kernel_decides
 from paraglider.config.model import Config
+from paraglider.config.service import Method
 from paraglider.core.service import VirtualService
 from paraglider.forward.bpf.deciding import KernelDecisions
 from paraglider.forward.bpf.events import EventRing, FlowEvents
@@ -52,7 +53,7 @@ class BpfContext:
     events: FlowEvents = field(init=False)
     decisions: KernelDecisions | None = None
     loads: SharedLoads = field(default_factory=lambda: SharedLoads(1))
-    lacks: frozenset[str] = frozenset()
+    lacks: frozenset[Method] = frozenset()
     counted: bool = False
     _decided: dict[int, tuple[VirtualService, ...]] = field(default_factory=dict)
     _counted: list[VirtualService] = field(default_factory=list)
@@ -135,7 +136,7 @@ class BpfResources:
     workers: int
     steering: int
     loads: SharedLoads
-    lacks: frozenset[str] = frozenset()
+    lacks: frozenset[Method] = frozenset()
 
 
 def open_context(resources: BpfResources, worker: int) -> BpfContext:
@@ -170,7 +171,7 @@ def split(
 ) -> Split:
     """Divide ``services`` by ``config``, and by what the program of ``context`` cannot carry."""
     lacks = frozenset() if context is None else context.lacks
-    able = [service for service in config.services if service.forward not in lacks]
+    able = [service for service in config.services if service.method not in lacks]
     wanted = {service.name for service in able if service.wants_bpf}
     decided = {service.name for service in able if kernel_decides(service)}
     made = tuple(services)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.service import METHODS
 from paraglider.core.pool import Event
 from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Condition, Conditions
@@ -265,7 +266,7 @@ def test_tunnels_are_not_carried_at_xdp() -> None:
 def test_a_method_that_the_kernel_cannot_carry() -> None:
     """Workers carry its services and decide there, with the reason; all, if there are no others."""
     switch, why = (
-        CarrierSwitch("", lacks={"tunnel": "no source of a route"}),
+        CarrierSwitch("", lacks={METHODS["tunnel"]: "no source of a route"}),
         "no source of a route",
     )
     tunnel = {"forward": "tunnel", "decide": "auto"}

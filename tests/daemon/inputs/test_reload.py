@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.service import METHODS
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, compare
 from paraglider.errors import OperatorError
@@ -37,7 +38,7 @@ PROXY = {"forward": "proxy"}
 def test_carriers_that_do_without_bpf_are_taken_over() -> None:
     """`auto` has the worker where BPF is not; with BPF every carrier can be changed."""
     without = replace(ALL, no_bpf="no libbpf")
-    other = replace(ALL, lacks={"tunnel": "no source of a route"})
+    other = replace(ALL, lacks={METHODS["tunnel"]: "no source of a route"})
     rows = (("auto", without), ("worker", without), ("bpf", ALL), ("bpf", other))
     for carrier, able in rows:
         new = config({"carrier": carrier})
@@ -72,7 +73,7 @@ def test_carriers_that_do_without_bpf_are_taken_over() -> None:
         (
             {},
             {"carrier": "bpf"},
-            replace(ALL, lacks={"nat": "no source of a route"}),
+            replace(ALL, lacks={METHODS["nat"]: "no source of a route"}),
             "s0 takes another kernel: no source of a route",
         ),
     ],

@@ -12,6 +12,7 @@ from packets import V4
 
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.config.model import Config
+from paraglider.config.service import METHODS
 from paraglider.core import flow_states as states
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.journal import HEADER, Journal
@@ -115,7 +116,7 @@ def test_services_are_split_by_the_configuration() -> None:
     found = split(config, services)
     assert (names(found.carried), names(found.others)) == (["s0", "s2"], ["s1", "s3"])
     assert names(found.decided) == ["s0"]
-    context = SimpleNamespace(lacks=frozenset({"nat"}))
+    context = SimpleNamespace(lacks=frozenset({METHODS["nat"]}))
     found = split(config, services, cast(BpfContext, context))
     assert (names(found.carried), names(found.decided)) == ([], [])
     assert names(found.others) == ["s0", "s1", "s2", "s3"]
@@ -125,11 +126,11 @@ def test_services_are_split_by_the_configuration() -> None:
 def test_the_ring_is_the_workers() -> None:
     """Of the maps' rings the one with its number; the first worker writes the decisions."""
     maps = CarrierMaps.create_for_test(16, 2)
-    carried = BpfResources(maps, 2, 7, SharedLoads(2), frozenset({"tunnel"}))
+    carried = BpfResources(maps, 2, 7, SharedLoads(2), frozenset({METHODS["tunnel"]}))
     context = open_context(carried, 1)
     assert (context.worker, context.workers, context.carriers) == (1, 2, [])
     assert context.ring.read(1) == []
-    assert (context.decisions, context.lacks) == (None, {"tunnel"})
+    assert (context.decisions, context.lacks) == (None, {METHODS["tunnel"]})
     assert open_context(carried, 0).decisions is not None
     maps.close()
 
