@@ -26,6 +26,7 @@ SAID = {
         feed.INTERVAL,
         reader.TICK,
         reader.TICK,
+        reader.IDLE_TICK,
         worker.COUNTERS_INTERVAL,
         file_watch.PAUSE,
         carrier.PATH_SECONDS,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from evenly import EVEN, assert_even
 from inside import InsideBalancer
 from services import http_service
 from sharing import FLOWS, vip
@@ -26,7 +27,6 @@ from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import VIP, Topology
 
-EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 FAMILIES = [4, 6]
 PEER = Path(__file__).parent / "peer.py"
 
@@ -103,11 +103,10 @@ def assert_shares(net: Topology, ask: Any, workers: int) -> None:
     """Of 30 flows over TCP, and over UDP, each backend has ten, or some with several workers."""
     for family in FAMILIES:
         for protocol, port in (("tcp", 80), ("udp", 5353)):
-            answers = ask(net, protocol, VIP[family], port, 30)
             if workers == 1:
-                assert answers == EVEN
+                assert_even(ask, net, protocol, VIP[family], port)
             else:
-                assert set(answers) == set(EVEN)
+                assert set(ask(net, protocol, VIP[family], port, 30)) == set(EVEN)
 
 
 def behind_a_narrow_link(topology: Any, serve_peer: Any) -> Topology:

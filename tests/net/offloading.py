@@ -17,7 +17,6 @@ from waiting import TIMEOUT, wait_until
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import Topology
 
-EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 FAMILIES = [4, 6]
 
 

@@ -21,8 +21,9 @@ import pytest
 import yaml
 from carrying import Carried, mac, opened, wire, wrong_checksums
 from inside import InsideBalancer
-from peer import AGAIN, digest, pattern
+from peer import digest, pattern
 from scapy.layers import inet, inet6
+from unsent import AGAIN
 
 from paraglider.bpf import syscall
 from paraglider.bpf.layout import ESTABLISHED, REASONS
@@ -318,7 +319,7 @@ def test_the_last_hop(world: Traps, family: int) -> None:
     asking.sock.settimeout(AGAIN)
 
     def heard() -> bool:
-        """Of this datagram, or one before; the kernel may omit an error, see ``peer.udp``."""
+        """Of this datagram, or one before; the kernel may omit an error, see ``unsent``."""
         try:
             asking.ask()
         except TimeoutError:

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from carrying import Carried, both
 from directing import (
-    EVEN,
     FAMILIES,
     Rounds,
     answers_by,
@@ -30,6 +29,7 @@ from directing import (
     leases,
     service,
 )
+from evenly import assert_even
 from inside import InsideBalancer
 from offloading import await_log, seen_by_python
 from processes import workers
@@ -434,7 +434,7 @@ def test_clients_and_backends_on_one_link(world: World, ask: Any) -> None:
     one = {"public": {"interface": "eth0"}, "private": {"interface": "eth0"}}
     world.shared.balancer(world.shared.config(*services, network=one))
     for family in FAMILIES:
-        assert ask(world.net, "tcp", VIP[family], 80, 30) == EVEN
+        assert_even(ask, world.net, "tcp", VIP[family], 80)
 
 
 @both

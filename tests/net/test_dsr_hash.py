@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import pytest
 from carrying import Carried, opened
 from directing import (
-    EVEN,
     FAMILIES,
     assert_one_backend_learns,
     behind_a_narrow_link,
@@ -16,6 +15,7 @@ from directing import (
     hold_vips,
     service,
 )
+from evenly import EVEN
 from failing import control as control_of
 from offloading import seen_by_python
 from peer import pattern

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from clients import asked, hold
 from counting import echo_requests
+from evenly import EVEN, assert_even
 from services import await_connections, connections_begun, http_service
 from serving import start_dnsmasq
 from sharing import Shared, vip
@@ -30,7 +31,6 @@ from paraglider.lab.topology import CLIENT, PUBLIC_PREFIX, VIP, Topology, backen
 pytestmark = pytest.mark.root
 
 PEER = Path(__file__).parent / "peer.py"
-EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 NAMES = set(EVEN)
 FAMILIES = (4, 6)
 HTTP = (80, 81, 82, 443, 8000, 8050, 8080, 8099, 8100, 9000, 65000)
@@ -141,7 +141,7 @@ def flows_by_worker(balancer: LabBalancer) -> dict[int, int]:
 def test_round_robin_is_even(net: Topology, ask: Any) -> None:
     """Thirty connections, one after the other, over one worker: ten for each backend."""
     for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80) == EVEN
+        assert_even(ask, net, "tcp", VIP[family], 80)
 
 
 @default
@@ -205,7 +205,7 @@ def test_echo_of_other_services_is_the_hosts(net: Topology) -> None:
 def test_ports_are_mapped(net: Topology, ask: Any, peer: Any) -> None:
     """A backend with a port is reached there, one without on the service's port."""
     for family in FAMILIES:
-        assert ask(net, "tcp", vip(family, 3), 8080, 30) == EVEN
+        assert_even(ask, net, "tcp", vip(family, 3), 8080)
         assert peer(net.client, "ports", vip(family, 3), 53, 30) == EVEN
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from counting import echo_requests
+from evenly import EVEN, assert_even
 from failing import control, rows
-from offloading import EVEN, FAMILIES, Held, await_log, queued, seen_by_python, service
+from offloading import FAMILIES, Held, await_log, queued, seen_by_python, service
 from processes import children
 from services import url
 from serving import start_dnsmasq
@@ -110,7 +111,7 @@ def two_workers(shared: Shared) -> LabBalancer:
 def test_every_backend_its_share(net: Topology, ask: Any) -> None:
     """rr over TCP and UDP: ten of thirty each."""
     for family, (protocol, port) in product(FAMILIES, (("tcp", 80), ("udp", 5353))):
-        assert ask(net, protocol, VIP[family], port, 30) == EVEN
+        assert_even(ask, net, protocol, VIP[family], port)
 
 
 def test_python_sees_first_packets_alone(net: Topology) -> None:
@@ -153,9 +154,9 @@ def test_hairpin(net: Topology) -> None:
 def test_beside_nat_on_one_vip(net: Topology, ask: Any) -> None:
     """One service is offloaded, the other rewritten, by the same worker, on different ports."""
     for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
-        assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
-        assert ask(net, "udp", VIP[family], 5353, 30) == EVEN
+        assert_even(ask, net, "tcp", VIP[family], 80)
+        assert_even(ask, net, "tcp", VIP[family], 8080)
+        assert_even(ask, net, "udp", VIP[family], 5353)
         command = ["curl", "-sS", "-o", "/dev/null", url(family, "/big")]
         with queued(net, 1):
             assert net.client.run(command).stderr == ""
@@ -266,7 +267,7 @@ def is_shown(net: Topology, running: LabBalancer, family: int, ask: Any) -> None
     table = f"table {'ip' if family == 4 else 'ip6'} paraglider"
     net.balancer.run(["nft", f"delete {table}"])
     await_log(running, f'missing on the host, restored" role="host helper" object="{table}"')
-    assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+    assert_even(ask, net, "tcp", VIP[family], 80)
     wait_until(lambda: told("bytes_out")[at] > many[at], running.log)
 
     def total() -> int:

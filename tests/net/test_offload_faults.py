@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from carrying import opened
+from evenly import EVEN, assert_even
 from offloading import (
-    EVEN,
     FAMILIES,
     Held,
     await_log,
@@ -181,7 +181,7 @@ def test_the_table_is_removed(
             restored[family] += 1
             await_log(running, restored_line(family), restored[family])
         for family in FAMILIES:
-            assert ask(shared.net, "tcp", VIP[family], 80, 30) == EVEN
+            assert_even(ask, shared.net, "tcp", VIP[family], 80)
         said = running.set_up().stdout
         assert "unchanged" in said
         assert "done  " not in said

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evenly import assert_even
 from inside import InsideBalancer
 from proxying import Client, events, fetch, service, workers
 from services import url
@@ -19,7 +20,6 @@ from paraglider.lab.topology import CLIENT, GATEWAY, VIP, Topology, backend_addr
 pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
-EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
 TRANSFERS = 7000
 LONG = 50_000_000  # bytes
 KIBIBYTE = 1024
@@ -84,9 +84,9 @@ def test_distribution_and_what_the_backends_see(
     """
     net, _ = world
     for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+        assert_even(ask, net, "tcp", VIP[family], 80)
         assert ask(net, "tcp", VIP[family], 8001, 6).total() == 6
-        assert ask(net, "tcp", VIP[family], 8002, 30) == EVEN
+        assert_even(ask, net, "tcp", VIP[family], 8002)
         assert fetch(net.client, url(family, "/from")) == GATEWAY[family]
     assert "PARAGLIDER" not in net.balancer.run(["iptables-save"]).stdout
 
@@ -204,8 +204,8 @@ def test_beside_nat(topology: Any, serve: Any, config: Any, balancer: Any, ask: 
     running = balancer(net, config(*map(service, FAMILIES), *rest))
     assert len(workers(running)) == 1
     for family in FAMILIES:
-        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
-        assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
+        assert_even(ask, net, "tcp", VIP[family], 80)
+        assert_even(ask, net, "tcp", VIP[family], 8080)
         assert ask(net, "udp", VIP[family], 5353, 6).total() == 6
         assert fetch(net.client, url(family, "/from")) == GATEWAY[family]
         assert fetch(net.client, url(family, "/from", 8080)) == CLIENT[family]

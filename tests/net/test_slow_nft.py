@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from offloading import EVEN, await_log, service
+from evenly import EVEN
+from offloading import await_log, service
 from processes import workers
 from waiting import wait_until
 
