@@ -23,10 +23,18 @@ CLIENTS = 6
 KEPT, ANY, EVENLY, BESIDE = 1, 2, 3, 4
 
 
+def client_of(service: int, number: int) -> int:
+    """The address of a client of the VIP ``service``. None is a client of two: the backends have
+    the same ports there, so one port of a client cannot go to the same backend from both VIPs, and
+    a client that uses it again meets another backend.
+    """
+    return (service - 1) * CLIENTS + number
+
+
 @pytest.fixture(scope="module")
 def shared(sharing: Any) -> Shared:
     """The network with its servers."""
-    made: Shared = sharing(clients=CLIENTS)
+    made: Shared = sharing(clients=client_of(BESIDE, CLIENTS))
     made.serve(http=(80, 81, 8080))
     return made
 
@@ -70,7 +78,7 @@ def answers_to(
     """The backends of ``count`` connections from the client's address ``number`` to a VIP."""
     address = vip(family, service)
     host = f"[{address}]" if family == 6 else address
-    source = net.client_address(family, number)
+    source = net.client_address(family, client_of(service, number))
     command = ["curl", "-sS", "--fail", "--interface", source]
     for _ in range(count):
         command += [f"http://{host}:{port}/", "-H", "Connection: close"]
@@ -110,7 +118,7 @@ def test_all_that_a_client_sends_to_any(net: Topology, ask: Any, peer: Any, work
     for family in FAMILIES:
         homes, address = [], vip(family, ANY)
         for number in range(3):
-            source = net.client_address(family, number)
+            source = net.client_address(family, client_of(ANY, number))
             net.client.ip(f"route replace {address} dev eth0 src {source}")
             met = set(ask(net, "tcp", address, 80, 4))
             assert len(met) == 1

@@ -20,7 +20,7 @@ from failing import Load, control, rows, tries
 from inside import run_inside
 from processes import workers
 from services import http_service
-from waiting import wait_until
+from waiting import runs, wait_until
 
 from paraglider.cli.main import main
 from paraglider.config.deciding import NO_ROOM
@@ -310,7 +310,9 @@ def test_the_kernel_goes_on_without_a_daemon(
     load.more(30)
     wait_until(lambda: running.log().count('event="worker ready"') >= 4, running.log)
     for how, port in away.items():
+        serving = workers(running)
         running.stop(how)
+        wait_until(lambda pids=serving: not any(map(runs, pids)))  # none hears of the next ones
         assert ask(net, "tcp", VIP[4], 80, 9).total() == 9  # in turn with those of the load
         assert len(ask(net, "tcp", VIP[6], port, 9)) == 3
         load.more(30)

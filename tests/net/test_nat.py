@@ -33,7 +33,7 @@ pytestmark = pytest.mark.root
 PEER = Path(__file__).parent / "peer.py"
 NAMES = set(EVEN)
 FAMILIES = (4, 6)
-HTTP = (80, 81, 82, 443, 8000, 8050, 8080, 8099, 8100, 9000, 65000)
+HTTP = (80, 81, 82, 83, 84, 443, 8000, 8050, 8080, 8099, 8100, 9000, 65000)
 UDP = (5300, 5353, 9999)
 TRANSFERS = 9900
 EXEMPT = 7  # number of the VIP with an exempt endpoint
@@ -59,9 +59,9 @@ class World:
         one, two, three = everyone = [backend_address(family, n) for n in (1, 2, 3)]
         mapped = [{"address": one, "port": 8080}, two, {"address": three, "port": 80}]
         far = [{"address": address, "port": 9999} for address in everyone]
-        weighed, even = (
-            [{"address": a, "weight": w} for a, w in zip(everyone, weights, strict=True)]
-            for weights in ((3, 2, 1), (1, 1, 1))
+        wrr, weighted, even = (
+            [{"address": a, "weight": w, "port": p} for a, w in zip(everyone, ws, strict=True)]
+            for p, ws in ((83, (3, 2, 1)), (84, (3, 2, 1)), (82, (1, 1, 1)))
         )
         made = self.service
         return [
@@ -74,15 +74,17 @@ class World:
             made(family, "exact", 5, ports=80, backends=[one]),
             made(family, "range", 5, ports="8000-8999", backends=[two]),
             made(family, "rest", 5, backends=[three]),
-            made(family, "wrr", 6, ports=80, strategy="wrr", backends=weighed),
-            made(family, "weighted", 6, ports=81, strategy="weighted", backends=weighed),
+            made(family, "wrr", 6, ports=80, strategy="wrr", backends=wrr),
+            made(family, "weighted", 6, ports=81, strategy="weighted", backends=weighted),
             made(family, "even", 6, ports=82, strategy="weighted", backends=even),
             made(family, "exempt", EXEMPT, protocol="any"),
         ]
 
     def work(self) -> LabBalancer:
         """The balancer with one worker."""
-        text = self.shared.config(*(each for f in FAMILIES for each in self.services_of(f)))
+        # What is remembered of one service is in the way of another, see ``evenly``.
+        services = (each for f in FAMILIES for each in self.services_of(f))
+        text = self.shared.config(*services, timeouts={"closed": 1, "udp": 10})
         exempt = [f"{vip(4, EXEMPT)}:53/udp", f"[{vip(6, EXEMPT)}]:53/udp"]
         return self.shared.balancer(text.replace("network:\n", f"network:\n  exempt: {exempt}\n"))
 
