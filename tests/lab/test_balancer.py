@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,8 +119,23 @@ def carrier_of(namespace: Namespace, what: str) -> None:
     namespace.run([sys.executable, "-c", CARRIER, what])
 
 
+@pytest.fixture
+def unpinned() -> None:
+    """Nothing is mounted: tests before may have left the mount of a daemon, which outlives labs."""
+    while PINS.is_mount():
+        subprocess.run(["umount", "--lazy", PINS], check=True)
+
+
+def pinned() -> list[str]:
+    """The mounts of pins, and what is in them."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [*(line for line in mounts if str(PINS) in line), *map(str, PINS.glob("*/*"))]
+
+
 @pytest.mark.root
-def test_the_pins_of_a_daemon_outlive_a_lab(built: Topology, text: str, tmp_path: Path) -> None:
+def test_the_pins_of_a_daemon_outlive_a_lab(
+    unpinned: None, built: Topology, text: str, tmp_path: Path
+) -> None:
     """It began beside the lab, and is down when the lab ends: its flows go on by its pins. What a
     namespace has left that is gone is removed with the mount.
     """
@@ -140,4 +156,5 @@ def test_the_pins_of_a_daemon_outlive_a_lab(built: Topology, text: str, tmp_path
         carrier_of(one, "remove")
         unmount_pins()
         assert PINS.is_mount()
-    wait_until(lambda: (unmount_pins(), not PINS.is_mount())[1])  # the interface is gone by then
+    # The interface is gone by then.
+    wait_until(lambda: (unmount_pins(), not PINS.is_mount())[1], pinned)
