@@ -84,6 +84,7 @@ _ENDS: Final = {
 }
 _PREFIXES: Final = {4: "192.0.2.1/24", 6: "2001:db8::1/64"}
 _NAMES: Final = {TCP: "tcp", UDP: "udp"}
+_BROKEN_OFF: Final = "0 the self-check was broken off"
 _SYSCTLS: Final = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 
 
@@ -140,7 +141,7 @@ def _outcome(image: bytes, program: str) -> Outcome:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        said = "0 the self-check was broken off"
+        said = _BROKEN_OFF
         try:
             said = _said(image, program)
         finally:
@@ -148,9 +149,9 @@ def _outcome(image: bytes, program: str) -> Outcome:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        found = Outcome.of(file.read().decode(errors="replace"))
+        said = file.read().decode(errors="replace")
     os.waitpid(child, 0)
-    return found
+    return Outcome.of(said or _BROKEN_OFF)  # a child that was killed says nothing
 
 
 def _said(image: bytes, program: str) -> str:

@@ -50,7 +50,7 @@ def store(image: bytes, program: str, records: Mapping[str, Path], found: Outcom
 def stored(image: bytes, program: str, records: Mapping[str, Path]) -> Outcome | None:
     """What was recorded about the same; None if nothing was."""
     try:
-        sign, _, text = records[program].read_text(encoding="utf-8").partition(" ")
+        sign, _, text = records[program].read_text(errors="replace").partition(" ")
     except OSError:
         return None
     return Outcome.of(text) if sign == _sign(image, program) else None

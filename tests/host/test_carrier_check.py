@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def test_a_program_that_changes_nothing_fails(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(
         CarrierUnavailableError, match="not translate a packet of IPv4 tcp as a worker does"
     ):
+        self_check(b"")
+
+
+def test_a_check_that_is_killed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing said is not a pass."""
+    monkeypatch.setattr(carrier_check, "_said", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(CarrierUnavailableError, match="the self-check was broken off"):
         self_check(b"")
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from itertools import product
 from typing import Any
@@ -34,6 +35,7 @@ from paraglider.lab.topology import (
     Topology,
     backend_address,
 )
+from paraglider.netfilter.queue.reader import TICK
 
 pytestmark = pytest.mark.root
 
@@ -293,6 +295,7 @@ def test_weighted_counts_live_flows(shared: Shared) -> None:
     held = {family: [Held(shared.net, VIP[family]) for _ in range(12)] for family in FAMILIES}
     for family, opened in held.items():
         assert Counter(one.ask() for one in opened) == {"backend1": 3, "backend2": 9}
+        await_live(running, family, 12)  # else the 9 below may be seen on the way up to these
         # The three of the first backend end; the next three fill its place.
         for one in [one for one in opened if one.ask() == "backend1"]:
             opened.remove(one)
@@ -313,14 +316,23 @@ def test_weighted_counts_live_flows(shared: Shared) -> None:
 
 
 def await_live(running: LabBalancer, family: int, flows: int) -> None:
-    """Wait until the conntrack counter has counted ``flows`` live connections, as workers read
-    them.
+    """Wait until the conntrack counter has counted ``flows`` live connections, and the workers have
+    read them.
     """
 
     def live() -> int:
         return sum(row["flows"] or 0 for row in rows(running, family).values())
 
     wait_until(lambda: live() == flows, running.log)
+    counted = time.monotonic()
+
+    def read() -> bool:
+        """A worker reads the counts in the tick in which it writes its own, or a tick earlier."""
+        asked = time.monotonic()
+        found = control(running).get("workers")
+        return all(asked - row["age"] > counted + TICK for row in found if row["role"] == "worker")
+
+    wait_until(read, running.log)
 
 
 def test_path_mtu_is_found(

@@ -35,7 +35,7 @@ from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.connections import ConntrackEvent, ConntrackEvents, Turn, dump_all
 
-#: seconds between two reads of events; the workers read the counts every 0.1 s
+#: seconds between two reads of events; the workers read the counts every 0.05 s
 PAUSE: Final = 0.02
 #: longest wait, in seconds, before SIGTERM is noticed
 LONGEST_WAIT: Final = 0.2

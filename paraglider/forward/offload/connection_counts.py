@@ -23,7 +23,7 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: polls, ten a second, after which a constant difference is taken for lost
+#: polls, twenty a second, after which a constant difference is taken for lost
 READINGS: Final = 10
 NOTHING: Final[Mapping[int, int]] = {}
 _LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
