@@ -66,8 +66,10 @@ class LabBalancer:
 
     def undo(self) -> None:
         """Undo ``set_up``; raises ``PlatformError`` when that fails."""
-        self.set_up("--undo")
-        self.release_pins()
+        try:
+            self.set_up("--undo")
+        finally:
+            self.release_pins()
 
     def hold_pins(self) -> None:
         """Mount the labs' bpffs where they are missing, and have them open: in the mount namespace
@@ -165,6 +167,9 @@ class StaticBalancer(LabBalancer):
     @property
     def _program(self) -> list[str]:
         return [sys.executable, "-m", "paraglider", *self.arguments]
+
+    def hold_pins(self) -> None:
+        """Nothing is pinned."""
 
     def start(self) -> int:
         """Nothing to do after ``set_up``; returns 0."""

@@ -23,7 +23,7 @@ from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.registry import methods
 from paraglider.lab import namespace, xdp
-from paraglider.lab.balancer import LabBalancer, start_backend
+from paraglider.lab.balancer import LabBalancer, start_backend, unmount_pins
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.load_clients import LoadClients, LoadResult
 from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration, notes
@@ -75,6 +75,7 @@ class FailoverLab(Lab):
     def _run(self, interrupts: Interrupts) -> bool:
         options, show = self.options, self._print
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
+        unmount_pins()  # of a lab that was killed
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
         show(
             f"[bold]1.[/] Building a client, a balancer, {options.backends} backends and a host"
@@ -85,10 +86,12 @@ class FailoverLab(Lab):
             self._serve(built, number)
         xdp.prepare_for(options.carrier, built.namespaces)
         balancer = LabBalancer(built.balancer, self.directory, self._config, ["-f"])
+        self._balancer = balancer
         show(
             f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]"
         )
         with interrupts.deferred():
+            balancer.hold_pins()  # as in ``Lab``
             balancer.set_up()
         show(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
         balancer.start()

@@ -1,5 +1,6 @@
 """Handles Ctrl-C (and SIGTERM, SIGHUP) so that the clean-up always runs.
 
+Lives here: ``Interrupts``, and ``whole`` for code that does not have the object.
 Rules: only the first interrupt raises ``KeyboardInterrupt``. Steps that must not be interrupted
 (the set-up of a host) run in ``deferred``. After ``ignore`` no interrupt is raised. Of two nested
 ``finally`` blocks that both clean up, at least one therefore completes.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -21,13 +23,15 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._spent = False
-        self._deferring = False
+        self._deferring = 0  # blocks, one in the other
         self._pending = False
+        self._outer: Interrupts | None = None
         self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._arrived)
+        self._outer, _Active.interrupts = _Active.interrupts, self
         return self
 
     def __exit__(
@@ -36,6 +40,7 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        _Active.interrupts = self._outer
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -48,12 +53,12 @@ class Interrupts:
         """Raise an interrupt at the end of the block, also instead of an error: a program that
         shared our session may have been ended by the same Ctrl-C.
         """
-        self._deferring = True
+        self._deferring += 1
         try:
             yield
         finally:
-            self._deferring = False
-            if self._pending:
+            self._deferring -= 1
+            if self._pending and not self._deferring:
                 self._raise()
 
     def _arrived(self, _number: int, _frame: FrameType | None) -> None:
@@ -66,3 +71,22 @@ class Interrupts:
         if not self._spent:
             self._spent = True
             raise KeyboardInterrupt
+
+
+class _Active:
+    """Those in effect: handlers of signals are the process's, and so is this."""
+
+    interrupts: Interrupts | None = None
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """As ``deferred`` of the ``Interrupts`` in effect, if there are any; only for moments. Other
+    threads than the main one are never interrupted.
+    """
+    active = _Active.interrupts
+    if active is None or threading.current_thread() is not threading.main_thread():
+        yield
+    else:
+        with active.deferred():
+            yield

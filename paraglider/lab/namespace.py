@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.lab.interrupts import whole
 
 NAME = re.compile(r"pg(?P<pid>\d+)(\.\d+)?-[a-z0-9]+")
 NAMES: Final = Path("/run/netns")  # where `ip netns` has them
@@ -54,24 +55,29 @@ def execute(
     Raises ``OperatorError`` when the program is missing, ``PlatformError`` when it takes more than
     ``timeout`` seconds or, with ``check``, when it fails; the message has its output.
     """
+    process: subprocess.Popen[str] | None = None
     try:
-        done = subprocess.run(
-            command,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout,
-            start_new_session=True,
-        )
+        with whole():  # interrupted in between, it would run on, unknown to us
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        out, err = process.communicate(text, timeout)
+        done = subprocess.CompletedProcess(list(command), process.returncode, out, err)
     except FileNotFoundError:
         raise OperatorError(
             f"the program {command[0]} is missing", "run scripts/bootstrap as root"
         ) from None
     except subprocess.TimeoutExpired:
         raise PlatformError(f"{' '.join(command)}: no end after {timeout:g} s") from None
+    finally:
+        if process is not None:
+            _end(process)
     if check and done.returncode != 0:
         words = (done.stderr or done.stdout).strip()
         raise PlatformError(f"{' '.join(command)}: exit {done.returncode}: {words[-2000:]}")
@@ -132,15 +138,16 @@ class Namespace:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program in here; ``close`` ends it."""
-        process = subprocess.Popen(
-            self.command(args),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=None if env is None else {**os.environ, **env},
-            start_new_session=True,
-        )
-        self._processes.append(process)
+        with whole():
+            process = subprocess.Popen(
+                self.command(args),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=None if env is None else {**os.environ, **env},
+                start_new_session=True,
+            )
+            self._processes.append(process)
         return process
 
     def ip(self, *lines: str) -> None:
@@ -340,6 +347,17 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill a program, if it still runs, and close its pipes."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 def _pids(given: Collection[str], among: Sequence[int] | None = None) -> list[int]:

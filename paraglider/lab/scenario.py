@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,6 +195,7 @@ class Lab:
         command = "paraglider start" if static else "paraglider.config"
         show(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
         with interrupts.deferred():
+            balancer.hold_pins()  # mounts are undone if it is known that there are some
             balancer.set_up()
             if not options.method.owns_vip:
                 names = [
@@ -203,7 +205,6 @@ class Lab:
                     "   and each backend: [cyan]paraglider backend-setup -c"
                     f" {balancer.config} {' '.join(names)} --apply[/]"
                 )
-                balancer.hold_pins()
                 direct.set_up(built.backends, balancer.config, names)
         workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
         daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
@@ -337,14 +338,19 @@ class Lab:
         if not kept:
             interrupts.ignore()
             try:
-                remove(self.prefix, self.directory, undo=self._undo_needed)
+                known = self._balancer
+                started = () if known is None else known.namespace.started()
+                remove(self.prefix, self.directory, undo=self._undo_needed, started=started)
             finally:
                 if self._balancer is not None:
                     self._balancer.release_pins()
 
 
-def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
+def remove(
+    prefix: str, directory: Path, *, undo: bool = True, started: Collection[int] = ()
+) -> None:
     """Stop a lab's daemon, undo its set-up, remove its namespaces and files; may be called again.
+    Of ``started`` processes of the balancer one may not be in its namespace yet.
 
     Raises ``PlatformError`` when a namespace is left.
     """
@@ -355,7 +361,7 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
                 if name.startswith(f"{prefix}-backend"):
                     direct.undo(namespace.Namespace(name, attach=True), config)
         if undo and balancer in namespace.names() and config.exists():
-            namespace.end_processes(balancer)
+            namespace.end_processes(balancer, started=started)
             attached = namespace.Namespace(balancer, attach=True)
             option = ["-c", str(config)]
             # One of the two has set it up; for the other there is nothing to undo.
