@@ -41,7 +41,9 @@ PROG = "paraglider backend-setup"
 @click.argument("names", metavar="SERVICE...", nargs=-1)
 @config_option
 @click.option("--apply", "apply_", is_flag=True, help="Make the changes on this host.")
-@click.option("--undo", is_flag=True, help="Undo them; needs no file. Without SERVICE: all.")
+@click.option(
+    "--undo", is_flag=True, help="Undo `--apply`; needs no file. Without SERVICE: of all services."
+)
 @click.option(
     "--backend", metavar="ADDRESS", help="Backend of this host. Default: found by its addresses."
 )

@@ -23,7 +23,8 @@ Before = tuple[Options, str | None, bool]
 @json_option
 @click.pass_context
 def carrier(ctx: click.Context, config: str | None, as_json: bool) -> None:
-    """Print what carries flows, BPF or the workers, and which packets BPF left to the workers.
+    """Print what forwards the packets of decided flows, BPF or the workers, and why BPF left some
+    packets to the workers.
 
     With `carrier off` the workers carry all flows, and no flow ends; with `carrier on` BPF carries
     them again. The daemon always starts with `on`.
@@ -34,21 +35,23 @@ def carrier(ctx: click.Context, config: str | None, as_json: bool) -> None:
     _print(control_client(ctx.obj, config).get("carrier"), as_json=as_json)
 
 
-@carrier.command()
+@carrier.command(short_help="BPF carries flows.")
 @config_option
 @json_option
 @click.pass_obj
 def on(before: Before, config: str | None, as_json: bool) -> None:
-    """Attach the BPF program, and have it carry the flows of services that want it."""
+    """Attach the BPF program, which then carries the flows of all services without
+    `carrier: worker`.
+    """
     _switch("on", before, config, as_json)
 
 
-@carrier.command()
+@carrier.command(short_help="The workers carry all flows.")
 @config_option
 @json_option
 @click.pass_obj
 def off(before: Before, config: str | None, as_json: bool) -> None:
-    """Detach the BPF program: every packet passes a worker, and no flow ends."""
+    """Detach the BPF program: the workers carry all flows, and no flow ends."""
     _switch("off", before, config, as_json)
 
 

@@ -17,7 +17,7 @@ import click
 
 from paraglider.cli import explain_output
 from paraglider.cli.common_options import control_client, json_option, print_json
-from paraglider.cli.main import Options
+from paraglider.cli.main import Options, config_option
 from paraglider.config import source
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
@@ -42,16 +42,20 @@ from paraglider.host.seed import known_seed
 
 @click.command()
 @click.argument("flow", nargs=-1, metavar="[PROTOCOL CLIENT VIP]")
-@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
-@click.option("--pcap", metavar="FILE", help="Explain each flow of a packet capture.")
+@config_option
+@click.option("--pcap", metavar="FILE", help="Explain each flow to a service in a packet capture.")
 @click.option(
     "--against", metavar="FILE", help="Print which flows this configuration file would move."
 )
 @click.option(
-    "--flows", metavar="FILE", help="Live flows: output of `paraglider flows --json`; - is stdin."
+    "--flows",
+    metavar="FILE",
+    help="Live flows: output of `paraglider flows --json`; -: standard input.",
 )
 @click.option(
-    "--backends", metavar="FILE", help="States: output of `paraglider show backends --json`."
+    "--backends",
+    metavar="FILE",
+    help="States: output of `paraglider show backends --json`; -: standard input.",
 )
 @click.option("--offline", is_flag=True, help="Do not ask the running daemon.")
 @json_option

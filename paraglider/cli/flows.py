@@ -21,7 +21,10 @@ from paraglider.cli.main import Options, config_option
 @click.option("--backend", metavar="ADDRESS[:PORT]", help="Only flows to this backend.")
 @click.option("--service", metavar="NAME", help="Only flows of this service.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=1000, help="Number of flows to list at most."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=1000,
+    help="Number of flows to list at most. Default: 1000.",
 )
 @config_option
 @json_option
@@ -50,7 +53,7 @@ def flows(
         print("there are more flows", file=sys.stderr)
 
 
-@flows.command()
+@flows.command(short_help="End the selected flows.")
 @click.option("--all", "everything", is_flag=True, help="End all flows, if no option selects any.")
 @config_option
 @json_option

@@ -14,7 +14,7 @@ from paraglider.cli.main import Options, config_option
 
 
 @click.command()
-@click.option("--exit-code", is_flag=True, help="Exit with 1 when unhealthy, with 0 when degraded.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when unhealthy, else with 0.")
 @config_option
 @json_option
 @click.pass_context

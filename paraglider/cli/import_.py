@@ -27,7 +27,11 @@ from paraglider.forward.load import accepted
     type=click.Choice(list(FORMATS)),
     help="Format of FILE. Default: detected by its content.",
 )
-@click.option("--mode", type=click.Choice(convey.MODES), help="Mode of Convey's command line.")
+@click.option(
+    "--mode",
+    type=click.Choice(convey.MODES),
+    help="With a file of Convey: the mode, as on its command line.",
+)
 def import_(file: str, name: str | None, mode: convey.Mode | None) -> None:
     """Convert FILE (`-`: standard input) to a commented paraglider.conf.
 

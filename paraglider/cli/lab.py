@@ -16,18 +16,21 @@ from paraglider.lab import failover_scenario, scenario
     "--forward",
     type=click.Choice(scenario.FORWARDS),
     default="nat",
+    show_default=True,
     help="Forward method.",
 )
 @click.option(
     "--carrier",
     type=click.Choice(["auto", "bpf", "xdp", "worker"]),
-    help="What carries the flows, with --forward nat, dsr and tunnel; xdp: with nat and dsr.",
+    help="What carries the flows, with --forward nat, dsr and tunnel; xdp: with nat and dsr."
+    " Default: auto.",
 )
 @click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one per core.")
 @click.option(
     "--connections",
     type=click.IntRange(1, 1000),
     default=30,
+    show_default=True,
     help="Connections to open per protocol and family.",
 )
 @click.option("--backends", type=click.IntRange(1, 100), default=3, help="Number of backends.")

@@ -61,7 +61,10 @@ config_option = click.option(
 )
 
 config_accepted = click.option(
-    *_CONFIG, metavar="FILE", expose_value=False, help="Accepted as by `start`, and not read."
+    *_CONFIG,
+    metavar="FILE",
+    expose_value=False,
+    help="Accepted, but not read: `stop` needs no file.",
 )
 
 
@@ -111,7 +114,12 @@ def families(four: bool, six: bool) -> frozenset[int]:
 @config_option
 @click.option("-4", "four", is_flag=True, help="Only the IPv4 services.")
 @click.option("-6", "six", is_flag=True, help="Only the IPv6 services.")
-@click.option("-f", "--failover", is_flag=True, help="Enable failover.")
+@click.option(
+    "-f",
+    "--failover",
+    is_flag=True,
+    help="Enable failover: check all hosts of the backends' network.",
+)
 @click.option(
     "-D", "--debug", is_flag=True, help="Log each new flow and the reason for its backend."
 )

@@ -30,7 +30,8 @@ from paraglider.host.ownership import STARTED, owner_of, state_path
 def show(options: Options, what: str, config: str | None, as_json: bool) -> None:
     """Show services, backends (the default), flows or workers.
 
-    Conns: connections begun. In: from clients; out: to clients.
+    Flows: active; InAct: half-open or closed. Conns: connections begun. In: from clients; out: to
+    clients.
     """
     check_root("paraglider show")
     if owner_of(state_path()) == STARTED:

@@ -7,6 +7,7 @@ import sys
 import types
 from typing import Any
 
+import click
 import pytest
 
 import paraglider
@@ -162,3 +163,12 @@ def test_the_go_paraglider_s_spelling(calls: list[dict[str, Any]]) -> None:
     for arguments in (("-config", "x"), ("-c", "x"), ("--config", "x"), ("-cx",)):
         assert outcome(*arguments) == 0
     assert [options["config"] for options in calls] == ["x"] * 4
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_spells_the_file_in_three_ways(name: str) -> None:
+    """A command with ``-c`` has ``--config`` and the Go Paraglider's ``-config`` too."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    spellings = [set(each.opts) for each in command.params if "-c" in each.opts]
+    assert all(each == {"-c", "--config", "-config"} for each in spellings)

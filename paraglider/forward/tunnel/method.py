@@ -50,7 +50,7 @@ class TunnelMethod(OneSidedMethod):
         way = f"GUE, UDP port {port}" if port else f"IPv{service.family} in IPv{service.family}"
         leaves = f"in an outer header ({way}, {OVERHEAD[service.family][bool(port)]} bytes)"
         by_worker = f"a worker sends every packet of the clients on {leaves}"
-        bpf = "" if service.carrier == "worker" else ", Linux 6.6 with BPF"
+        bpf = "" if service.carrier == "worker" else ", Linux 6.7 with BPF"
         bpf += " for speed" if service.carrier == "auto" else ""
         return (
             f"{carried(service, leaves, by_worker)}; packets pass routers on their way, and answers"

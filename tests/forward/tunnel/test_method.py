@@ -43,8 +43,8 @@ def test_what_check_says(family: int, changes: dict[str, object], wanted: str) -
             "a BPF program in the kernel sends the client's others on in an",
             "hash",
         ),
-        ({"carrier": "bpf"}, "raw sockets, Linux 6.6 with BPF, no conntrack", "for speed"),
-        ({}, "raw sockets, Linux 6.6 with BPF for speed, no conntrack", "every packet"),
+        ({"carrier": "bpf"}, "raw sockets, Linux 6.7 with BPF, no conntrack", "for speed"),
+        ({}, "raw sockets, Linux 6.7 with BPF for speed, no conntrack", "every packet"),
         (
             {"decide": "hash", "strategy": "maglev"},
             "each packet in an outer header (IPv4 in IPv4, 20 bytes) to the backend of its hash",
