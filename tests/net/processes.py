@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from paraglider.lab.balancer import LabBalancer
 def children(balancer: LabBalancer) -> dict[str, int]:
     """The daemon's processes by their names, such as ``paraglider/http``: name → process id."""
     listing = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
-    return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in listing}
+    named = {}
+    for pid in listing:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            named[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
+    return named
 
 
 def workers(balancer: LabBalancer) -> list[int]:

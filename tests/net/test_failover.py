@@ -331,14 +331,13 @@ def test_a_host_joins(net: Topology, config: Any, made: Any, balancer: Any, load
     ],
 )
 def test_all_down_rejects(
-    topology: Any, config: Any, made: Any, balancer: Any, peer: Any, kinds: Any,
-    request: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+    net: Topology, topology: Any, config: Any, made: Any, balancer: Any, peer: Any, kinds: Any
+) -> None:
     """If all are down, connections and datagrams are refused at once, and
     served when one is back.
     """
     dsr = kinds[0][0] == "dsr"
-    net = directed(topology) if dsr else request.getfixturevalue("net")
+    net = directed(topology) if dsr else net  # before `balancer`, which is stopped first
     http, udp = range(80, 80 + len(kinds)), range(5353, 5353 + len(kinds))
     for number in (1, 2, 3):
         revive(net, number, http, udp)

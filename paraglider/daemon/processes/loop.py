@@ -80,8 +80,8 @@ class Loop:
         """Wait at most ``timeout`` seconds; call the callbacks that are ready, return the signals
         received.
 
-        Raises what a callback raises, after all the others have run; signals received with it are
-        returned by the next call.
+        Signals that come while callbacks run are returned too. Raises what a callback raises, after
+        all the others have run; signals received with it are returned by the next call.
         """
         failed: Exception | None = None
         for key, _ in self._selector.select(max(timeout, 0.0)):
@@ -94,6 +94,8 @@ class Loop:
                     failed = failed or error
         if failed is not None:
             raise failed
+        # If all processes get SIGTERM at once, the first may exit while the callbacks run.
+        self._caught.update(self._received())
         caught, self._caught = frozenset(self._caught), set()
         return caught
 

@@ -39,6 +39,18 @@ def test_signals_are_reported_once_in_the_loop(loop: Loop) -> None:
     assert loop.wait(0) == set()
 
 
+def test_a_signal_during_a_callback_is_reported_with_it(
+    loop: Loop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Else the supervisor would look after processes that the same signal has ended."""
+    ours, theirs = pair
+    loop.watch(ours, lambda: signal.raise_signal(signal.SIGUSR1))
+    theirs.send(b"hello")
+    assert loop.wait(30) == {signal.SIGUSR1}
+    loop.forget(ours)
+    assert loop.wait(0) == set()
+
+
 def test_a_flood_of_signals_does_not_block(loop: Loop) -> None:
     """More than the wake-up socket holds."""
     for _ in range(20_000):
