@@ -2,8 +2,8 @@
 
 Lives here: ``LOOKS``, ``convert``.
 Rules: a service here has one forward method, in LVS each server has one; that of the first server
-is used. Settings without a counterpart (firewall marks instead of a VIP, names, tunnels) are left
-out, or replaced by the nearest setting, and noted; a listing without any service is an error.
+is used. Settings without a counterpart (firewall marks instead of a VIP, names, GRE) are left out,
+or replaced by the nearest setting, and noted; a listing without any service is an error.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _SCHEDULERS = {"lc": ("weighted", True), "dh": ("source", False)}
 _NEAREST = "weighted"
 _UNWEIGHTED = ("rr", "lc")
 _WAYS = {"-m": "masquerading", "-g": "gatewaying", "-i": "tunnel"}
+_METHODS = {"-m": "nat", "-g": "dsr", "-i": "tunnel"}
 _PERSISTENT = 300  # default of `-p` in seconds (ipvsadm(8))
 _ALL_OF_IT = ("255.255.255.255", "128")  # masks that keep the whole client address
 
@@ -83,10 +84,12 @@ def convert(text: str) -> Draft:
         servers = _usable(listed, draft)
         if listed.vip is not None and servers:
             services.append((listed, listed.vip, servers))
-    # A VIP of ours is an address of this host, or under dsr of none but the backends.
-    own = {vip[0] for _, vip, servers in services if _way(servers[0][0]) != "-g"}
+    # A VIP of ours is an address of this host, or with dsr or tunnels of none but the backends.
+    ways: dict[IPAddress, set[str]] = {}
+    for _, vip, servers in services:
+        ways.setdefault(vip[0], set()).add(_way(servers[0][0]))
     for index, (listed, vip, servers) in enumerate(services):
-        _service(listed, vip, servers, ("services", index), draft, vip[0] in own)
+        _service(listed, vip, servers, ("services", index), draft, len(ways[vip[0]]) > 1)
     _interfaces(draft)
     persistent = [listed.line for listed, _, _ in services if "-p" in listed.line.options]
     if not services and not draft.problems:
@@ -230,9 +233,9 @@ def _service(
     servers: list[tuple[_Line, IPAddress, int]],
     path: Path,
     draft: Draft,
-    own_vip: bool,
+    shared: bool,
 ) -> None:
-    """Add one service; ``own_vip``: its VIP has to be an address of this host."""
+    """Add one service; ``shared``: services of its VIP are forwarded in several ways."""
     options, mark = listed.line.options, listed.line.mark
     protocol = "tcp" if "-t" in options else "udp"
     address, port = vip
@@ -243,17 +246,16 @@ def _service(
     if port:
         draft.set((*path, "ports"), port, mark)
     way = _way(servers[0][0])
-    dsr = way == "-g" and not own_vip
-    draft.set((*path, "forward"), "dsr" if dsr else "nat", mark, _WAYS[way])
-    if way == "-g" and own_vip:
-        what = "the VIP is also forwarded otherwise, which does not go with `forward: dsr`"
-        remedy = "this forwards by nat; give the service another VIP for dsr"
+    method = "nat" if shared else _METHODS[way]
+    draft.set((*path, "forward"), method, mark, _WAYS[way])
+    if method != _METHODS[way]:
+        what = f"the VIP is also forwarded otherwise, which does not go with `forward: {_METHODS[way]}`"
+        remedy = f"this forwards by nat; give the service another VIP for {_METHODS[way]}"
         draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
-    if way == "-i":
-        draft.set((*path, "return"), "direct", mark)
-        what = "there are no tunnels: this forwards by nat, and the backends answer directly"
-        remedy = "see `paraglider backend-setup` for what they need"
-        draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
+        if way == "-i":
+            draft.set((*path, "return"), "direct", mark)
+    elif way == "-i":
+        _encapsulation([line for line, _, _ in servers], path, draft)
     theirs = options.get("-s", "wlc")
     ours = canonical(theirs)
     strategy, same = _SCHEDULERS.get(theirs, (ours, True) if ours in KINDS else (_NEAREST, False))
@@ -275,17 +277,45 @@ def _service(
         _left_out(server, path, draft)
 
 
+def _encapsulation(servers: list[_Line], path: Path, draft: Draft) -> None:
+    """Set the outer headers of a tunnel: those of the first server count for the service."""
+    outer = [
+        (one.options.get("--tun-type", "ipip"), one.options.get("--tun-port")) for one in servers
+    ]
+    kind, port = outer[0]
+    place, mark = (*path, "encapsulation"), servers[0].mark
+    if kind == "gue":
+        draft.set((*place, "type"), kind, mark)
+        if port is not None:
+            draft.set((*place, "port"), number(port), mark)
+    elif kind != "ipip":
+        what = f"tunnels of type {shown(kind)} have no counterpart"
+        draft.note(mark, f"{what}; this encapsulates IP in IP", (*path, "forward"))
+    for line, other in zip(servers, outer, strict=True):
+        if other != outer[0]:
+            what = "this server has another encapsulation than the first"
+            draft.note(
+                line.mark,
+                f"{what}, which all servers of a service share here; give it a service of its own",
+                path,
+            )
+
+
 def _interfaces(draft: Draft) -> None:
-    """Placeholder names of interfaces for dsr, since a listing has none."""
-    for index, service in enumerate(draft.data.get("services", ())):
-        if METHODS[service["forward"]].neighbours:
-            mark = draft.marks.value(("services", index))
-            for side, name in (("public", "eth0"), ("private", "eth1")):
-                draft.set(("network", side, "interface"), name, mark)
-            what = "dsr needs the names of the interfaces, which are not told"
-            remedy = "write the one towards the clients, and the one towards the backends"
-            draft.note(mark, f"{what}; {remedy}", ("network",))
-            return
+    """Placeholder names of interfaces for dsr and tunnels, since a listing has none."""
+    methods = [METHODS[service["forward"]] for service in draft.data.get("services", ())]
+    needing = [index for index, method in enumerate(methods) if not method.owns_vip]
+    if not needing:
+        return
+    mark = draft.marks.value(("services", needing[0]))
+    draft.set(("network", "public", "interface"), "eth0", mark)
+    remedy = "write the one towards the clients"
+    if any(method.neighbours for method in methods):
+        draft.set(("network", "private", "interface"), "eth1", mark)
+        remedy += ", and the one towards the backends"
+    named = " and ".join(dict.fromkeys(methods[index].name for index in needing))
+    what = f"the names of the interfaces, needed for {named}, are in no listing"
+    draft.note(mark, f"{what}; {remedy}", ("network",))
 
 
 def _left_out(line: _Line, path: Path, draft: Draft) -> None:

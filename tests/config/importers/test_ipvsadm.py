@@ -25,10 +25,10 @@ def notes(*lines: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("way", "forward", "return_", "port"),
-    [("-m", "nat", "via", 8080), ("-g", "dsr", "via", None), ("-i", "nat", "direct", None)],
+    [("-m", "nat", "via", 8080), ("-g", "dsr", "via", None), ("-i", "tunnel", "via", None)],
 )
 def test_way_of_forwarding(way: str, forward: str, return_: str, port: int | None) -> None:
-    """Masquerading is nat, gatewaying dsr; a tunnel's nearest is nat with `return: direct`.
+    """Masquerading is nat, gatewaying dsr, a tunnel tunnel.
 
     Only masquerading has a port of the server's own, as in the kernel.
     """
@@ -50,13 +50,55 @@ def test_gatewaying_beside_masquerading_on_one_vip() -> None:
     assert config(*lines).network.public is None
 
 
+@pytest.mark.parametrize(
+    ("options", "outer", "noted"),
+    [
+        ("", ("ipip", None), ()),
+        ("--tun-type gue --tun-port 6081 --tun-nocsum", ("gue", 6081), ()),
+        ("--tun-type=gue", ("gue", 6080), ()),
+        ("--tun-type gre", ("ipip", None), ("2: tunnels of type 'gre' have no counterpart",)),
+    ],
+)
+def test_encapsulation(options: str, outer: tuple[str, int | None], noted: tuple[str, ...]) -> None:
+    """A tunnel's type and port are those of the service; GRE becomes IP in IP, with a note."""
+    lines = [ADD, f"-a -t 192.0.2.1:80 -r 10.0.0.1:80 -i {options} -w 1"]
+    made = config(*lines)
+    encapsulation = made.services[0].encapsulation
+    assert (encapsulation.type, encapsulation.udp_port or None) == outer
+    said = [note for note in notes(*lines) if not note.startswith("1: the names of the interfaces")]
+    assert len(said) == len(noted)
+    assert all(note.startswith(start) for note, start in zip(said, noted, strict=True))
+    assert (made.network.public is not None, made.network.private) == (True, None)
+
+
+def test_servers_with_another_encapsulation() -> None:
+    """The first server's counts, and the others are noted."""
+    lines = [
+        ADD,
+        "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -i --tun-type gue --tun-port 6080",
+        "-a -t 192.0.2.1:80 -r 10.0.0.2:80 -i",
+    ]
+    assert config(*lines).services[0].encapsulation.type == "gue"
+    assert any(
+        note.startswith("3: this server has another encapsulation") for note in notes(*lines)
+    )
+
+
+def test_a_tunnel_beside_masquerading_on_one_vip() -> None:
+    """It becomes nat with direct responses, which pass routers too, and is noted."""
+    lines = [ADD, SERVER, "-A -t 192.0.2.1:443 -s rr", "-a -t 192.0.2.1:443 -r 10.0.0.1:443 -i"]
+    found = [(service.forward, service.return_) for service in config(*lines).services]
+    assert found == [("nat", "via"), ("nat", "direct")]
+    assert notes(*lines)[0].startswith("4: the VIP is also forwarded otherwise")
+
+
 def test_gatewaying_needs_interfaces() -> None:
     """Their names are placeholders, with a note."""
     lines = [ADD, "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g"]
     private = config(*lines).network.private
     assert private is not None
     assert private.interface == "eth1"
-    assert notes(*lines)[0].startswith("1: dsr needs the names of the interfaces")
+    assert notes(*lines)[0].startswith("1: the names of the interfaces, needed for dsr")
 
 
 @pytest.mark.parametrize(
