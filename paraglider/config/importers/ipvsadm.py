@@ -249,8 +249,9 @@ def _service(
     method = "nat" if shared else _METHODS[way]
     draft.set((*path, "forward"), method, mark, _WAYS[way])
     if method != _METHODS[way]:
-        what = f"the VIP is also forwarded otherwise, which does not go with `forward: {_METHODS[way]}`"
-        remedy = f"this forwards by nat; give the service another VIP for {_METHODS[way]}"
+        wanted = _METHODS[way]
+        what = f"the VIP is also forwarded otherwise, which does not go with `forward: {wanted}`"
+        remedy = f"this forwards by nat; give the service another VIP for {wanted}"
         draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
         if way == "-i":
             draft.set((*path, "return"), "direct", mark)

@@ -369,7 +369,7 @@ _KERNEL: Final = (
     ),
     Described(
         "paraglider_openings_refused_packets_total",
-        "With `forward: nat` and `dsr`: packets that would have opened a flow, of clients not "
+        "With `forward: nat`, `dsr` and `tunnel`: packets that would open a flow, of clients not "
         "known yet, dropped since there were more than `queue.openings_rate`.",
         lambda row: [
             ((protocol,), row.get(f"refused_{protocol}")) for protocol in ("tcp", "udp", "icmp")
