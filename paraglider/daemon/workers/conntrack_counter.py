@@ -120,12 +120,14 @@ class ConnectionListener:
     def begin(self) -> None:
         """Count the existing connections."""
         count_anew(self._live, self.events.read)
+        self._live.mark_polled()
 
     def read_events(self, logger: Any) -> None:
         """Count the events since the last call."""
         found, lost = self.events.read()
         if not lost:
             count_events(self._live, found)
+            self._live.mark_polled()
             return
         self.lost += 1
         if self.lost == 1:

@@ -4,11 +4,13 @@
     begun   connections that began, ever          written by the conntrack counter
     closed  closed ones, still remembered         written by the conntrack counter
     picked  flows decided, ever, a row a worker   written by that worker
+    polls   reads of conntrack's events, ever     written by the conntrack counter
 
 A flow is in ``picked`` at once, in ``begun`` and ``live`` when the conntrack counter has its event,
 some hundredths of a second later: the difference is in flight and counts too. Some flows never
 arrive (a firewall drops the packet), and some begin without a worker (the kernel's hash); so the
-minimum of the difference over a while is not counted as in flight.
+minimum of the difference over a while is not counted as in flight. The while is one of reads of the
+conntrack counter, which may have to wait for a core: what it has not read is not lost.
 
 Rules: every number has one writer, and is eight bytes, written atomically; no locks.
 """
@@ -23,7 +25,8 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: polls, twenty a second, after which a constant difference is taken for lost
+#: polls, twenty a second, after which a constant difference is taken for lost; one counts if the
+#: conntrack counter has read events since the one before, which it does five times a second or more
 READINGS: Final = 10
 NOTHING: Final[Mapping[int, int]] = {}
 _LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
@@ -36,7 +39,8 @@ class LiveFlows:
         self._slots = {mark: slot for slot, mark in enumerate(sorted(set(marks)))}
         self._size = len(self._slots)
         self._workers = workers
-        self._memory = mmap.mmap(-1, max(8 * self._size * (_PICKED + workers), 8))
+        self._polls = self._at(_PICKED + workers)
+        self._memory = mmap.mmap(-1, 8 * (self._polls + 1))
         self._numbers = memoryview(self._memory).cast("q")
 
     @property
@@ -64,6 +68,15 @@ class LiveFlows:
             self._numbers[self._at(_BEGUN) + slot] = picked
             self._numbers[slot] = counts.get(mark, 0)
             self._numbers[self._at(_CLOSED) + slot] = closed.get(mark, 0)
+
+    def mark_polled(self) -> None:
+        """Count a read of conntrack's events, whose changes have been made."""
+        self._numbers[self._polls] += 1
+
+    @property
+    def polls(self) -> int:
+        """How often the conntrack counter has read the events."""
+        return self._numbers[self._polls]
 
     def read(self) -> dict[int, int]:
         """The live connections of every mark, by the conntrack counter."""
@@ -109,6 +122,7 @@ class LiveFlowReader:
         self._live = live
         self._worker = worker
         self._before = live.picked_by(worker)
+        self._polls = -1  # those of the conntrack counter before the last difference
         self._differences: deque[list[int]] = deque(maxlen=READINGS)
 
     def __call__(self, decided: Mapping[int, int]) -> dict[int, int]:
@@ -116,8 +130,12 @@ class LiveFlowReader:
         live = self._live
         picked = {mark: before + decided.get(mark, 0) for mark, before in self._before.items()}
         live.publish(self._worker, picked)
-        difference = live.on_the_way()
-        self._differences.append(difference)
+        polls, difference = live.polls, live.on_the_way()
+        kept = difference
+        if polls == self._polls:
+            kept = list(map(min, self._differences.pop(), difference))
+        self._differences.append(kept)
+        self._polls = polls
         lost = map(min, zip(*self._differences, strict=True))
         counts = live.read()
         for mark, now, never in zip(counts, difference, lost, strict=True):

@@ -39,13 +39,31 @@ def test_what_another_worker_picked_counts_too() -> None:
 
 
 def test_dropped_openings_stop_counting() -> None:
-    """A packet that a firewall drops after it was decided about counts for a second."""
+    """A packet that a firewall drops after it was decided about counts for half a second."""
     live = LiveFlows(MARKS)
     read = live.reader(0)
     read({})
-    counts = [read({FIRST: 2})[FIRST] for _ in range(READINGS + 1)]
+    counts = []
+    for _ in range(READINGS + 1):
+        live.mark_polled()
+        counts.append(read({FIRST: 2})[FIRST])
     assert counts == [2] * (READINGS - 1) + [0] * 2
     assert read({FIRST: 5})[FIRST] == 3
+
+
+def test_a_counter_that_waits_for_a_core_loses_nothing() -> None:
+    """Flows are in flight until it has read their events, however long that takes."""
+    live = LiveFlows(MARKS)
+    read = live.reader(0)
+    for _ in range(READINGS):
+        live.mark_polled()
+        read({})
+    found = [read({FIRST: n})[FIRST] for n in range(5 * READINGS)]
+    assert found == [*range(5 * READINGS)]
+    live.change(FIRST, found[-1], 0)
+    for _ in range(2 * READINGS):
+        live.mark_polled()
+        assert read({FIRST: found[-1]})[FIRST] == found[-1]
 
 
 def test_the_kernels_picks_count_once() -> None:
