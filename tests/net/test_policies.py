@@ -59,11 +59,16 @@ def test_a_policy_that_never_returns(
     def replaced() -> set[str]:
         return {name for name, pid in children(running).items() if before.get(name, pid) != pid}
 
+    clients = []
     for family in FAMILIES:
-        vip = VIP[family] if family == 4 else f"[{VIP[family]}]"
-        net.client.popen(["curl", "-sm", "60", "--local-port", f"666{family}", f"http://{vip}/"])
+        url = f"http://{VIP[family] if family == 4 else f'[{VIP[family]}]'}/"
+        command = ["curl", "-sm", "60", "--local-port", f"666{family}", url]
+        clients.append(net.client.popen(command))
     wait_until(lambda: running.log().count(EVENT) == len(FAMILIES), running.log)
     wait_until(lambda: len(replaced()) == len(FAMILIES), running.log)
+    for client in clients:  # what one sends again would meet the policy after the reload
+        client.kill()
+        client.wait()
     assert {name.partition("/")[0] for name in replaced()} == {"paraglider", "paraproxy"}
     for family in FAMILIES:
         spread = ask(net, "tcp", VIP[family], 80, 12)

@@ -183,10 +183,12 @@ def test_other_ways(world: Any, load: Any, tmp_path: Path, forward: str) -> None
     it: World = world(forward)
     long = transfers(it.net, tmp_path, *FAMILIES)
     clients = load(it.net)
-    for backends, strategy in (((1, 2, 3), "rr"), ((2, 3), "maglev"), ((3,), "rr")):
+    # By hash, twelve ports would find one backend of two alone once in two thousand times.
+    changes = (((1, 2, 3), "rr", 12), ((2, 3), "maglev", 36), ((3,), "rr", 12))
+    for backends, strategy, count in changes:
         it.write(*backends, strategy=strategy)
         assert it.reload()["restart"] == []
-        assert [set(each.more(12)) for each in clients] == [it.names(*backends)] * 2
+        assert [set(each.more(count)) for each in clients] == [it.names(*backends)] * 2
     assert [one.end()["rounds"] > 0 for one in long] == [True] * 4
     assert not [a for each in clients for a in each.answers() if a.startswith("error")]
 
@@ -223,20 +225,22 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
         lambda: {one["strategy"] for one in control(it.running).get("services")} == {"rr"},
         it.running.log,
     )
+    it.write(1, 2, 3)
+    it.reload()  # nobody but the test has the next files applied
     it.write(2, 3)
     it.running.config.write_text(f"{it.running.config.read_text()}user: daemon\n")
     answer = it.reload()
     assert answer["restart"] == [
         "user: nobody → daemon takes a restart (processes are that user's)"
     ]
-    assert len(answer["changed"]) == 3
+    assert len(answer["changed"]) == 2, answer
     assert set(tries(it.net, 4, 12)) == it.names(2, 3)
     first = backend_address(4, 1)
     assert first in rows(it.running, 4)
     assert first in it.net.balancer.run(["iptables-save"]).stdout
     assert [one.end() for one in idle] == [{"arrived": 3}] * 4
     wait_until(lambda: first not in rows(it.running, 4), it.running.log)
-    assert first not in it.net.balancer.run(["iptables-save"]).stdout
+    wait_until(lambda: first not in it.net.balancer.run(["iptables-save"]).stdout, it.running.log)
 
 
 @forwards("nat")
