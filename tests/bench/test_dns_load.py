@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from waiting import TIMEOUT
 
 from bench import dns_load
 
@@ -41,13 +42,16 @@ class Responder:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """Start a responder, and have queries go to its port and be sent again soon."""
+    """Start a responder, and have queries go to its port, and be sent again soon if it ignores one.
+    Where it answers in the end they are sent until then, whatever the machine has to do.
+    """
     started: list[Responder] = []
 
     def start(deaf: int = 0, *, hears: bool = True) -> None:
         started.append(Responder(deaf, hears))
         monkeypatch.setattr(dns_load, "_PORT", started[0].socket.getsockname()[1])
-        monkeypatch.setattr(dns_load, "AGAIN", 0.05)
+        monkeypatch.setattr(dns_load, "AGAIN", 0.05 if deaf or not hears else TIMEOUT)
+        monkeypatch.setattr(dns_load, "TRIES", 1000 if hears else dns_load.TRIES)
 
     yield start
     for responder in started:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from waiting import TIMEOUT, wait_until
+from waiting import TIMEOUT, runs, wait_until
 
 from bench.__main__ import bench, result_name, save
 from bench.host import ROOT
@@ -126,7 +126,7 @@ def test_an_interrupt_leaves_nothing_behind() -> None:
     assert "Traceback" not in output
     assert not [name for name in namespace.names() if name.startswith(f"pg{process.pid}-")]
     assert pids
-    assert not [pid for pid in pids if namespace.alive(pid)]
+    assert not [pid for pid in pids if runs(pid)]
 
 
 def await_load(process: subprocess.Popen[str], client: str) -> None:

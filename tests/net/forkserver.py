@@ -14,6 +14,7 @@ wait status, each as one line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -165,7 +166,8 @@ class Forked(subprocess.Popen[bytes]):
     def send_signal(self, sig: int) -> None:
         """See ``subprocess.Popen``."""
         if self.poll() is None:
-            os.kill(self.pid, sig)
+            with contextlib.suppress(ProcessLookupError):  # its end is about to be told
+                os.kill(self.pid, sig)
 
     def _end(self, timeout: float | None) -> int | None:
         with self._waitpid_lock:

@@ -145,7 +145,8 @@ def test_a_stop_lets_connections_end(
     """After SIGTERM a running download is completed, and no new connection is accepted."""
     net: Topology = topology()
     serve_peer(net, TRANSFERS)
-    running = balancer(net, config(service(4, ports=TRANSFERS)))
+    # A busy machine may take longer for the rest of it than the default.
+    running = balancer(net, config(service(4, ports=TRANSFERS), timeouts={"drain": 60}))
     client = Client(net.client, "halves", VIP[4], TRANSFERS, LONG)
     assert client.said() == '"half"'
     os.kill(running.pid, signal.SIGTERM)

@@ -85,7 +85,8 @@ class Reader:
         """The first ``count`` lines, as soon as they are there."""
 
         def found() -> list[str]:
-            lines = self._file.read_text().splitlines()
+            # Only whole lines: of the one that is being written there may be a part.
+            lines = self._file.read_text().rpartition("\n")[0].splitlines()
             assert len(lines) >= count or self._process.poll() is None, lines
             return lines
 
