@@ -54,7 +54,7 @@ _GROWING: Final = {
     "flooded": Condition(
         "degraded",
         "BPF decides about more new flows than `queue.openings_rate` without entries for them, or "
-        "leaves them to the workers: a flood, or more new clients than was thought",
+        "leaves them to the workers: a flood, or the rate is too low for the new clients",
     ),
     "overruns": Condition(
         "degraded",

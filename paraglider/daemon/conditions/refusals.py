@@ -67,7 +67,7 @@ class Refusals:
             f"new {_WHAT[protocol]}": Condition(
                 "degraded",
                 f"more than {self._rate} a second for each worker (`queue.openings_rate`) from "
-                "clients not known yet are dropped: a flood, or more new clients than was thought",
+                "clients not known yet are dropped: a flood, or the rate is too low for new ones",
             )
             for protocol, at in sorted(self._grew.items())
             if now - at < LATELY

@@ -45,13 +45,13 @@ CARRIER: Final = MetricSection(
         Described("paraglider_carrier_flows", "Flows that BPF carries.", plain("flows")),
         Described(
             "paraglider_carrier_refused_flows_total",
-            "Flows for which the kernel had no room or no entry: a worker carries them.",
+            "Flows for which the kernel refused an entry: a worker carries them.",
             plain("refused"),
         ),
         Described(
             "paraglider_carrier_packets_total",
-            "Packets that the BPF program saw: `carried`, or why it left them to the workers, since"
-            " its maps were made.",
+            "Packets that the BPF program saw since its maps were made: `carried`, or why it left "
+            "them to the workers.",
             _packets,
             ("reason",),
         ),
@@ -64,7 +64,8 @@ CARRIER: Final = MetricSection(
         ),
         Described(
             "paraglider_carrier_lost_events_total",
-            "Events of flows that workers missed; they read their flows again.",
+            "Events of flows for which a worker's ring had no room; the worker reads its flows "
+            "again.",
             lambda row: [((), row["packets"].get(_EVENTS))],
         ),
     ),

@@ -90,7 +90,7 @@ def _traffic(of: str) -> tuple[Described, ...]:
         Described(f"paraglider_{of}_flows", "Active flows.", plain("flows")),
         Described(
             f"paraglider_{of}_inactive_flows",
-            "Flows that are half-open, or closed and remembered.",
+            "Half-open flows, and closed ones that are kept until their timeout.",
             plain("inactive"),
         ),
         Described(f"paraglider_{of}_connections_total", "Connections begun.", plain("conns")),
@@ -127,7 +127,7 @@ _DAEMON: Final = (
 _HUB: Final = (
     Described(
         "paraglider_status_timestamp_seconds",
-        "When the numbers were taken: they stand still when the supervisor does.",
+        "When the numbers were taken; it stands still while the supervisor hangs.",
         plain("at"),
     ),
     Described(
@@ -137,31 +137,31 @@ _HUB: Final = (
     ),
     Described(
         "paraglider_healthy",
-        "Whether nothing is wrong: there is no condition.",
+        "Whether `paraglider health` has no problem.",
         plain("health", "healthy"),
     ),
     Described(
         "paraglider_config_last_reload_success",
-        "Whether the last try to read the configuration succeeded.",
+        "Whether the last reading of the configuration succeeded.",
         plain("config", "success"),
     ),
     Described(
         "paraglider_config_last_reload_timestamp_seconds",
-        "When the configuration was last tried to read.",
+        "When the configuration was last read, with or without success.",
         plain("config", "at"),
     ),
 )
 _CONDITION: Final = (
     Described(
         "paraglider_condition",
-        "1 for everything that is wrong now, as `paraglider health` tells it.",
+        "1 for each problem of `paraglider health`.",
         lambda _row: [((), 1)],
     ),
 )
 _SERVICE: Final = (
     Described(
         "paraglider_service_info",
-        "What the configuration says of a service; the value is always 1.",
+        "A service as it is configured; the value is always 1.",
         lambda row: [(tuple(str(row[name]) for name in _SERVICE_INFO), 1)],
         _SERVICE_INFO,
     ),
@@ -185,7 +185,7 @@ _BACKEND: Final = (
     ),
     Described(
         "paraglider_backend_state_timestamp_seconds",
-        "When a backend came into its state.",
+        "When a backend entered its state.",
         since("seconds"),
     ),
     Described("paraglider_backend_weight", "The weight that a backend has now.", plain("weight")),
@@ -196,7 +196,7 @@ _BACKEND: Final = (
     ),
     Described(
         "paraglider_backend_check_success",
-        "Whether the last check passed; there is none before the first.",
+        "Whether the last check passed; absent before the first one.",
         plain("check", "passed"),
     ),
     Described(
@@ -212,7 +212,7 @@ _BACKEND: Final = (
     *_traffic("backend"),
     Described(
         "paraglider_backend_repeated_openings_total",
-        "SYNs that came again, since no answer had come; not with `forward: proxy`.",
+        "SYNs that clients repeated without an answer; not with `forward: proxy`.",
         plain("unanswered"),
     ),
     Described(
@@ -223,12 +223,12 @@ _BACKEND: Final = (
     ),
     Described(
         "paraglider_backend_retries_total",
-        "With `forward: proxy`: connections that another backend was then tried for.",
+        "With `forward: proxy`: connections for which another backend was tried then.",
         plain("retried"),
     ),
     Described(
         "paraglider_backend_broken_connections_total",
-        "With `forward: proxy`: connections that one end broke off, or that nothing came on.",
+        "With `forward: proxy`: connections that one end reset, or that were idle for too long.",
         lambda row: [(("reset",), row.get("resets")), (("idle",), row.get("idle"))],
         ("reason",),
     ),
@@ -237,7 +237,7 @@ _PROCESS: Final = (
     Described("paraglider_process_up", "Whether a process is up.", plain("up")),
     Described(
         "paraglider_process_starts_total",
-        "How often it was started: at first, and in the place of one that died.",
+        "Starts of a process: the first one, and each replacement.",
         plain("starts"),
     ),
 )
@@ -251,52 +251,61 @@ _WORKER: Final = (
     ),
     Described(
         "paraglider_worker_busy_ratio",
-        "Share of its core that a worker took of late.",
+        "Share of its core that a worker used recently.",
         plain("busy"),
     ),
     Described("paraglider_worker_cpu_seconds_total", "CPU time of a worker.", plain("cpu")),
     Described("paraglider_worker_flows", "Flows that a worker has.", plain("flows")),
-    Described("paraglider_worker_flows_limit", "Flows that it may have.", plain("bound")),
-    Described("paraglider_worker_carried_flows", "Those that BPF carries.", plain("carried")),
-    Described("paraglider_worker_active_flows", "Those of them that live.", plain("active")),
+    Described("paraglider_worker_flows_limit", "Flows that a worker may have.", plain("bound")),
+    Described(
+        "paraglider_worker_carried_flows", "Flows of a worker that BPF carries.", plain("carried")
+    ),
+    Described("paraglider_worker_active_flows", "Active flows of a worker.", plain("active")),
     Described(
         "paraglider_worker_half_open_flows",
-        "Those that are not established yet: they make room for others.",
+        "Flows of a worker that are not established yet; evicted before active ones.",
         plain("half_open"),
     ),
     Described(
         "paraglider_worker_closing_flows",
-        "Those that are closed and remembered: they make room first.",
+        "Closed flows of a worker, kept until their timeout; evicted first.",
         plain("closing"),
     ),
-    Described("paraglider_worker_packets_total", "Packets it was given.", plain("packets")),
-    Described("paraglider_worker_batches_total", "Batches in which they came.", plain("batches")),
+    Described(
+        "paraglider_worker_packets_total", "Packets that a worker received.", plain("packets")
+    ),
+    Described(
+        "paraglider_worker_batches_total",
+        "Batches in which a worker received them.",
+        plain("batches"),
+    ),
     Described(
         "paraglider_worker_packets_passed_total",
-        "Packets that went on untouched, by why.",
+        "Packets that a worker passed unchanged, by reason.",
         each(("counts",), _of_kind(PASS)),
         ("reason",),
     ),
     Described(
         "paraglider_worker_packets_dropped_total",
-        "Packets that were dropped, by why; without those that are malformed.",
+        "Packets that a worker dropped, by reason; without malformed ones.",
         each(("counts",), _of_kind(DROP)),
         ("reason",),
     ),
     Described(
         "paraglider_worker_flows_ended_total",
-        "Flows that were forgotten: their timeout was over, or others needed the room.",
+        "Flows that were removed: by their timeout, or to make room for others.",
         each(("counts",), {"expired": "timeout", "evicted": "pressure"}),
         ("reason",),
     ),
     Described(
         "paraglider_worker_unwritten_flows_total",
-        "Flows that would not survive this worker, for want of room in /run.",
+        "Flows that are not in the flow journal, since /run has no room: they would not survive "
+        "the worker.",
         count("unwritten"),
     ),
     Described(
         "paraglider_worker_faults_total",
-        "Packets dropped since handling them failed; the log has why.",
+        "Packets dropped since handling them failed; the log has the reason.",
         count("faults"),
     ),
     Described(
@@ -306,7 +315,7 @@ _WORKER: Final = (
     ),
     Described(
         "paraglider_worker_policy_faults_total",
-        "What strategies of the user's own did wrong.",
+        "Faults of strategies of your own.",
         each(
             ("counts",),
             {f"policy_{name}": name for name in ("raised", "wrong", "slow", "benched")},
@@ -320,7 +329,7 @@ _WORKER: Final = (
     ),
     Described(
         "paraglider_worker_exhausted_total",
-        "With `forward: proxy`: times that the kernel had no socket left to accept with.",
+        "With `forward: proxy`: times that no socket was left to accept with.",
         count("exhausted"),
     ),
 )
@@ -331,7 +340,8 @@ _QUEUE: Final = (
     Described("paraglider_queue_limit_packets", "Packets that may wait at most.", plain("length")),
     Described(
         "paraglider_queue_dropped_packets_total",
-        "Packets that the kernel dropped, since its reader began: the queue or its socket full.",
+        "Packets that the kernel dropped since the worker opened the queue: the queue or its "
+        "socket was full.",
         lambda row: [(("queue",), row["overflows"]), (("socket",), row["overruns"])],
         ("full",),
     ),
@@ -339,7 +349,7 @@ _QUEUE: Final = (
 _PACKETS: Final = (
     Described(
         "paraglider_packets_malformed_total",
-        "Packets whose bytes make no sense, by what is wrong.",
+        "Malformed packets, by reason.",
         each(("counts",), {name: name for name in MALFORMED}),
         ("reason",),
     ),
@@ -353,7 +363,8 @@ _KERNEL: Final = (
     ),
     Described(
         "paraglider_offload_gone_packets_total",
-        "With `forward: offload`: first packets for backends that had left, decided so too.",
+        "With `forward: offload`: first packets for removed backends, which the kernel's hash "
+        "decided.",
         plain("gone"),
     ),
     Described(
@@ -361,7 +372,9 @@ _KERNEL: Final = (
         "With `forward: offload`: connections in conntrack's table, of the whole host.",
         plain("held"),
     ),
-    Described("paraglider_conntrack_limit", "Connections that it may hold.", plain("limit")),
+    Described(
+        "paraglider_conntrack_limit", "Connections that conntrack's table may hold.", plain("limit")
+    ),
     Described(
         "paraglider_conntrack_dropped_packets_total",
         "First packets that the kernel dropped, since its table was full.",

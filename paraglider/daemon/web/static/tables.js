@@ -49,7 +49,7 @@ const BACKEND = [
     put(pair.lastChild, `of ${share(row.weight_share)}`);
     bar.firstChild.style.width = `${(row.share ?? 0) * 100}%`;
     bar.lastChild.style.left = `${row.weight_share * 100}%`;
-    cell.title = `${share(row.share)} of the new flows of late; ${share(row.weight_share)} by weight`;
+    cell.title = `${share(row.share)} of recent new flows; ${share(row.weight_share)} by weight`;
   }],
   ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${count(row.conns)} in all`, row.conns), "number"],
   ["flows_per_second", "New/s", (cell, row) => two(cell, rate(row.flows_per_second), ""), "number"],
