@@ -3,7 +3,8 @@
 The kernel picks from a table that a worker computes (``Strategy.kernel_table``). If a service needs
 more than a table, a worker decides.
 
-Lives here: ``kernel_decides``, ``why_python``, ``why_not_kernel``, ``deciders``, ``NO_ROOM``.
+Lives here: ``kernel_decides``, ``why_python``, ``why_not_kernel``, ``deciders``, ``NO_ROOM``;
+``exceptions``, what BPF leaves to a worker.
 Rules: pure; depends on the file only. The daemon adds whether BPF carries on this host, and whether
 the kernel has room for the table.
 """
@@ -54,6 +55,18 @@ def why_not_kernel(service: Service, *, bpf: bool = True, room: bool = True) -> 
 def kernel_decides(service: Service) -> bool:
     """Whether the kernel picks backends for new flows of ``service``, where BPF carries them."""
     return why_not_kernel(service) == ""
+
+
+def exceptions(service: Service) -> str:
+    """What BPF leaves to a worker of the flows of ``service``, which it carries, and what the
+    host's firewall sees of them.
+    """
+    answered = "udp" in service.protocols and service.udp_reply is not None
+    queries = ", and UDP (`udp_reply`)," if answered and service.decide != "hash" else ""
+    return (
+        f"exceptions such as fragments and ICMP{queries} pass a worker; the host's firewall sees"
+        " only what passes a worker"
+    )
 
 
 def deciders(

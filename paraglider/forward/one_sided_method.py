@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from paraglider.config.deciding import kernel_decides, why_python
+from paraglider.config.deciding import exceptions, kernel_decides, why_python
 from paraglider.forward.base import ForwardMethod
 
 if TYPE_CHECKING:
@@ -37,14 +37,13 @@ def carried(service: Service, leaves: str, otherwise: str) -> str:
             else f"picks the backend and sends the client's packets on {leaves},"
         )
         return (
-            f"a BPF program in the kernel {to} by a table that a worker computes; exceptions such"
-            " as fragments and ICMP pass a worker"
+            f"a BPF program in the kernel {to} by a table that a worker computes;"
+            f" {exceptions(service)}"
         )
     if service.wants_bpf:
         why = f" ({why_python(service)})" if service.decide != "python" else ""
         return (
             f"a worker decides about a flow's first packets{why}, and a BPF program in the kernel"
-            f" sends the client's others on {leaves}; exceptions such as fragments and ICMP pass"
-            " the worker"
+            f" sends the client's others on {leaves}; {exceptions(service)}"
         )
     return otherwise

@@ -11,6 +11,7 @@ from paraglider.config.deciding import (
     MOST_PORTS,
     NO_ROOM,
     deciders,
+    exceptions,
     kernel_decides,
     why_not_kernel,
     why_python,
@@ -109,3 +110,25 @@ def test_services_are_listed_by_their_reason() -> None:
         service(name="d", decide="python"),
     ]
     assert deciders(services, bpf=True) == {"": ["a", "c"], "`decide: python`": ["b", "d"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "queries"),
+    [
+        ({}, False),
+        ({"protocol": "udp"}, False),
+        ({"protocol": "udp", "ports": 53}, True),
+        ({"protocol": "any", "timeouts": {"udp_reply": 3}}, True),
+        ({"protocol": "tcp", "ports": 53}, False),
+        ({"forward": "dsr", "protocol": "udp", "ports": 53}, True),
+        (
+            {"forward": "dsr", "protocol": "udp", "ports": 53}
+            | {"decide": "hash", "strategy": "maglev"},
+            False,
+        ),
+    ],
+    ids=str,
+)
+def test_queries_are_left_to_a_worker(keys: dict[str, Any], queries: bool) -> None:
+    """UDP with ``udp_reply`` is among the exceptions, unless it has no flows."""
+    assert ("UDP (`udp_reply`)" in exceptions(service(**keys))) == queries

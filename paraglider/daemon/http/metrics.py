@@ -257,9 +257,7 @@ _WORKER: Final = (
     Described("paraglider_worker_cpu_seconds_total", "CPU time of a worker.", plain("cpu")),
     Described("paraglider_worker_flows", "Flows that a worker has.", plain("flows")),
     Described("paraglider_worker_flows_limit", "Flows that a worker may have.", plain("bound")),
-    Described(
-        "paraglider_worker_carried_flows", "Flows of a worker that BPF carries.", plain("carried")
-    ),
+    Described("paraglider_worker_carried_flows", "Flows that BPF carries.", plain("carried")),
     Described("paraglider_worker_active_flows", "Active flows of a worker.", plain("active")),
     Described(
         "paraglider_worker_half_open_flows",
@@ -271,14 +269,8 @@ _WORKER: Final = (
         "Closed flows of a worker, kept until their timeout; evicted first.",
         plain("closing"),
     ),
-    Described(
-        "paraglider_worker_packets_total", "Packets that a worker received.", plain("packets")
-    ),
-    Described(
-        "paraglider_worker_batches_total",
-        "Batches in which a worker received them.",
-        plain("batches"),
-    ),
+    Described("paraglider_worker_packets_total", "Packets received.", plain("packets")),
+    Described("paraglider_worker_batches_total", "Batches of packets received.", plain("batches")),
     Described(
         "paraglider_worker_packets_passed_total",
         "Packets that a worker passed unchanged, by reason.",
@@ -299,8 +291,7 @@ _WORKER: Final = (
     ),
     Described(
         "paraglider_worker_unwritten_flows_total",
-        "Flows that are not in the flow journal, since /run has no room: they would not survive "
-        "the worker.",
+        "Flows without room in the flow journal: they would not survive the worker.",
         count("unwritten"),
     ),
     Described(
@@ -340,8 +331,7 @@ _QUEUE: Final = (
     Described("paraglider_queue_limit_packets", "Packets that may wait at most.", plain("length")),
     Described(
         "paraglider_queue_dropped_packets_total",
-        "Packets that the kernel dropped since the worker opened the queue: the queue or its "
-        "socket was full.",
+        "Packets dropped since the worker opened the queue: it or its socket was full.",
         lambda row: [(("queue",), row["overflows"]), (("socket",), row["overruns"])],
         ("full",),
     ),
@@ -363,8 +353,7 @@ _KERNEL: Final = (
     ),
     Described(
         "paraglider_offload_gone_packets_total",
-        "With `forward: offload`: first packets for removed backends, which the kernel's hash "
-        "decided.",
+        "With `forward: offload`: first packets for removed backends; the kernel's hash decided.",
         plain("gone"),
     ),
     Described(
@@ -372,9 +361,7 @@ _KERNEL: Final = (
         "With `forward: offload`: connections in conntrack's table, of the whole host.",
         plain("held"),
     ),
-    Described(
-        "paraglider_conntrack_limit", "Connections that conntrack's table may hold.", plain("limit")
-    ),
+    Described("paraglider_conntrack_limit", "Most connections in that table.", plain("limit")),
     Described(
         "paraglider_conntrack_dropped_packets_total",
         "First packets that the kernel dropped, since its table was full.",

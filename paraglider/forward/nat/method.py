@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from paraglider.config.deciding import kernel_decides, why_python
+from paraglider.config.deciding import exceptions, kernel_decides, why_python
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.datapath import Built, DatapathContext
@@ -78,15 +78,14 @@ def _carried(service: Service, direct: bool) -> str:
         packets = "the client's packets" if direct else "the packets, both ways,"
         return (
             f"a BPF program in the kernel picks the backend and rewrites {packets} by a table that"
-            " a worker computes; exceptions such as fragments and ICMP pass a worker"
+            f" a worker computes; {exceptions(service)}"
         )
     if service.wants_bpf:
         both = "" if direct else ", both ways"
         why = why_python(service)
         return (
             f"a worker decides about a flow's first packets ({why}), and a BPF program in the"
-            f" kernel rewrites the others{both}; exceptions such as fragments and ICMP pass the"
-            " worker"
+            f" kernel rewrites the others{both}; {exceptions(service)}"
         )
     if direct:
         return "every packet of the client passes a worker and is rewritten"
