@@ -1,4 +1,4 @@
-"""Counters of the kernel, for tests of the routes that packets take."""
+"""Counters and connections of the kernel, for tests of the routes that packets take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def received(namespace: Namespace, interface: str) -> int:
     """How many packets have come in by ``interface``."""
     counter = f"/sys/class/net/{interface}/statistics/rx_packets"
     return int(namespace.run(["cat", counter]).stdout)
+
+
+def connections(namespace: Namespace, port: int) -> list[str]:
+    """The TCP connections of the local ``port`` whose last ACK has not come, as ``ss`` has them."""
+    return namespace.run(["ss", "-Htn", f"sport = {port}"]).stdout.splitlines()
 
 
 def echo_requests(net: Topology, family: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from carrying import both, opened
 from clients import Client
+from counting import connections
 from processes import workers
 from waiting import wait_until
 
@@ -103,6 +104,8 @@ def test_every_packet_is_counted_once(
 
         wait_until(listed, lambda: str(daemon.get("flows")["flows"]))
         assert [client.end().startswith('{"rounds": ') for client in clients] == [True, True]
+        # The backend's FIN and its ACK are to come, or the numbers may agree before them.
+        wait_until(lambda: not connections(backend, PORT), running.log)
 
     def await_agreement() -> None:
         """Wait until the balancer and the backend have counted the same since ``begun``."""

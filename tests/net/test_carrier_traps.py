@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from carrying import Carried, mac, opened, wire, wrong_checksums
+from counting import connections
 from inside import InsideBalancer
 from peer import digest, pattern
 from scapy.layers import inet, inet6
@@ -345,6 +346,8 @@ def test_a_port_used_again(world: Traps, family: int, how: str) -> None:
     port, names = 0, []
     with world.counting("syn", 6):
         for _ in range(6):
+            # The client may wait for the backend's last ACK, and has the port until then.
+            world.until(lambda at=port: not connections(world.net.client, at), "the port is free")
             with opened(world.net.client, family, socket.SOCK_STREAM) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((CLIENT[family], port))
