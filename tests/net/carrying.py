@@ -24,9 +24,11 @@ import pytest
 from waiting import wait_until
 
 from paraglider.bpf import syscall
+from paraglider.bpf.decisions import open_decisions
 from paraglider.bpf.layout import DECISION, FLOW, INDEX, REASONS
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.forward.bpf.entry import FlowEntry
+from paraglider.forward.bpf.slot_names import slot_name
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import Topology
@@ -209,15 +211,27 @@ class Carried:
                 value = values[FLOW.size * n : FLOW.size * (n + 1)]
                 yield bytes(keys[size * n : size * (n + 1)]), FlowEntry.unpack(value)
 
-    def decide(self, services: int) -> None:
-        """Wait until the program has a table for so many services."""
+    def decide(self, services: int, flags: int = 0) -> None:
+        """Wait until the program has a table for so many services, whose decisions have ``flags``:
+        a worker may write it later than a reload is answered.
+        """
 
         def tables() -> int:
             most = max(services, 8)
             records = [self.maps.decisions.get(INDEX.pack(n)) for n in range(1, most + 1)]
-            return sum(record is not None and DECISION.unpack(record)[0] > 0 for record in records)
+            found = [DECISION.unpack(record) for record in records if record is not None]
+            return sum(table > 0 and given & flags == flags for table, *_, given, _ in found)
 
         self.until(lambda: tables() == services, f"{services} tables")
+
+    def picks(self, service: str) -> int:
+        """From how many backends the program picks for ``service``. A worker writes the table later
+        than a change of a backend is answered.
+        """
+        with contextlib.closing(open_decisions(self.maps)) as decisions:
+            name = slot_name(service, b"decision")
+            index = decisions.claim(name) if name in decisions.names() else None
+            return 0 if index is None else len(set(decisions.read(index)))
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for ``condition``; fail with the counters when it does not come true."""

@@ -33,6 +33,7 @@ class Bed:
     def __init__(self, net: Topology, running: LabBalancer, place: Path) -> None:
         self.net = net
         self.running = running
+        self.carried = Carried(running)
         self._place = place
         self._count = 0
         self.busy: dict[int, list[Client]] = {family: [] for family in FAMILIES}
@@ -89,7 +90,7 @@ def bed(topology: Any, serve_peer: Any, config: Any, balancer: Any, tmp_path: Pa
     services = [service(f, "bpf", decide="auto", drain_timeout=3600) for f in FAMILIES]
     running = balancer(net, config(*services, workers=2), trouble=True)
     made = Bed(net, running, tmp_path)
-    carried = Carried(running)
+    carried = made.carried
     carried.decide(2)
     with carried.counting("opened", 6):
         for family in FAMILIES:
@@ -112,6 +113,7 @@ def test_backends_and_the_file_change(bed: Bed) -> None:
         control(running).set_backend(f"web{family}", first[family], state="drain")
     bed.go_on()
     for family in FAMILIES:
+        bed.carried.until(lambda f=family: bed.carried.picks(f"web{f}") == 2, "the others alone")
         for _ in range(2):
             bed.open(family)
         wait_until(lambda f=family: len(bed.backends(f)) == 5, running.log)

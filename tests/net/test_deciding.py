@@ -351,6 +351,7 @@ def test_switched_off_and_removed(
     running.config.write_text(config(services[0]))
     control(running).post("reload", {})
     wait_until(lambda: len(decided(running)) == 1, running.log)
+    carried.decide(1)
     before = carried.counted("opened")
     done = net.client.run(
         [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[6], "80", "1"], timeout=60

@@ -29,6 +29,7 @@ from peer import UDP_SEGMENT, pattern
 from services import http_service
 from waiting import wait_until
 
+from paraglider.bpf.layout import NO_ENTRIES
 from paraglider.core.encapsulation import OVERHEAD
 from paraglider.core.flow import TCP
 from paraglider.lab.balancer import start_backend
@@ -211,7 +212,7 @@ def test_by_a_hash_no_packet_has_a_flow(world: World, peer: Any) -> None:
     before may have one.
     """
     world.reload(decide="hash", strategy="maglev")
-    world.decide(len(services()))
+    world.decide(len(services()), NO_ENTRIES)
 
     def uploads(size: int) -> None:
         for port in KINDS:
