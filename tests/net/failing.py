@@ -12,12 +12,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from waiting import TIMEOUT, wait_until
 
+from paraglider.daemon.controller.handlers import SOON
 from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
@@ -137,10 +139,17 @@ def await_gone(running: LabBalancer, number: int, names: tuple[str, ...] = ("web
 
 def settle(running: LabBalancer) -> None:
     """Wait until all processes with flows have applied the state of ``show``."""
-    # A change is answered when it has been taken over, one to what is already so too.
+    # A change is answered when it has been taken over, one to what is already so too; if a worker
+    # is kept waiting, after SOON.
     first = backend_address(4, 1)
     weight = rows(running, 4)[first]["weight"]
-    control(running).set_backend("web4", first, weight=weight)
+
+    def in_time() -> bool:
+        began = time.monotonic()
+        control(running).set_backend("web4", first, weight=weight)
+        return time.monotonic() - began < SOON
+
+    wait_until(in_time, running.log)
 
 
 def freeze(net: Topology, number: int, up: bool) -> None:
