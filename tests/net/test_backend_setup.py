@@ -28,6 +28,7 @@ LOOKED_AT = (
 
 def state_of(backend: Namespace) -> str:
     """Everything that the command may change, as the host's own programs show it."""
+    backend.await_routed()
     shown = (backend.run(command).stdout for command in LOOKED_AT)
     lines = (line for text in shown for line in text.splitlines())
     # How long addresses and routes still live counts down by itself; iptables-save has the time.
