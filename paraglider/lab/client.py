@@ -2,8 +2,7 @@
 
 ``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
 prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``; a fifth
-argument is how many seconds a try of ``tcp`` or ``udp`` may take, a sixth how many are between two
-tries. With
+argument is how many seconds a try may take, a sixth how many are between two tries. With
 ``download`` COUNT is a number of bytes, downloaded over one connection: the first half at once, the
 second half after a line on standard input. Each half is one line of output, ``{"answer":
 "backend2", "bytes": 500}``.
@@ -47,11 +46,12 @@ def udp(address: str, port: int, timeout: float = TIMEOUT) -> str:
     return sock.recv(2048).decode().partition(" ")[0]
 
 
-def ping(address: str, _port: int, _timeout: float = TIMEOUT) -> str:
+def ping(address: str, _port: int, timeout: float = TIMEOUT) -> str:
     """Wait for the echo reply; returns an empty string. The kernel matches the identifier."""
     version6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
     sock = _datagram_socket(address, protocol)
+    sock.settimeout(timeout)
     sock.connect((address, 0))
     sock.send(bytes([128 if version6 else 8, 0, 0, 0, 0, 0, 0, 1]) + b"who")
     sock.recv(2048)

@@ -252,7 +252,9 @@ def test_interfaces_without_room_for_ours(
     assert found["reason"].startswith("no interface has the program: eth0: other programs") == every
     assert found["devices"] == ([] if every else ["eth1"])
     assert {row["carrier"] for row in get("services")} == {"worker" if every else "bpf"}
-    refused = {row["object"]: row["text"] for row in get("health")["conditions"]}
+    # On a busy machine there may be conditions of processes too.
+    conditions = {row["object"]: row["text"] for row in get("health")["conditions"]}
+    refused = {name: text for name, text in conditions.items() if name.startswith("interface ")}
     assert set(refused) == {f"interface {device}" for device in devices}
     assert "the BPF program is not attached, so workers carry" in refused["interface eth0"]
     for one in taken[::PLACES]:
@@ -260,7 +262,7 @@ def test_interfaces_without_room_for_ours(
     wait_until(lambda: get("carrier")["devices"] == ["eth0", "eth1"], running.log)
     assert get("carrier")["carrier"] == "bpf"
     wait_until(lambda: get("health")["healthy"], running.log)
-    with Carried(running).counting("carried", 50):
+    with Carried(running).carrying(2 * PAYLOAD):  # half
         transfers(net, peer)
 
 

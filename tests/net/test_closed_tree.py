@@ -118,7 +118,8 @@ def test_every_process_works_and_imports_nothing_late(
             for port in (80, 81, 82, 83):
                 assert sum(ask(net, "tcp", VIP[4], port, 3).values()) == 3
             assert sum(ask(net, "tcp", VIP[6], 80, 3).values()) == 3
-            assert b"paraglider_" in ask_page(net.balancer, "/metrics")[2]
+            # Until it has heard from the supervisor, the page has no numbers.
+            wait_until(lambda: b"paraglider_" in ask_page(net.balancer, "/metrics")[2], running.log)
             assert b"<html" in ask_page(net.balancer, "/")[2]
             _await_checks(asked, running)
             # The monitor sees a file that changes, and the name server's next answer.
