@@ -5,6 +5,7 @@ Each test forks a process that runs a ``Supervisor`` with a worker function of t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -176,8 +177,10 @@ class Supervised:
             os.waitpid(self.pid, 0)
         for path in self.directory.glob("worker*"):
             for pid in path.read_text().split():
-                if runs(int(pid)):
-                    os.kill(int(pid), signal.SIGKILL)
+                # With the supervisor gone it may end at any time.
+                with contextlib.suppress(ProcessLookupError):
+                    if runs(int(pid)):
+                        os.kill(int(pid), signal.SIGKILL)
 
 
 class Supervise:

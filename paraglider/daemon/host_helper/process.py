@@ -129,15 +129,15 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    report_ready(report)
-    arrivals = Arrivals(spec.config, logger)
-    carrier = None
-    if spec.carrier is not None:
-        carrier = CarrierAttachment(spec.carrier, spec.config, logger, on=spec.carries)
-    requests = Requests(HostRules(spec.families, host), service, arrivals, carrier)
-    turns = HostTurns(events, service, arrivals, carrier)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # from here on SIGTERM may come
+        report_ready(report)
+        arrivals = Arrivals(spec.config, logger)
+        carrier = None
+        if spec.carrier is not None:
+            carrier = CarrierAttachment(spec.carrier, spec.config, logger, on=spec.carries)
+        requests = Requests(HostRules(spec.families, host), service, arrivals, carrier)
+        turns = HostTurns(events, service, arrivals, carrier)
         return _Work(spec.heartbeat, peer, turns, requests).run(ending)
     except SystemExit:
         return 0

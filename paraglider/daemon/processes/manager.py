@@ -147,26 +147,30 @@ class ProcessManager:
             kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End every process: by SIGTERM, then by SIGKILL after its ``exit_timeout``."""
+        """End every process: by SIGTERM, then by SIGKILL after its ``exit_timeout``; one that does
+        not end by that is given up after EXIT_TIMEOUT.
+        """
         for child in self._children:  # reports of starting processes no longer matter
             self.loop.forget(child.report)
         running = {child.pid: child for child in self._children if child.pid}
         for child in running.values():
             kill(child, signal.SIGTERM)
-        begun = time.monotonic()
+        begun = killed = time.monotonic()
         asked = set(running)
-        last = begun + max((child.spec.exit_timeout for child in running.values()), default=0.0)
-        while running and time.monotonic() < last + EXIT_TIMEOUT:
-            for pid in [
-                pid for pid in asked if begun + running[pid].spec.exit_timeout <= time.monotonic()
-            ]:
+        while running:
+            now = time.monotonic()  # much later, if this process was stopped
+            for pid in [pid for pid in asked if begun + running[pid].spec.exit_timeout <= now]:
                 asked.remove(pid)
                 kill(running[pid], signal.SIGKILL)
+                killed = now
+            over = not asked and now >= killed + EXIT_TIMEOUT
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:  # they have been reaped already
                 return
             if pid == 0:
+                if over:
+                    return
                 with self._faults.contained("what came in"):
                     self.loop.wait(0.05)
                 continue

@@ -176,6 +176,18 @@ def test_a_slow_nft_delays_no_request_that_runs_no_program(
 
 
 @pytest.mark.root
+def test_sigterm_as_soon_as_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its report and its first turn SIGTERM ends it well, too."""
+    monkeypatch.setattr(module, "Arrivals", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with Namespace(f"{new_prefix()}-host") as namespace:
+        running = Running(namespace.name)
+        try:
+            assert running.ended() == 0
+        finally:
+            running.close()
+
+
+@pytest.mark.root
 def test_it_ends_with_the_supervisor(running: Running) -> None:
     """Its endpoint is closed."""
     running.endpoint.close()

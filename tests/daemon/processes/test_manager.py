@@ -10,11 +10,14 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from waiting import ends_at_its_limit, runs, wait_until
+from waiting import LIMITS, TIMEOUT, ends_at_its_limit, runs, wait_until
 
+from paraglider.daemon.processes import manager
+from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.loop import Loop
 from paraglider.daemon.processes.manager import FIRST_WAIT
 from paraglider.daemon.processes.spec import READY
@@ -63,7 +66,7 @@ def test_a_worker_that_keeps_dying_waits_longer_and_longer(supervise: Any, tmp_p
             starts.write(f"{time.monotonic()}\n")
         return supervise.ready_then_die(spec, report)
 
-    running = supervise(life)
+    running = supervise(life, LONG_ENOUGH=3600.0)  # however late a death is seen
     running.wait_until(lambda: len(running.workers(0)) >= 4)
     running.await_events("worker died", 4)
     starts = [float(start) for start in notes.read_text().split()]
@@ -171,57 +174,67 @@ def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
 def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_path: Path) -> None:
     """A running worker without heartbeats is killed; the others are not affected."""
 
-    def life(spec: WorkerSpec, report: int) -> int:
-        first = tmp_path / f"started{spec.index}"
-        os.write(report, READY)
-        hangs = spec.index == 0 and not first.exists()
-        first.touch()
-        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
-            if not hangs:
-                spec.heartbeat.beat()
-        return 0
+    def killed(limit: int) -> tuple[bool, list[int]]:
+        directory = tmp_path / f"limit{limit}"
+        directory.mkdir()
 
-    running = supervise(life, HANG=2.0, POLL=0.05)
-    running.await_events("worker ready", 3)
-    (line,) = running.events("worker 0 on core 10: no sign of life for .* killed")
-    assert "deciding=web" in line
-    assert [len(running.workers(index)) for index in range(2)] == [2, 1]
-    running.end()
-    assert running.status == 0
+        def life(spec: WorkerSpec, report: int) -> int:
+            first = directory / f"started{spec.index}"
+            os.write(report, READY)
+            hangs = spec.index == 0 and not first.exists()
+            first.touch()
+            while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+                if not hangs:
+                    spec.heartbeat.beat()
+            return 0
+
+        running = supervise(life, HANG=float(limit), SILENT=limit / 2, POLL=0.05)
+        running.await_events("worker ready", 3)
+        lines = running.events("worker 0 on core 10: no sign of life for .* killed")
+        starts = [len(running.workers(index)) for index in range(2)]
+        running.end()
+        assert running.status == 0
+        return ["deciding=web" in line for line in lines] == [True], starts
+
+    ends_at_its_limit(killed, lambda _: (True, [2, 1]))
 
 
 def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path) -> None:
-    """A worker with heartbeats before its report can hang too; one without
-    any yet is given time.
-    """
-
+    """One with heartbeats before its report can hang too; one without any yet is given time."""
     killed = "worker 0 on core 10: no sign of life for"
+    places = iter(tmp_path / str(number) for number in range(len(LIMITS)))  # of each supervisor
 
-    def life(spec: WorkerSpec, report: int) -> int:
-        starts = len((tmp_path / "0" / f"worker{spec.index}").read_text().split())
-        if spec.index == 0 and starts in (2, 3):
-            with spec.heartbeat.watched():
-                while True:
-                    signal.pause()
-        # Without a sign for longer than one that hangs has: until two such were killed.
-        while spec.index == 1 and starts == 2:
-            if (tmp_path / "0" / "log").read_text().count(killed) == 2:
-                break
-            time.sleep(0.01)
-        os.write(report, READY)
-        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
-            spec.heartbeat.beat()
-        return 0
+    def started(limit: int) -> tuple[int, list[int]]:
+        place = next(places)
 
-    running = supervise(life, HANG=2.0, POLL=0.05)
-    running.await_events("ready")
-    for index in range(2):
-        os.kill(running.workers(index)[0], signal.SIGKILL)
-    running.await_events("worker ready", 4)
-    assert len(running.events(f"{killed} .* killed")) == 2
-    assert [len(running.workers(index)) for index in range(2)] == [4, 2]
-    running.end()
-    assert running.status == 0
+        def life(spec: WorkerSpec, report: int) -> int:
+            starts = len((place / f"worker{spec.index}").read_text().split())
+            if spec.index == 0 and starts in (2, 3):
+                with spec.heartbeat.watched():
+                    while True:
+                        signal.pause()
+            # Without a sign for longer than one that hangs has: until two such were killed.
+            while spec.index == 1 and starts == 2:
+                if (place / "log").read_text().count(killed) >= 2:
+                    break
+                time.sleep(0.01)
+            os.write(report, READY)
+            while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+                spec.heartbeat.beat()
+            return 0
+
+        running = supervise(life, HANG=float(limit), SILENT=limit / 2, POLL=0.05)
+        running.await_events("ready")
+        for index in range(2):
+            os.kill(running.workers(index)[0], signal.SIGKILL)
+        running.await_events("worker ready", 4)
+        found = len(running.events(f"{killed} .* killed"))
+        starts = [len(running.workers(index)) for index in range(2)]
+        running.end()
+        assert running.status == 0
+        return found, starts
+
+    ends_at_its_limit(started, lambda _: (2, [4, 2]))
 
 
 def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_path: Path) -> None:
@@ -247,6 +260,34 @@ def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_pa
     assert running.nobody_left()
 
 
+def test_a_supervisor_that_is_stopped_while_the_processes_end(
+    supervise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late it goes on, those that do not end are killed, and waited for."""
+    asked: list[object] = []
+    now, send = time.monotonic, manager.kill
+
+    def kill(child: Child, number: signal.Signals) -> None:
+        send(child, number)
+        if number is signal.SIGTERM:
+            asked.append(child)
+
+    def monotonic() -> float:
+        if len(asked) < 2:
+            return now()
+        asked.append(None)
+        return now() + (3600.0 if len(asked) > 3 else 0.0)  # an hour after both were asked
+
+    monkeypatch.setattr(manager, "kill", kill)
+    monkeypatch.setattr(manager, "time", SimpleNamespace(monotonic=monotonic))
+    running = supervise(supervise.ready_then_deaf)
+    running.await_events("ready")
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+    assert len(running.events("worker exited with an error")) == 2
+
+
 def test_a_failure_while_the_processes_end(
     supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +309,7 @@ def test_a_failure_while_the_processes_end(
         return 0
 
     monkeypatch.setattr(Loop, "wait", fails)
-    running = supervise(life)
+    running = supervise(life, EXIT_TIMEOUT=TIMEOUT / 2)
     running.await_events("ready")
     running.end()
     assert running.status == 0
