@@ -7,6 +7,7 @@ the reason; each process has mounts of its own (``mounts``); and a terminal to r
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 import paraglider.forward.registry  # noqa: F401 the model knows the methods from here on
 from paraglider.lab.namespace import Namespace
@@ -34,6 +36,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+# Hypothesis draws constants of the modules that the process has imported by then, too: of which
+# depends on the files that it has tested before.
+_constants_of_modules = providers._get_local_constants
+
+
+def _constants() -> providers.Constants:
+    explored = settings.get_current_profile_name() == "explore"
+    return _constants_of_modules() if explored else providers.Constants()
+
+
+providers._get_local_constants = _constants
 
 #: folders whose files take long
 _LONG = ("net", "tests")
@@ -71,6 +85,7 @@ def _own_mounts() -> None:
 
 
 _ESCAPE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
+_BEGUN = re.compile(r"\x1b(\[\??[0-9;]*)?$")  # its rest comes with the next bytes
 
 
 class Screen:
@@ -87,6 +102,8 @@ class Screen:
         self.said = ""
         self.taken, self.cursor = False, True
         self._row = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._begun = ""
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             # A terminal of its own, whose signals reach it; where the tests run in the background
@@ -119,7 +136,7 @@ class Screen:
             if true():
                 return True
             if select.select([self._ours], [], [], 0.05)[0]:
-                self._take(os.read(self._ours, 1 << 16).decode(errors="replace"))
+                self._take(os.read(self._ours, 1 << 16))
             return False
 
         wait_until(reads, lambda: (self.lines, self.said))
@@ -128,7 +145,7 @@ class Screen:
         """The program's exit code; all that it wrote has been taken."""
         self.until(lambda: self.process.poll() is not None)
         while select.select([self._ours], [], [], 0)[0]:
-            self._take(os.read(self._ours, 1 << 16).decode(errors="replace"))
+            self._take(os.read(self._ours, 1 << 16))
         return self.process.returncode
 
     def close(self) -> None:
@@ -138,8 +155,10 @@ class Screen:
         os.close(self._ours)
         os.close(self._theirs)
 
-    def _take(self, text: str) -> None:
-        at = 0
+    def _take(self, data: bytes) -> None:
+        text, at = self._begun + self._decoder.decode(data), 0
+        begun = _BEGUN.search(text)
+        text, self._begun = (text[: begun.start()], begun[0]) if begun else (text, "")
         for found in _ESCAPE.finditer(text):
             self._put(text[at : found.start()])
             at = found.end()
@@ -180,9 +199,12 @@ def in_terminal() -> Iterator[Callable[..., Screen]]:
 @pytest.fixture
 def inside() -> Iterator[Namespace]:
     """A network namespace with loopback and one veth pair, in which the test runs."""
+    from waiting import await_connected
+
     with Namespace(f"{new_prefix()}-host") as namespace:
         namespace.ip(
             "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up"
         )
+        await_connected(namespace, "eth0", "eth1")
         with namespace.entered():
             yield namespace

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import await_connected
 
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
@@ -59,6 +60,8 @@ def host() -> Iterator[Namespace]:
             namespace.ip(f"link set {name} up")
             peer.ip(f"link set {name} up")
         peer.ip(*(f"addr add {a} dev eth1" for a in ("10.0.0.1/8", "10.0.0.2/8", "fd00:10::1/64")))
+        for each in (namespace, peer):
+            await_connected(each, "eth0", "eth1")
         yield namespace
 
 

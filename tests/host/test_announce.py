@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP
-from waiting import TIMEOUT
+from waiting import TIMEOUT, await_connected
 
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
@@ -58,6 +58,7 @@ def wire(inside: Namespace) -> Iterator[socket.socket]:
         inside.ip(f"link set eth1 netns {other.name}")
         other.sysctl("net.ipv6.conf.all.disable_ipv6=1")
         other.ip("link set eth1 up")
+        await_connected(inside, "eth0")
         with other.entered():
             wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
         wire.bind(("eth1", 0x0003))

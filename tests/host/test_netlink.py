@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
 import pytest
-from waiting import wait_until
+from waiting import await_connected, wait_until
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
@@ -37,6 +38,8 @@ def peer(inside: Namespace) -> Iterator[Namespace]:
         other.ip("addr add 10.0.0.1/8 dev eth1", "addr add fd00::1/64 dev eth1 nodad")
         other.ip("link set eth1 up")
         inside.ip("addr add 10.0.0.254/8 dev eth0", "addr add fd00::fe/64 dev eth0 nodad")
+        await_connected(inside, "eth0")
+        await_connected(other, "eth1")
         yield other
 
 
@@ -108,7 +111,8 @@ def test_a_neighbour_is_resolved_and_kept(inside: Namespace, peer: Namespace, te
 def test_a_learnt_neighbour_becomes_ordinary_again(inside: Namespace, peer: Namespace) -> None:
     """An entry that the kernel had before stays afterwards."""
     netlink, address = Netlink(), ip_address("10.0.0.1")
-    inside.run(["ping", "-c", "1", "10.0.0.1"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.sendto(b"", ("10.0.0.1", 9))
     before = entry(netlink, address)
     netlink.manage_neighbour("eth0", address)
     assert entry(netlink, address).managed
