@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import descriptors
 
 from paraglider.host.mapped import Mapped
 
@@ -36,11 +37,6 @@ def mapped(path: Path) -> Mapped:
 def state(memory: Mapped) -> tuple[bool, bool]:
     """Whether its file is cut, and whether a page was missed."""
     return memory.cut, memory.lost
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_what_is_written_is_in_the_file(file: Path) -> None:

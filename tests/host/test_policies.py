@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,11 +171,12 @@ def test_another_directory(home: Path, tmp_path: Path) -> None:
     assert "moved:Good" in begun(loaded)
 
 
-def test_the_budget_is_the_configurations(home: Path) -> None:
-    """`budget_ms` is the budget of a pick."""
-    write(
-        home, "slow.py", GOOD.replace("return self", "import time; time.sleep(0.002); return self")
-    )
+def test_the_budget_is_the_configurations(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`budget_ms` is the budget of a pick, which takes two milliseconds here."""
+    ticks = itertools.count(0, 0.002).__next__
+    clock = SimpleNamespace(perf_counter=ticks, monotonic=time.monotonic)
+    monkeypatch.setattr(policies, "time", clock)
+    write(home, "slow.py", GOOD)
     for budget, slow in ((1, 1), (1000, 0)):
         registry = begun(config(home, "slow:Good", top=f"policies: {{budget_ms: {budget}}}"))
         strategy = create("slow:Good", registry=registry)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
-from waiting import TIMEOUT
+from waiting import TIMEOUT, wait_until
 
 from paraglider.core.encapsulation import Outer
 from paraglider.netfilter.raw_output import RawOutput
@@ -117,10 +117,14 @@ def test_a_router_narrows_the_path(link: Any, family: int, port: int) -> None:
     sender.bind(("eth1", 0))
     sender.send(mac + b"\x02\0\0\0\0\x02" + struct.pack("!H", kind) + bytes(error))
     sender.close()
-    for each in (output, other):
+
+    def narrowed(each: RawOutput) -> bool:
         found = each.path(FAR[family])
         assert found is not None
-        assert found[0] == 1380
+        return found[0] == 1380
+
+    for each in (output, other):
+        wait_until(lambda each=each: narrowed(each))
         assert each.send(outer(family, 10), FAR[family]) == 0
         each.close()
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from waiting import ends_at_its_limit
+from waiting import TIMEOUT, ends_at_its_limit
 
 from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
 from paraglider.daemon.monitor import dns_lookup as module
@@ -30,22 +30,24 @@ def query_for_web(name: DnsName, _resolv_conf: str = "") -> Query:
 
 def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name server that goes on for ever has failed, as one that answers nothing useful has."""
-    monkeypatch.setattr(module, "TIMEOUT", 0.01)
 
     async def silent(wanted: str, kind: str) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError
 
     why = f"{WEB.name}: no answer within 0.01 s"
-    assert asyncio.run(resolve(WEB, silent)) == DnsFailure(name=WEB, why=why)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "TIMEOUT", 0.01)
+        assert asyncio.run(resolve(WEB, silent)) == DnsFailure(name=WEB, why=why)
     found = asyncio.run(resolve(API, query_for_web(API)))
     assert found == DnsFailure(name=API, why=f"{API.name}: nobody answers")
     assert isinstance(asyncio.run(resolve(WEB, query_for_web(WEB))), DnsUpdate)
 
 
 @pytest.mark.root
-def test_asked_once(tmp_path: Path) -> None:
+def test_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process queries before the start, and its result arrives here."""
+    monkeypatch.setattr(module, "FIRST_TIMEOUT", TIMEOUT)
     found = resolve_once([WEB, API], USER, str(tmp_path), query_for_web)
     assert sorted(type(news).__name__ for news in found) == ["DnsFailure", "DnsUpdate"]
     assert {news.name for news in found} == {WEB, API}

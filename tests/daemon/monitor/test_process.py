@@ -52,6 +52,7 @@ from paraglider.health.results import CheckReport
 from paraglider.health.targets import Target
 
 NOBODY = 65534
+MOST_PINGS = 20
 SERVICE = "services: [{name: a, vip: 10.1.1.1, protocol: tcp, backends: [10.0.0.1]%s}]\n"
 EXEC = ", check: {type: exec, command: [/bin/true]}"
 ICMP = ", check: {type: icmp}"
@@ -141,7 +142,7 @@ def target(port: int, **check: Any) -> Target:
     [
         ({"type": "http"}, "status 204"),
         ({"type": "tcp"}, "connected"),
-        ({"type": "icmp"}, "answered"),
+        ({"type": "icmp", "timeout": 2}, "answered"),
         ({"type": "https", "host": "www.example.com"}, "connect: TLS: wrong version number"),
     ],
 )
@@ -151,7 +152,10 @@ def test_checks_without_privileges(
     """In an empty root directory, as nobody without capabilities, it checks backends."""
     process = running()
     process.check(target(web, **check))
-    assert process.report().detail == detail
+    said = [process.report().detail]
+    while check["type"] == "icmp" and said[-1] != detail and len(said) < MOST_PINGS:
+        said.append(process.report().detail)  # a kernel may have no room to send the reply
+    assert said[-1] == detail, said
     status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == [str(NOBODY)] * 4

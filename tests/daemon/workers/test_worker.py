@@ -338,7 +338,11 @@ def test_a_policy_picks_without_privileges(work: Any, tmp_path: Path) -> None:
     module = tmp_path / "policies" / "picky_of_test.py"
     module.write_text(POLICY.format(module="colorsys"))
     module.chmod(0o644)
-    worker = work(services=[service], extra=LOAD.format(file=str(tmp_path / "paraglider.conf")))
+    worker = work(
+        services=[service],
+        extra=LOAD.format(file=str(tmp_path / "paraglider.conf")),
+        policies={"budget_ms": 1000},  # a pick that is late is a fault, too
+    )
     assert worker.report == "ready", worker.log()
     worker.send(53, 5353, 5353)
     line = worker.await_log("policy at fault")

@@ -42,7 +42,8 @@ def break_off(end: socket.socket) -> None:
 
 
 def relays(running: Any) -> list[Relay]:
-    """The live relays."""
+    """The live relays, of which there is at least one."""
+    running.until(lambda: running.proxy._relays)
     return running.call(lambda: list(running.proxy._relays))  # type: ignore[no-any-return]
 
 
@@ -209,6 +210,7 @@ def test_a_connection_with_one_way_left_is_ended_sooner(pair: Any) -> None:
     assert receive(backend) == b""
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+    running.until(lambda: running.proxy.live == 0)
     assert running.tally.idle == 1
 
 

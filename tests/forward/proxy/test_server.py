@@ -113,6 +113,7 @@ def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
     running.pool.on_down = on_down
     clients = [running.connect() for _ in backends]
     ends = [accepted(backend) for backend in backends]
+    running.until(lambda: len(running.proxy._relays) == 2)
     states = {"web": {"backend1": ("down", 1)}}
 
     def fall() -> None:

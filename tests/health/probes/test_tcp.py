@@ -22,7 +22,7 @@ def test_accepted(probing: Callable[..., CheckResult], address: str) -> None:
         replied.append(await reader.read())
         writer.close()
 
-    found = probing(Tcp(), handler, address=address)
+    found = probing(Tcp(), handler, address=address, timeout=30)
     assert (found.code, found.detail) == (Code.L4OK, "connected")
     assert replied in ([], [b""])
 
