@@ -29,12 +29,15 @@ _T = TypeVar("_T")
 
 def wait_until(condition: Callable[[], _T], report: Callable[[], object] | None = None) -> _T:
     """Wait until ``condition()`` is true, and return its value; fail with ``report()``, such as a
-    log, if it is not within ``TIMEOUT``.
+    log, if it is not within ``TIMEOUT``: the last look begins after that, however long the one
+    before took, or this process was stopped.
     """
     deadline = time.monotonic() + TIMEOUT
+    late = False
     while not (value := condition()):
-        assert time.monotonic() < deadline, report() if report else f"not within {TIMEOUT:g} s"
+        assert not late, report() if report else f"not within {TIMEOUT:g} s"
         time.sleep(INTERVAL)
+        late = time.monotonic() >= deadline
     return value
 
 

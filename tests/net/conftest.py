@@ -320,7 +320,7 @@ def ask() -> Callable[..., Counter[str]]:
         # A busy machine needs the time; a ping that a kernel has lost takes all of it.
         seconds = "10" if arguments[0] == "ping" else "20"
         command = [sys.executable, "-m", "paraglider.lab.client", *arguments, seconds]
-        done = net.client.run(command, timeout=300)
+        done = net.client.run(command, timeout=400)
         results = [json.loads(line) for line in done.stdout.splitlines()]
         errors = [result["error"] for result in results if "error" in result]
         return Counter(result["answer"] for result in results if "answer" in result), errors

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from waiting import wait_until
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import Topology
@@ -17,6 +20,18 @@ def received(namespace: Namespace, interface: str) -> int:
 def connections(namespace: Namespace, port: int) -> list[str]:
     """The TCP connections of the local ``port`` whose last ACK has not come, as ``ss`` has them."""
     return namespace.run(["ss", "-Htn", f"sport = {port}"]).stdout.splitlines()
+
+
+def await_received() -> None:
+    """Wait until no packet waits in the queues of this host's cores, between the ends of a veth
+    pair: counters then have what was sent before.
+    """
+
+    def waiting() -> int:
+        lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+        return sum(int(line.split()[11], 16) for line in lines)  # softnet_seq_show
+
+    wait_until(lambda: waiting() == 0, lambda: f"{waiting()} packets wait")
 
 
 def echo_requests(net: Topology, family: int) -> list[int]:

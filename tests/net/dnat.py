@@ -6,11 +6,13 @@ has the other ends of its wires without an address, so that only the test answer
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import select
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -53,6 +55,19 @@ table {family} nat {{
   }}
 }}
 """
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This thread stays on a core meanwhile: packets that are sent from several wait in a queue of
+    each, and may overtake each other.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class KernelDnat:
@@ -135,8 +150,9 @@ class KernelDnat:
         family = packets[0][0] >> 4
         wire = self._wires[side]
         other = self._wires["backend" if side == "client" else "client"]
-        for packet in [*packets, self._marker(family, side)]:
-            wire.send(ROUTER_MAC + END_MAC + ETHERNET[family].to_bytes(2, "big") + packet)
+        with one_core():
+            for packet in [*packets, self._marker(family, side)]:
+                wire.send(ROUTER_MAC + END_MAC + ETHERNET[family].to_bytes(2, "big") + packet)
         found: list[bytes] = []
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:

@@ -24,6 +24,7 @@ from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
+from paraglider.netfilter.queue.reader import TICK
 
 PEER = Path(__file__).parent / "peer.py"
 TRY = [sys.executable, "-m", "paraglider.lab.client", "tcp"]
@@ -150,6 +151,20 @@ def settle(running: LabBalancer) -> None:
         return time.monotonic() - began < SOON
 
     wait_until(in_time, running.log)
+
+
+def await_counted(running: LabBalancer) -> None:
+    """Wait until every worker has written its counters, which it does in every tick, after now."""
+    since = time.monotonic()
+
+    def written() -> bool:
+        asked = time.monotonic()
+        found = [row for row in control(running).get("workers") if row["role"] == "worker"]
+        ages = [row["age"] for row in found]
+        # One tick more: the last may be writing yet.
+        return None not in ages and all(asked - age > since + TICK for age in ages)
+
+    wait_until(written, running.log)
 
 
 def freeze(net: Topology, number: int, up: bool) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from carrying import Carried, both, forwards, mac, opened, wire
+from counting import await_received
 from directing import directed
 from failing import control
 from processes import workers
@@ -64,8 +65,9 @@ def flood_of(net: Topology, family: int, count: int, rate: int, kind: str, port:
 
 
 def flood(net: Topology, family: int, count: int, kind: str = "tcp", port: int = 80) -> None:
-    """``count`` SYNs or datagrams to the VIP from as many addresses, at once."""
+    """``count`` SYNs or datagrams to the VIP from as many addresses, at once; all have arrived."""
     net.client.run(flood_of(net, family, count, 0, kind, port), timeout=60)
+    await_received()
 
 
 def burst(net: Topology, family: int, count: int, kind: str, port: int) -> list[bytes]:

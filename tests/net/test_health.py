@@ -221,7 +221,9 @@ def test_failover_finds_servers(net: Topology, checking: Any) -> None:
     checker.until(lambda: set(checker.found) == joined)
     net.switch.ip("link set backend1 down")
     checker.until(lambda: set(checker.found) == joined | left)
-    assert len(checker.found) == 4
+    for address in first:  # each change is reported once; on a busy machine there may be more
+        ups = [up for found, up in checker.found if found == address]
+        assert ups == [n % 2 == 0 for n in range(len(ups))]
     for family in FAMILIES:
         net.balancer.ip(f"address del {VIP[family]}/{HOST[family][:3]} dev eth1")
 

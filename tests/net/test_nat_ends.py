@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -60,14 +61,15 @@ def test_a_client_behind_the_private_interface(
     third = net.backends[2]
     services = [service(family, ports=9000, backends=2) for family in (4, 6)]
     running = balancer(net, config(*services, workers=2))
-    for family, host in ((4, "172.16.0.1"), (6, "fd00:99::1")):
-        third.ip(
-            f"address add {host} dev eth0{' nodad' if family == 6 else ''}",
-            f"route add {VIP[family]} via {GATEWAY[family]} src {host}",
-        )
-        net.balancer.ip(f"route add {host} dev eth1")
-        for verb in ("up", "down"):
-            result = peer(third, verb, VIP[family], 9000, 300_000)
-            assert result["sent"] == result["arrived"]
-    if carrier == "bpf":
-        assert Carried(running).counted("carried") > 100
+    size = 300_000
+    half = Carried(running).carrying(2 * size) if carrier == "bpf" else contextlib.nullcontext()
+    with half:
+        for family, host in ((4, "172.16.0.1"), (6, "fd00:99::1")):
+            third.ip(
+                f"address add {host} dev eth0{' nodad' if family == 6 else ''}",
+                f"route add {VIP[family]} via {GATEWAY[family]} src {host}",
+            )
+            net.balancer.ip(f"route add {host} dev eth1")
+            for verb in ("up", "down"):
+                result = peer(third, verb, VIP[family], 9000, size)
+                assert result["sent"] == result["arrived"]

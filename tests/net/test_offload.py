@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from itertools import product
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 from counting import echo_requests
 from evenly import EVEN, assert_even
-from failing import control, rows
+from failing import await_counted, control, rows
 from offloading import FAMILIES, Held, await_log, queued, seen_by_python, service
 from processes import children
 from services import url
@@ -35,7 +34,6 @@ from paraglider.lab.topology import (
     Topology,
     backend_address,
 )
-from paraglider.netfilter.queue.reader import TICK
 
 pytestmark = pytest.mark.root
 
@@ -324,15 +322,7 @@ def await_live(running: LabBalancer, family: int, flows: int) -> None:
         return sum(row["flows"] or 0 for row in rows(running, family).values())
 
     wait_until(lambda: live() == flows, running.log)
-    counted = time.monotonic()
-
-    def read() -> bool:
-        """A worker reads the counts in the tick in which it writes its own, or a tick earlier."""
-        asked = time.monotonic()
-        found = control(running).get("workers")
-        return all(asked - row["age"] > counted + TICK for row in found if row["role"] == "worker")
-
-    wait_until(read, running.log)
+    await_counted(running)  # it reads the counts in the tick in which it writes its own, or earlier
 
 
 def test_path_mtu_is_found(

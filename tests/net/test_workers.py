@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import workers
+from processes import children, workers
 from services import await_connections, connections_begun, http_service
 from sharing import Shared
 from waiting import TIMEOUT, wait_until
@@ -214,9 +214,11 @@ def test_the_end_under_load(world: World, number: signal.Signals) -> None:
 
 @default
 def test_workers_end_with_a_killed_parent(world: World) -> None:
-    """SIGKILL of the parent leaves no worker, so that the next start finds its queues free."""
+    """SIGKILL of the parent leaves no process, so that the next start finds its queues and its
+    socket free.
+    """
     running = world.working(apart=True)
-    pids = workers(running)
+    pids = children(running).values()
     assert running.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), running.log)
     running.start()
