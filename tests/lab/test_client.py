@@ -52,9 +52,15 @@ def test_a_pause_is_between_tries(
 @pytest.mark.root
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_ping_is_answered(inside: Namespace, address: str) -> None:
-    """Loopback answers three pings of either family."""
+    """Loopback answers three pings of either family. The kernel may have no room to answer, and
+    some are sent again (``reachable`` in ``test_topology``).
+    """
     command = [sys.executable, "-m", "paraglider.lab.client", "ping", address, "0", "3"]
-    assert results(inside.run(command).stdout) == [{"answer": ""}] * 3
+    for _ in range(4):
+        found = results(inside.run(command).stdout)
+        if {"error": "timed out"} not in found:
+            break
+    assert found == [{"answer": ""}] * 3
 
 
 @pytest.mark.root

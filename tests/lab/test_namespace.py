@@ -90,8 +90,7 @@ def test_a_namespace_is_a_network_of_its_own(inside: Namespace) -> None:
 def test_programs_keep_their_process_id(inside: Namespace) -> None:
     """The id of a started program is that of the program itself, so signals reach it."""
     process = inside.popen(["sleep", "60"])
-    inside.run(["true"])
-    assert inside.pids() == [process.pid]
+    assert wait_until(inside.pids) == [process.pid]
 
 
 @pytest.mark.root

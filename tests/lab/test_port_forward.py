@@ -1,4 +1,7 @@
-"""The page of a kept lab is seen on the host, and the window ends with the lab."""
+"""The page of a kept lab is seen on the host, and the window ends with the lab.
+
+The host is a network namespace, since other tests may have the port on the real one.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ http.server.HTTPServer(({port_forward.ADDRESS!r}, {port_forward.PORT}), Page).se
 
 
 @pytest.fixture
-def balancer() -> Iterator[Namespace]:
+def balancer(inside: Namespace) -> Iterator[Namespace]:
     """A namespace with a page on its loopback."""
     with Namespace(f"{new_prefix()}-balancer") as made:
         made.ip("link set lo up")

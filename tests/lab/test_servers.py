@@ -39,13 +39,13 @@ def ports() -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_http_answers_with_the_name(ports: tuple[int, int], address: str) -> None:
     """A request in either family is answered by the name."""
-    assert client.tcp(address, ports[0]) == "me"
+    assert client.tcp(address, ports[0], TIMEOUT) == "me"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_udp_answers_with_the_name(ports: tuple[int, int], address: str) -> None:
     """A datagram in either family is answered by the name."""
-    assert client.udp(address, ports[1]) == "me"
+    assert client.udp(address, ports[1], TIMEOUT) == "me"
 
 
 def test_udp_echoes_the_whole_datagram(ports: tuple[int, int]) -> None:
@@ -75,7 +75,7 @@ def test_nonsense_does_not_stop_the_server(ports: tuple[int, int]) -> None:
                 sock.sendall(garbage)
             except ConnectionError:
                 continue
-    assert client.tcp("127.0.0.1", ports[0]) == "me"
+    assert client.tcp("127.0.0.1", ports[0], TIMEOUT) == "me"
 
 
 def test_a_taken_port_is_said(ports: tuple[int, int]) -> None:

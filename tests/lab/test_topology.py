@@ -21,6 +21,21 @@ def reachable(source: namespace.Namespace, address: str, *options: str) -> bool:
     return any(source.run(command, check=False).returncode == 0 for _ in range(4))
 
 
+def learnt(source: namespace.Namespace, address: str) -> str:
+    """The output of a ping that is too long for the way to ``address``; one of four names an MTU,
+    see ``reachable``.
+    """
+    command = ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", address]
+    told = ""
+    for _ in range(4):
+        done = source.run(command, check=False)
+        assert done.returncode != 0
+        told = (done.stdout + done.stderr).lower()
+        if "mtu" in told:
+            break
+    return told
+
+
 def test_addresses_of_backends() -> None:
     """The tenth backend has a plain ten in IPv4 and a hexadecimal one in IPv6."""
     assert backend_address(4, 10) == "10.0.0.10"
@@ -93,11 +108,7 @@ def test_the_router_says_packet_too_big() -> None:
         for family in (4, 6):
             client = built.client_address(family)
             assert reachable(built.balancer, client, "-s", "1000")
-            result = built.balancer.run(
-                ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", client], check=False
-            )
-            assert result.returncode != 0
-            assert "mtu" in (result.stdout + result.stderr).lower()
+            assert "mtu" in learnt(built.balancer, client)
 
 
 @pytest.mark.root
@@ -112,10 +123,7 @@ def test_a_router_before_the_backends() -> None:
             assert reachable(built.balancer, address, "-s", "1000")
             route = built.balancer.run(["ip", "route", "get", address]).stdout
             assert f"via {topology.GATE[family]} " in route
-            result = built.balancer.run(
-                ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", address], check=False
-            )
-            assert "mtu" in (result.stdout + result.stderr).lower()
+            assert "mtu" in learnt(built.balancer, address)
 
 
 @pytest.mark.root

@@ -40,6 +40,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -244,15 +245,24 @@ def again(address: str, port: int) -> Any:
     """A datagram from the same port at every line of input."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SHORT)
         sock.connect((address, port))
-        for _ in sys.stdin:
+        for number, _ in enumerate(sys.stdin):
             try:
-                sock.send(b"who")
-                say(sock.recv(100).partition(b" ")[0].decode())
+                say(echoed(sock, b"%d" % number))
             except OSError:
                 say(None)
     return {"ended": True}
+
+
+def echoed(sock: socket.socket, data: bytes) -> str:
+    """Who answers this datagram within ``SHORT``; late answers to earlier ones do not count."""
+    until = time.monotonic() + SHORT
+    sock.send(data)
+    while True:
+        sock.settimeout(max(until - time.monotonic(), 0.001))
+        name, _, echo = sock.recv(100).partition(b" ")
+        if echo == data:
+            return name.decode()
 
 
 def segments(address: str, port: int, count: int, size: int) -> Any:

@@ -324,10 +324,11 @@ def test_load(world: World) -> None:
 def begins(pid: int) -> bool:
     """Whether the process has connections, and a handler of SIGINT."""
     try:
-        caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+        status = Path(f"/proc/{pid}/status").read_text()
         links = [str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:  # a descriptor is being closed
         return False
+    caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
     handles = caught is not None and int(caught[1], 16) & 1 << signal.SIGINT - 1 > 0
     return handles and any(link.startswith("socket:") for link in links)
 
