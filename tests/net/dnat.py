@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from waiting import TIMEOUT
+from waiting import TIMEOUT, await_connected
 
 from paraglider.lab.namespace import Namespace
 
@@ -136,6 +136,8 @@ class KernelDnat:
             mapped = f"[{world.backend}]" if world.family == 6 else world.backend
             rules = _RULES.format(family=name, vip=world.vip, backend=world.backend, mapped=mapped)
             self.router.run(["nft", "-f", "-"], text=rules)
+        await_connected(self.ends, "end-c", "end-b")
+        await_connected(self.router, "client", "backend")
         with self.ends.entered():
             for side in ("client", "backend"):
                 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))

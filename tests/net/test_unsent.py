@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from unsent import pinged, result_of, unsent_in
+from waiting import await_connected
 
 from paraglider.lab.namespace import Namespace
 
@@ -37,6 +38,8 @@ def links() -> Iterator[Links]:
             made[left].ip(f"link add eth0 type veth peer name eth0 netns {made[right].name}")
             for end, name in enumerate((left, right), 1):
                 made[name].ip(f"address add 10.{number}.0.{end}/16 dev eth0", "link set eth0 up")
+        for each in made.values():
+            await_connected(each, "eth0")
         yield made
     finally:
         for each in made.values():
