@@ -21,6 +21,7 @@ from waiting import TIMEOUT, runs, wait_until
 from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import log
+from paraglider.daemon.controller import controller
 from paraglider.daemon.ipc import Frame
 from paraglider.daemon.messages import KilledFlows, SuspendPolicies
 from paraglider.daemon.processes import hangs, manager, spec
@@ -242,6 +243,12 @@ class Supervise:
         """A worker that never gets ready."""
         signal.sigwait((signal.SIGUSR1,))
         return 0
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer waits until the workers have applied the change, however late the test goes on."""
+    monkeypatch.setattr(controller, "SOON", 3600.0)
 
 
 @pytest.fixture
