@@ -66,7 +66,7 @@ def test_a_refusal_has_the_kernels_errno() -> None:
 
 
 @pytest.mark.root
-def test_no_table_no_counters() -> None:
+def test_no_table_no_counters(inside: Namespace) -> None:
     """Without our table the counters are None, not zero."""
     assert nfnetlink.table_counters(4) is None
 
