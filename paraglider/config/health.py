@@ -34,7 +34,7 @@ class ProbeKind:
 
     #: the value of `type`
     name: ClassVar[str]
-    #: when a backend passes, as the end of the sentence "A backend passes that …"
+    #: when a backend passes, as the end of the sentence "Passes if the backend …"
     summary: ClassVar[str]
     #: optional keys of `check` that this probe takes
     keys: ClassVar[frozenset[str]] = frozenset()
@@ -92,7 +92,7 @@ class _OneOfTheProbes:
     ) -> JsonSchemaValue:
         return {
             "anyOf": [
-                {"const": name, "description": f"A backend passes that {probe.summary}."}
+                {"const": name, "description": f"Passes if the backend {probe.summary}."}
                 for name, probe in probes().items()
             ]
         }
@@ -196,7 +196,7 @@ class Failover(Section):
 
     enabled: bool = Field(default=False, description="Enable failover without `-f`.")
     check_cycle: Duration = Field(default=30.0, description="Seconds between two rounds.")
-    port_alive: Port = Field(default=80, description="TCP port that a live backend accepts on.")
+    port_alive: Port = Field(default=80, description="TCP port on which a live backend accepts.")
     broadcast: Address | None = Field(default=None, description="Broadcast address to ping.")
     discover: bool = Field(default=True, description="Add hosts that answer and are not listed.")
     rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")

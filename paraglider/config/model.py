@@ -99,7 +99,7 @@ def _closed_from_number(value: Any) -> Any:
 
 
 class Closed(Section):
-    """How long a TCP flow that has ended is remembered; a number stands for both."""
+    """Seconds for which a closed TCP flow is kept; one number stands for both."""
 
     rst: Seconds = Field(default=10, description="After a RST.")
     fin: Seconds = Field(default=60, description="After both FINs (TIME_WAIT).")
@@ -168,7 +168,7 @@ class Flows(Section):
 
 
 class PoliciesConfig(Section):
-    """Strategies of the user's own, `package.module:Class`; see docs/policies.md."""
+    """Strategies of your own, `package.module:Class`; see docs/policies.md."""
 
     path: str | None = Field(
         default=None,
@@ -189,7 +189,7 @@ class Config(Section):
     chroot: str = Field(
         default="/var/run/empty",
         pattern=r"^/",
-        description="Root directory that they are confined to.",
+        description="Root directory that the workers are confined to.",
     )
     control: ControlConfig = ControlConfig()
     stats: Stats | None = None

@@ -34,7 +34,7 @@ class PrivateSide(Section):
 
 
 class Network(Section):
-    """What the set-up script configures on the host; leave out to leave interfaces alone."""
+    """What `paraglider.config` sets up; without this section it changes no interface."""
 
     public: PublicSide | None = Field(default=None, description="Side of the clients.")
     private: PrivateSide | None = Field(default=None, description="Side of the backends.")

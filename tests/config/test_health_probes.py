@@ -72,8 +72,8 @@ def test_another_name_is_refused_with_those_that_there_are() -> None:
 def test_the_schema_names_the_probes_and_their_parameters() -> None:
     """With their descriptions; other parameters are not allowed."""
     assert NAME.json_schema()["anyOf"] == [
-        {"const": "knock", "description": "A backend passes that opens."},
-        {"const": "ring", "description": "A backend passes that comes."},
+        {"const": "knock", "description": "Passes if the backend opens."},
+        {"const": "ring", "description": "Passes if the backend comes."},
     ]
     schema = TypeAdapter(ProbeParameters).json_schema()
     assert list(schema["properties"]) == ["times"]

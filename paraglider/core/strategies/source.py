@@ -17,7 +17,7 @@ class SourceHash(Maglev):
 
     name = "source"
     aliases = ("sh",)
-    summary = "a backend by a hash of the client's address: all ports of a client alike"
+    summary = "a backend by a hash of the client's address, the same for all its ports"
     kernel_pick = "client"
     in_kernel = "source"
     hashed = "the client's address"

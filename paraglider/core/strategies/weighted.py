@@ -32,7 +32,7 @@ class LeastFlows(Strategy):
     name = "weighted"
     aliases = ("wlc", "leastconn")
     summary = (
-        "the backend with the fewest live flows per unit of weight at that moment; equals share by"
+        "the backend with the fewest live flows per unit of weight at that moment; among equals by"
         " weight"
     )
     counts_flows = True

@@ -43,7 +43,7 @@ class Exec(Probe):
     """Runs the check's command, with the backend in its environment."""
 
     name = "exec"
-    summary = "a program of yours finds well, by its exit code 0"
+    summary = "passes the test of a program of yours, which exits with 0"
     keys = frozenset({"port", "command"})
     runs_program = True
 
