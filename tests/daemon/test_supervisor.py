@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,18 @@ def test_processes_share_the_objects_of_the_supervisor(supervise: Any) -> None:
 
 
 class Manager:
-    """A service manager: its socket is in the environment, and all messages are stored."""
+    """A service manager that wants a heartbeat within ``period`` seconds: its socket is in the
+    environment, and all messages are stored.
+    """
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, period: float = 0.4) -> None:
         self.heard: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.settimeout(TIMEOUT)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-        # While nobody reads, the socket holds the messages of two seconds.
-        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        # While nobody reads, the socket holds ten messages, half a period apart.
+        monkeypatch.setenv("WATCHDOG_USEC", str(int(period * 1e6)))
 
     def await_message(self, message: str) -> None:
         """Receive until ``message`` comes."""
@@ -138,11 +141,12 @@ def test_no_watchdog_message_while_no_worker_serves(
     supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If every worker is dead no heartbeat is sent, although the loop runs."""
-    manager = Manager(tmp_path / "notify", monkeypatch)
+    manager = Manager(tmp_path / "notify", monkeypatch, period=0.02)
     never = dict.fromkeys(("LONG_ENOUGH", "FIRST_WAIT", "LONGEST_WAIT"), 3600.0)
     running = supervise(supervise.ready_then_die, **never)
     manager.await_message("STATUS=0 of 2 workers serve")
-    for _ in range(3):
+    until = time.monotonic() + 0.1
+    while time.monotonic() < until:
         os.kill(running.pid, signal.SIGHUP)
         manager.await_message("RELOADING=1")
         manager.await_message("READY=1")
