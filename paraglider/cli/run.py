@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from functools import partial
+from typing import Final
 
 from paraglider.config.sources import origins
 from paraglider.daemon import log
@@ -54,11 +56,21 @@ from paraglider.host.cores import agree, worker_cores
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.file_watch import FilePoller
 from paraglider.host.journal_files import resteered
-from paraglider.host.ownership import STARTED, CarrierClaim, announce, owner_of, state_path
+from paraglider.host.ownership import (
+    STARTED,
+    CarrierClaim,
+    announce,
+    orphans,
+    owner_of,
+    state_path,
+)
 from paraglider.host.resolv_conf import ResolvConf
 from paraglider.host.seed import steering_seed
 from paraglider.netfilter.queue.proc import require_free
 from paraglider.netfilter.rules.steering import worker_queues
+
+#: seconds for which the queues of a daemon that has died are waited for
+ENDING: Final = 10.0
 
 
 def run(
@@ -83,7 +95,7 @@ def run(
     check_vips(wanted.services)
     cores = worker_cores(wanted.workers)
     if wanted.queued.services:
-        require_free(tuple(queue for core in cores for queue in worker_queues(core)))
+        _await_queues(tuple(queue for core in cores for queue in worker_queues(core)))
     registry = policies.load(found.loaded)
     log.set_up(debug, log_style)
     if os.environ.get("PYTHONHASHSEED", "random") != "random":
@@ -177,6 +189,20 @@ def run(
         privileges.limit_parent(*(privileges.CARRIER_CAPABILITIES if carrier is not None else ()))
         status = Supervisor(specs, run_role, controller, Notifier()).run()
     sys.exit(status)
+
+
+def _await_queues(queues: tuple[int, ...]) -> None:
+    """Raise ``OperatorError`` if a process reads one of ``queues``. The workers of a daemon that
+    has died read them until they have ended, so the error comes after ``ENDING`` seconds then.
+    """
+    deadline = time.monotonic() + ENDING if orphans() else 0.0
+    while True:
+        try:
+            return require_free(queues)
+        except OperatorError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _refuse_beside_static() -> None:

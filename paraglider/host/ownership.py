@@ -171,6 +171,13 @@ def daemons(directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> list[
     return sorted(int(path.name.split("-")[1]) for path in paths if is_held(path))
 
 
+def orphans(directory: Path = RUN_DIRECTORY) -> bool:
+    """Whether a daemon has died whose processes have not ended; they get SIGTERM at its death.
+    Needs root.
+    """
+    return any(not Path(f"/proc/{pid}").exists() for pid in daemons(directory))
+
+
 def daemon_cores(pid: int, directory: Path = RUN_DIRECTORY) -> tuple[int, ...]:
     """The cores of the workers of the daemon ``pid``; empty if they are not recorded."""
     try:

@@ -326,6 +326,26 @@ def test_a_queue_with_a_reader(
     assert started.calls == []
 
 
+def test_the_workers_of_a_dead_daemon_are_waited_for(
+    started: Started, file: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their queues are asked for again until they are free, or for some seconds."""
+    asked: list[tuple[int, ...]] = []
+
+    def taken(queues: tuple[int, ...]) -> None:
+        asked.append(queues)
+        if len(asked) != 3:
+            raise OperatorError("queue 0 already has a reader", "stop it")
+
+    monkeypatch.setattr(command, "require_free", taken)
+    monkeypatch.setattr(command, "orphans", lambda: True)
+    assert outcome("-c", file()) == 0
+    assert asked == [worker_queues(CORE)] * 3
+    monkeypatch.setattr(command, "ENDING", 0.1)
+    assert outcome("-c", file()) == 1
+    assert message(capsys) == "paraglider: queue 0 already has a reader; stop it"
+
+
 def test_no_file(started: Started, capsys: Any, tmp_path: Path) -> None:
     """A file that is not there: its name, exit code 1."""
     assert outcome("-c", str(tmp_path / "none.conf")) == 1

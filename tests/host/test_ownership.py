@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from paraglider.errors import OperatorError
 from paraglider.host.changes.links import AddressChange
@@ -21,6 +22,7 @@ from paraglider.host.ownership import (
     announce,
     daemons,
     netns_cookie,
+    orphans,
     owner_of,
     refuse_beside_daemon,
     state_path,
@@ -103,6 +105,28 @@ def test_a_daemon_is_known_to_be_there(inside: Namespace) -> None:
         command = [sys.executable, "-c", listed]
         assert inside.run(command).stdout == f"[{os.getpid()}]\n"
     assert daemons() == []
+
+
+@pytest.mark.root
+def test_the_processes_of_a_dead_daemon_are_orphans(tmp_path: Path) -> None:
+    """From its death until they have ended."""
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from paraglider.host.ownership import announce\n"
+        "lock = announce(directory=Path(sys.argv[1]))\n"
+        "if os.fork(): signal.pause()\n"
+        "print(os.getpid(), flush=True); signal.pause()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        worker = int(daemon.stdout.readline())
+        assert not orphans(tmp_path)
+        daemon.kill()
+        daemon.wait()
+        assert orphans(tmp_path)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not orphans(tmp_path))
 
 
 def test_one_daemon_has_the_carrier(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,20 @@ def test_many_flows_outlive_a_worker(
     assert answers() == before
     wait_until(lambda: said(running, "flows restored") >= 1, running.log)
     assert answers() == before
+
+
+def test_a_daemon_starts_beside_the_workers_of_a_killed_one(
+    topology: Any, config: Any, service: Any, balancer: Any
+) -> None:
+    """On a busy machine they end later than it: the next daemon waits for their queues."""
+    running = balancer(topology(), config(service(4, ports=80)), trouble=True)
+    (worker,) = workers(running)
+    os.kill(worker, signal.SIGSTOP)
+    running.stop(signal.SIGKILL)
+    ending = threading.Timer(2, os.kill, (worker, signal.SIGCONT))
+    ending.start()
+    running.start()
+    ending.join()
 
 
 def said(running: LabBalancer, event: str) -> int:
