@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from carrying import both, by_workers
 from clients import asked, hold
-from failing import await_counted
+from failing import await_counted, settle
 from processes import children
 from sharing import Shared
 from waiting import TIMEOUT, wait_until
@@ -219,6 +219,7 @@ def test_drain(web: Any, ask: Any, holding: Any, family: int) -> None:
     name = backend_address(family, 1)
     said = command(running, "set", "backend", f"web{family}/{name}", "state", "drain")
     assert said == f"web{family}/{name}: state drain, weight 1\n"
+    settle(running)
     assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend2", "backend3"}
     assert asked(holder) == before
     row = members(running, f"web{family}")[name]
@@ -228,6 +229,7 @@ def test_drain(web: Any, ask: Any, holding: Any, family: int) -> None:
         running.log,
     )
     daemon(running).set_backend(f"web{family}", name, state="ready")
+    settle(running)
     assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend2", "backend3"}
     assert running.log()[begin:].count("backend changed") == 2
 
@@ -258,8 +260,10 @@ def test_maint_and_weight(web: Any, ask: Any) -> None:
     daemon(running).set_backend("web4", first, state="maint")
     answer = daemon(running).set_backend("web4", second, weight=3)
     assert answer["weight"] == 3
+    settle(running)
     assert ask(net, "tcp", VIP[4], 80, 20) == {"backend2": 15, "backend3": 5}
     daemon(running).set_backend("web4", third, weight=0)
+    settle(running)
     assert ask(net, "tcp", VIP[4], 80, 5) == {"backend2": 5}
     row = members(running)[backend_address(4, 2)]
     assert (row["weight"], row["configured_weight"]) == (3, 1)
