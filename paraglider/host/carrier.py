@@ -42,6 +42,7 @@ from paraglider.host.carrier_links import (
     CarrierLinks,
     detach_all,
     is_attached,
+    require_one,
 )
 from paraglider.host.carrier_record import RECORDS
 from paraglider.host.carrier_support import (
@@ -292,7 +293,7 @@ def _load(config: Config, workers: int, *, resteered: bool) -> LoadedCarrier:
         for number in (program, *early):
             stack.callback(os.close, number)
         carrier = LoadedCarrier(program, pins, maps, early[0] if early else None, lacks)
-        CarrierLinks(program, pins).reconcile()
+        require_one(config, CarrierLinks(program, pins).reconcile())
         if carrier.early is not None:
             XdpLinks(carrier.early, pins, maps.devices, sides(config)).reconcile()
         links = (AT_TC.prefix, AT_XDP.prefix) if early else (AT_TC.prefix,)

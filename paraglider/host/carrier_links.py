@@ -1,6 +1,7 @@
 """Attaches the carrier's programs to the interfaces of this network namespace, by pinned links.
 
-Lives here: ``CarrierLinks``, ``Hook``, ``AT_TC``, ``AT_XDP``, ``detach_all``, ``is_attached``.
+Lives here: ``CarrierLinks``, ``Hook``, ``AT_TC``, ``AT_XDP``, ``require_one``, ``detach_all``,
+``is_attached``.
 Rules: a link is pinned as ``link-INDEX`` of its interface, at XDP as ``xdp-INDEX``, and opened only
 while it is changed.
 Level-triggered: ``reconcile`` compares and can run again at any time. Programs of others on an
@@ -19,7 +20,9 @@ from typing import Final
 
 from paraglider.bpf import syscall
 from paraglider.bpf.syscall import LinkInfo
+from paraglider.config.model import Config
 from paraglider.host import bpffs
+from paraglider.host.carrier_support import CarrierUnavailableError
 from paraglider.host.link_state import ethernet_links
 
 
@@ -143,6 +146,19 @@ class CarrierLinks:
             syscall.pin(link, self._pins, f"{self._hook.prefix}{index}")
         finally:
             os.close(link)
+
+
+def require_one(config: Config, result: AttachResult) -> None:
+    """Raise ``CarrierUnavailableError`` if every interface refused the program, and a service of
+    ``config`` cannot work without BPF. Where one has it, the others are tried again and reported.
+    """
+    needed = any(service.needs_bpf for service in config.services)
+    if needed and result.failed and not result.present:
+        why = "; ".join(f"{name}: {said}" for name, said in sorted(result.failed.items()))
+        raise CarrierUnavailableError(
+            f"no interface takes the BPF program: {why}",
+            "free one of them, or set `carrier: auto`: then workers carry until one takes it",
+        )
 
 
 def detach_all(pins: int) -> None:

@@ -252,6 +252,38 @@ def test_a_host_that_cannot_has_the_workers(
     assert "carrier: worker" in caught.value.remedy or name in ("mount", "self-check")
 
 
+@pytest.mark.parametrize("refused", [1, 2], ids=["one", "every-one"])
+def test_interfaces_that_refuse_the_program(
+    there: None, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """With `carrier: bpf` one interface is enough; if every one refuses, the error has the reasons,
+    and nothing is left. With `auto` workers carry until there is room.
+    """
+    attach, left = syscall.attach_tcx, []
+
+    def refuse(program: int, interface: int) -> int:
+        if len(left) < refused:
+            left.append(interface)
+            raise OSError(errno.ERANGE, "Numerical result out of range")
+        return attach(program, interface)
+
+    monkeypatch.setattr(syscall, "attach_tcx", refuse)
+    if refused == 1:
+        loaded(carrier="bpf").close()
+        assert sum(name.startswith("link-") for name in names()) == 1
+        return
+    with pytest.raises(CarrierUnavailableError) as caught:
+        carrier.load_wanted(config("bpf"), 2)
+    what = "service `web` has `carrier: bpf`, but no interface takes the BPF program: "
+    assert caught.value.what.startswith(what)
+    assert caught.value.what.count("other programs have all places at its tc ingress") == 2
+    assert "carrier: auto" in caught.value.remedy
+    assert names() == []
+    left.clear()
+    loaded().close()
+    assert not any(name.startswith("link-") for name in names())
+
+
 def test_the_program_at_xdp(inside: Namespace, there: None) -> None:
     """It is attached for a service with `carrier: xdp`, taken over by the next daemon, and detached
     by one whose services want the program at tc alone.
