@@ -177,9 +177,16 @@ static __always_inline int carry_family(void *frame, const bool four, const bool
 		refused = decide_first(&p, &f, four, xdp);
 	if (refused == NO_FLOW) {
 		refused = find(&p, &f, four);
+		if (!xdp && is_used_again(&p, &f)) {
+			f.replaces = 1;
+			f.flow = NULL;
+			refused = NO_FLOW;
+		}
 		if (refused == NO_FLOW && !f.flow) {
 			refused = xdp ? decide_by_hash(&p, &f, NO_ENTRIES, four, true)
 				      : decide(&p, &f, four);
+			if (!refused && f.replaces && !f.opens)
+				refused = SYN; /* without an entry of its own it would meet the closed one */
 		} else if (!refused) {
 			refused = check_state(&p, &f, four, xdp);
 			if (!refused && must_pass_nft(&p, &f, four, xdp))
@@ -192,6 +199,7 @@ static __always_inline int carry_family(void *frame, const bool four, const bool
 		return XDP_PASS;
 	f.sets = forget(f.sets);
 	f.opens = forget(f.opens);
+	f.replaces = forget(f.replaces);
 	port = f.key.destination_port;
 	if (!f.back && f.translation->backend_port)
 		port = f.translation->backend_port;

@@ -245,6 +245,73 @@ static __always_inline enum reason decide_first(const struct packet *p, struct f
 	return decide_by_hash(p, f, WITHOUT_FLOWS, four, false);
 }
 
+/* Whether the packet may open another flow with the ports of a closed one, whose entry is still there
+ * for late segments. Closed are flows of which both FINs have passed, as TIME_WAIT in core/flow_states.py,
+ * where a SYN opens another flow too.
+ */
+static __always_inline bool is_used_again(const struct packet *p, const struct found *f)
+{
+	return f->flow && f->flow->flags & CLOSED && !f->back && is_opening(p) && p->ttl > 1;
+}
+
+/* Sets the key of the replies that `t` translates, of the flow with `key`. */
+static __always_inline void alias_key(const struct key6 *key, const struct translation *t,
+				      struct key6 *reply, const bool four)
+{
+	copy(reply->source, t->backend, four);
+	copy(reply->destination, key->source, four);
+	reply->source_port = t->backend_port ? t->backend_port : key->destination_port;
+	reply->destination_port = key->source_port;
+}
+
+/* Inserts the alias of the replies that `t` translates, for the flow with `key`. */
+static __always_inline long insert_alias(const struct key6 *key, __u8 protocol,
+					 const struct translation *t, __u32 index, __u16 owner,
+					 const bool four)
+{
+	struct flow alias = { .flags = ALIAS, .translation = index, .owner = owner };
+	struct key6 reply = {};
+
+	alias_key(key, t, &reply, four);
+	return insert(&reply, protocol, &alias, four);
+}
+
+/* Replaces the entry of a closed flow by `flow`, and the alias of its replies by that of the new one's.
+ * Returns CARRIED, or SYN if a worker or another CPU does so at this moment, or if another flow has
+ * the same replies: then the closed flow's entry is as it was, and a worker decides.
+ */
+static __always_inline enum reason replace_closed(const struct found *f, const struct flow *flow,
+						  const bool four)
+{
+	struct flow *closed = look_up(&f->key, IPPROTO_TCP, four);
+	struct translation *before;
+	struct key6 reply = {};
+	__u32 index;
+	long error = 0;
+
+	if (!closed || !(closed->flags & CLOSED))
+		return SYN;
+	index = closed->translation;
+	before = bpf_map_lookup_elem(&translations, &index);
+	if (!before || __sync_fetch_and_or(&closed->flags, REPLACED) & REPLACED)
+		return SYN;
+	if (f->translation->aliased && index != f->index)
+		error = insert_alias(&f->key, IPPROTO_TCP, f->translation, f->index, flow->owner, four);
+	if (error)
+		return SYN;
+	if (replace(&f->key, flow, four)) {
+		if (!f->translation->aliased || index == f->index)
+			return SYN;
+		before = f->translation;
+		error = 1;
+	} else if (!before->aliased || index == f->index) {
+		return CARRIED;
+	}
+	alias_key(&f->key, before, &reply, four);
+	remove(&reply, IPPROTO_TCP, four);
+	return error ? SYN : CARRIED;
+}
+
 /* Inserts the entry of the flow, and an alias for its replies if they need one; sends an event to its
  * worker. Returns CARRIED also if the map is full and the flow, decided by hash, has no entry.
  */
@@ -260,6 +327,11 @@ static __always_inline enum reason open_flow(const struct packet *p, struct foun
 		return undecided(p);
 	flow.flags |= d->flags & DIRECT;
 	flow.owner = worker_of(&f->key, f->steering, d->flags, four);
+	if (f->replaces) {
+		if (replace_closed(f, &flow, four))
+			return SYN;
+		goto opened;
+	}
 	if (f->back && p->protocol == IPPROTO_TCP)
 		flow.flags |= REPLIED;
 	error = insert(&f->key, p->protocol, &flow, four);
@@ -273,19 +345,13 @@ static __always_inline enum reason open_flow(const struct packet *p, struct foun
 	if (error)
 		goto full;
 	if (t->aliased) {
-		struct flow alias = { .flags = ALIAS, .translation = f->index, .owner = flow.owner };
-		struct key6 reply = { .source_port = t->backend_port ? t->backend_port
-								     : f->key.destination_port,
-				      .destination_port = f->key.source_port };
-
-		copy(reply.source, t->backend, four);
-		copy(reply.destination, f->key.source, four);
-		error = insert(&reply, p->protocol, &alias, four);
+		error = insert_alias(&f->key, p->protocol, t, f->index, flow.owner, four);
 		if (error) { /* or another flow has the same replies */
 			remove(&f->key, p->protocol, four);
 			return error == -EEXIST ? undecided(p) : FLOOD;
 		}
 	}
+opened:
 	send(p, f, flow.owner, EVENT_OPENED, flow.flags, four);
 	f->flow = look_up(&f->key, p->protocol, four);
 	return CARRIED;

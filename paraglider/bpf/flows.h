@@ -23,6 +23,7 @@ struct found {
 	__u32 sets;  /* flags that the packet sets */
 	__u32 back;  /* 1: from the backend; no bool, whose range the verifier does not track */
 	__u32 opens; /* 1: the packet inserts the entry of its flow */
+	__u32 replaces; /* 1: in the place of a closed flow's entry */
 	__u32 near, progress; /* of a one-sided flow: see one_sided.h */
 	__u32 one_sided; /* 1: it is the client's segment in such a flow */
 	struct decision *decision; /* by which the packet was decided */
@@ -75,6 +76,18 @@ static __always_inline long insert(const struct key6 *key, __u8 protocol, const 
 	}
 	return protocol == IPPROTO_TCP ? bpf_map_update_elem(&tcp6, key, flow, BPF_NOEXIST)
 				       : bpf_map_update_elem(&udp6, key, flow, BPF_NOEXIST);
+}
+
+/* Replaces the entry of a TCP flow in one step; an error if there is none. */
+static __always_inline long replace(const struct key6 *key, const struct flow *flow,
+				    const bool four)
+{
+	if (four) {
+		struct key4 key4 = short_key(key);
+
+		return bpf_map_update_elem(&tcp4, &key4, flow, BPF_EXIST);
+	}
+	return bpf_map_update_elem(&tcp6, key, flow, BPF_EXIST);
 }
 
 static __always_inline void remove(const struct key6 *key, __u8 protocol, const bool four)

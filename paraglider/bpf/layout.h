@@ -44,6 +44,7 @@ enum flow_flag {
 	DIRECT = 64, /* replies do not pass here */
 	DECIDED = 128, /* the program decided, not a worker */
 	GROWN = 256, /* DIRECT: the client's numbers have grown once; not in events */
+	REPLACED = 512, /* CLOSED, and a SYN is about to replace the entry; not in events */
 };
 
 struct flow {

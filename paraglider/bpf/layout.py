@@ -65,6 +65,8 @@ DIRECT: Final = 64
 DECIDED: Final = 128
 #: with DIRECT: the client's numbers have grown once; not in events
 GROWN: Final = 256
+#: CLOSED, and the program is about to replace the entry; not in events
+REPLACED: Final = 512
 
 #: VIP, backend, VIP's port, backend's port (both 0: ports are not mapped), family, method, state,
 #: whether a flow needs an ALIAS entry for its replies (0 or 1), name

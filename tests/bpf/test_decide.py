@@ -80,12 +80,13 @@ WAYS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
         [("> S", "opened"), ("< SA", "carried"), ("> A", "carried"), ("> S", "syn")],
     ),
     (
-        "a SYN after a FIN is the worker's, which opens another flow",
+        "a SYN after one FIN is the worker's; after both it opens another flow",
         "turn",
         9,
         [
             *(("> S", "opened"), ("< SA", "carried"), ("> A", "carried"), ("> FA", "carried")),
-            *(("> S", "syn"), ("< FA", "carried"), ("> S", "syn")),
+            *(("> S", "syn"), ("< FA", "carried"), ("> S", "opened"), ("> S", "carried")),
+            *(("< SA", "carried"), ("> A", "carried"), ("> S", "syn")),
         ],
     ),
     ("a SYN with a FIN is the worker's", "turn", 1, [("> SF", "syn")]),

@@ -367,7 +367,7 @@ class BpfCarrier(Carrier[Flow]):
         if self.compactor.covers(protocol, key, entry):
             return True
         flow = self._table.forward[protocol].get(key)
-        if flow is None:
+        if flow is None or self._decided.forget_replaced(flow, entry, self._now):
             flow = self._add_from_entry(protocol, key, entry)
         if flow is None:
             counted = self._context.counted

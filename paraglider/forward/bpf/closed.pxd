@@ -7,8 +7,8 @@ from paraglider.core.translation cimport Translation
 from paraglider.forward.bpf.flows cimport CarriedFlows
 
 # Constants that closed.py imports or sets: C numbers here, so that comparing them costs nothing.
-cdef int TCP
-cdef double _LINGER
+cdef int CLOSED, TCP
+cdef double _FRESH, _LINGER
 cdef Py_ssize_t _KEY4, _MOST_CLOSED, _REMOVALS
 
 
@@ -27,6 +27,6 @@ cdef class ClosedEntries:
     cpdef discard(self, bytes key)
     @cython.locals(
         four=list, six=list, keys=list, batch=dict, key=bytes, translation=Translation, flow=Flow,
-        left=Py_ssize_t, due=double,
+        left=Py_ssize_t, due=double, value=bytes, again=list,
     )
     cpdef sync(self, double now)

@@ -1,7 +1,10 @@
 """Entries of closed connections without a flow: they stay for a while, then they are removed.
 
 Lives here: ``ClosedEntries``, those of one carrier. They are entries of TCP, made by the program
-(``decided``). They stay for LINGER seconds, so that the client's last ACK reaches the backend.
+(``decided``). They stay for LINGER seconds, so that the client's last ACK reaches the backend, and
+segments that were lost reach either end. A SYN of the client does not wait for that: the program
+gives the entry's place to the new connection. The event of it may not have been read yet when the
+entry is due; so one that packets have passed of late stays longer.
 Rules: time is an argument. Memory is bounded. Entries closed in one tick are one batch; those that
 are removed in one tick take one system call for each family.
 """
@@ -11,14 +14,17 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from paraglider.bpf.layout import KEY4
+from paraglider.bpf.layout import CLOSED, KEY4
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.core.flow import TCP, Flow
 from paraglider.core.translation import Translation
+from paraglider.forward.bpf.entry import FlowEntry
 from paraglider.forward.bpf.flows import CarriedFlows
 
 #: seconds for which the entry of a closed connection stays
 LINGER: Final = 10.0
+#: seconds after a packet for which an entry is not removed: longer than events wait to be read
+FRESH: Final = 2.0
 #: most entries of closed connections; beyond it, the oldest are removed
 MOST_CLOSED: Final = 1 << 16
 #: entries that are removed in one ``sync``: 30,000 a second
@@ -26,6 +32,7 @@ REMOVALS: Final = 1500
 
 # In the compiled module, names with an underscore are C numbers and not importable.
 _LINGER: Final = LINGER
+_FRESH: Final = FRESH
 _MOST_CLOSED: Final = MOST_CLOSED
 _REMOVALS: Final = REMOVALS
 _KEY4: Final = KEY4.size
@@ -67,6 +74,7 @@ class ClosedEntries:
         """Remove entries that have stayed long enough; raises ``OSError``."""
         four: list[bytes] = []
         six: list[bytes] = []
+        again: list[tuple[bytes, Translation]] = []
         left = _REMOVALS
         while left and self._batches:
             due, batch = self._batches[0]
@@ -81,9 +89,18 @@ class ClosedEntries:
             flow: Flow | None = self._flows.table.forward[TCP].get(key)
             if flow is not None and flow.carried:
                 continue  # the entry belongs to another flow by now
-            keys = four if len(key) == _KEY4 else six
+            entries, keys = (self._maps4, four) if len(key) == _KEY4 else (self._maps6, six)
+            value = entries.get(key)
+            if value is None:
+                continue  # so has the alias, if there was one
+            entry = FlowEntry.unpack(value)
+            if entry.seen + _FRESH > now and (due <= now or not entry.flags & CLOSED):
+                again.append((key, translation))
+                continue
             keys.append(key)
             if translation.aliased:
                 keys.append(translation.reverse_key(key))
+        for key, translation in again:
+            self.add(key, translation, now)
         self._flows.discard_each(self._maps4, four)
         self._flows.discard_each(self._maps6, six)

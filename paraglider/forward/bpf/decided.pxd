@@ -18,14 +18,17 @@ cdef class DecidedFlows:
     cdef CarriedFlows _flows
     cdef object _slots
     cdef ClosedEntries _closed
-    cdef set _early
-    cdef set _early_before
+    cdef dict _early
+    cdef dict _early_before
 
-    @cython.locals(translation=Translation, flow=Flow, over=bint)
-    cpdef bint handle_openings(
-        self, int protocol, bytes key, Py_ssize_t openings, unsigned int flags, int slot, double now
+    @cython.locals(translation=Translation)
+    cpdef bint handle_earlier(self, int protocol, bytes key, int slot) except -1
+    @cython.locals(translation=Translation, flow=Flow)
+    cpdef bint handle_opening(
+        self, int protocol, bytes key, int slot, unsigned int flags, double now
     ) except -1
     cpdef added(self, Flow flow, entry)
+    cpdef bint forget_replaced(self, Flow flow, entry, double now) except -1
     @cython.locals(translation=Translation)
     cpdef bint keeps_entry(
         self, int protocol, bytes key, entry, double now, bint counted
@@ -33,8 +36,13 @@ cdef class DecidedFlows:
     @cython.locals(translation=Translation)
     cpdef bint keeps_alias(self, int protocol, bytes reverse_key, entry) except -1
     cpdef ring_was_read(self)
+    @cython.locals(key=bytes, translation=Translation)
     cpdef sync(self, double now)
-    @cython.locals(table=FlowTable, flows=CarriedFlows, before=Flow, flow=Flow, reverse_key=bytes)
+    @cython.locals(early=dict)
+    cdef bint _was_counted(self, int protocol, bytes key, int slot) except -1
+    @cython.locals(table=FlowTable, flows=CarriedFlows, before=Flow)
+    cdef _forget_before(self, int protocol, bytes key, double now)
+    @cython.locals(table=FlowTable, flows=CarriedFlows, flow=Flow, reverse_key=bytes)
     cdef _open(self, int protocol, bytes key, Translation translation, unsigned int flags, double now)
     cdef _count(self, int protocol, bytes key, Translation translation)
     cdef _report(self, int protocol, bytes key, Translation translation)

@@ -41,34 +41,37 @@ class DecidedFlows:
         self._flows = flows
         self._slots = slots
         self._closed = ClosedEntries(maps, flows)
-        #: keys of entries that were read before their event; those before the last reading
-        self._early: set[tuple[int, bytes]] = set()
-        self._early_before: set[tuple[int, bytes]] = set()
+        #: keys of entries that were read before their event, with the slot; those before the last
+        #: reading
+        self._early: dict[tuple[int, bytes], int] = {}
+        self._early_before: dict[tuple[int, bytes], int] = {}
 
-    def handle_openings(
-        self, protocol: int, key: bytes, openings: int, flags: int, slot: int, now: float
-    ) -> bool:
-        """The program has opened ``openings`` connections with ``key``; the last has ``flags`` and
-        the translation ``slot``. Returns whether they are this carrier's.
+    def handle_earlier(self, protocol: int, key: bytes, slot: int) -> bool:
+        """The program has opened a connection with ``key`` and the translation ``slot``, and
+        another since. Returns whether it is this carrier's.
         """
         translation = self._slots.find(slot)
         if translation is None or not _goes_to_vip(key, translation):
             return False
-        if (self._early or self._early_before) and (
-            (protocol, key) in self._early or (protocol, key) in self._early_before
-        ):
-            self._early.discard((protocol, key))
-            self._early_before.discard((protocol, key))
-            openings -= 1
-            flow = self._flows.table.forward[protocol].get(key)
-            if openings <= 0:
-                if flow is not None:
-                    self._flows.handle_event(flow, flags, now)
-                return True
-        over = bool(flags & CLOSED)
-        for _ in range(openings if over else openings - 1):
+        if not self._was_counted(protocol, key, slot):
             self._count(protocol, key, translation)
-        if over:
+        return True
+
+    def handle_opening(self, protocol: int, key: bytes, slot: int, flags: int, now: float) -> bool:
+        """The program has opened a connection with ``key``, the last one, with the translation
+        ``slot``; its entry has ``flags``. Returns whether it is this carrier's.
+        """
+        translation = self._slots.find(slot)
+        if translation is None or not _goes_to_vip(key, translation):
+            return False
+        if self._was_counted(protocol, key, slot):
+            flow = self._flows.table.forward[protocol].get(key)
+            if flow is not None:
+                self._flows.handle_event(flow, flags, now)
+            return True
+        self._forget_before(protocol, key, now)
+        if flags & CLOSED:
+            self._count(protocol, key, translation)
             self._closed.add(key, translation, now)
         else:
             self._open(protocol, key, translation, flags, now)
@@ -79,8 +82,15 @@ class DecidedFlows:
         and ignore its event.
         """
         if entry.flags & DECIDED:
-            self._early.add((flow.protocol, flow.forward_key))
+            self._early[flow.protocol, flow.forward_key] = entry.slot
             self._count(flow.protocol, flow.forward_key, flow.translation)
+
+    def forget_replaced(self, flow: Flow, entry: FlowEntry, now: float) -> bool:
+        """Forget ``flow`` if ``entry``, with its key, is of a later connection; returns whether."""
+        if not self._flows.is_replaced(flow, entry):
+            return False
+        self._forget_before(flow.protocol, flow.forward_key, now)
+        return True
 
     def keeps_entry(
         self, protocol: int, key: bytes, entry: FlowEntry, now: float, counted: bool
@@ -94,7 +104,7 @@ class DecidedFlows:
             return False
         if key not in self._closed:
             if not counted:
-                self._early.add((protocol, key))
+                self._early[protocol, key] = entry.slot
                 self._count(protocol, key, translation)
             self._closed.add(key, translation, now)
         return True
@@ -136,11 +146,34 @@ class DecidedFlows:
     def ring_was_read(self) -> None:
         """The ring was read to its end: entries read before the previous reading have no event."""
         self._early_before = self._early
-        self._early = set()
+        self._early = {}
 
     def sync(self, now: float) -> None:
         """Remove entries of closed connections that have stayed long enough; raises ``OSError``."""
+        for key, translation in self._flows.replaced:
+            self._closed.add(key, translation, now)
+        self._flows.replaced.clear()
         self._closed.sync(now)
+
+    def _was_counted(self, protocol: int, key: bytes, slot: int) -> bool:
+        """Whether an opening was counted when its entry was read; once."""
+        for early in (self._early, self._early_before):
+            if early and early.get((protocol, key)) == slot:
+                del early[protocol, key]
+                return True
+        return False
+
+    def _forget_before(self, protocol: int, key: bytes, now: float) -> None:
+        """Forget the flow with ``key``, which is closed, since the program has opened another. The
+        entry is that one's.
+        """
+        table, flows = self._flows.table, self._flows
+        flows.handling = True
+        before = table.forward[protocol].get(key)
+        flows.handling = False
+        if before is not None:
+            flows.set_carried(before, NOT_CARRIED)
+            table.forget(before, now)
 
     def _open(
         self, protocol: int, key: bytes, translation: Translation, flags: int, now: float
@@ -149,12 +182,6 @@ class DecidedFlows:
         if protocol == TCP:
             self._closed.discard(key)
         table, flows = self._flows.table, self._flows
-        before = table.forward[protocol].get(key)
-        if (
-            before is not None
-        ):  # closed, since the program has opened another; the entry is that one's
-            flows.set_carried(before, NOT_CARRIED)
-            table.forget(before, now)
         reverse_key = translation.reverse_key(key)
         if reverse_key in table.reverse[protocol] or not table.make_room(protocol, now):
             self._remove(protocol, key, translation)

@@ -19,6 +19,8 @@ cpdef unsigned int ticks_of(double seconds)
 @cython.locals(translation=Translation)
 cpdef int flags_of(Flow flow) except? -2
 cpdef int evidence_of(Flow flow) except? -2
+cpdef bint is_open(bytes value) except -1
+cpdef set_numbers(Flow flow, entry)
 cpdef int one_sided_state(int protocol, unsigned int flags, packets_out) except? -2
 @cython.locals(state=int, last=int)
 cpdef list seen_states(Flow flow, unsigned int flags, packets_out, packets_back)

@@ -146,6 +146,22 @@ def flags_of(flow: Flow) -> int:
     return ONE_SIDED_FLAGS[flow.state]
 
 
+def is_open(value: bytes | None) -> bool:
+    """Whether there is an entry with ``value``, of a connection that is not closed."""
+    return value is not None and not FlowEntry.unpack(value).flags & CLOSED
+
+
+def set_numbers(flow: Flow, entry: FlowEntry) -> None:
+    """Set the numbers of a one-sided ``flow`` to those of its ``entry``."""
+    if flow.protocol != TCP:
+        return
+    if entry.ack:
+        flow.expected = entry.ack
+    flow.progress = entry.packets_back
+    if entry.flags & GROWN and not flow.proof:
+        flow.proof = 1
+
+
 def seen_states(flow: Flow, flags: int, packets_out: int, packets_back: int) -> list[int]:
     """The states that ``flow`` has passed through since its last update, in order, by the flags
     and packets of its entry.

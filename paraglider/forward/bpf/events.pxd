@@ -32,7 +32,7 @@ cdef class FlowEvents:
     cpdef list read(self, double now, Py_ssize_t entries=*)
     @cython.locals(
         last=dict, opened=dict, datagrams=dict, some=dict, record=bytes, key=bytes, flags=int,
-        slot=Py_ssize_t, openings=Py_ssize_t, work=Py_ssize_t,
+        slot=int, protocol=int, work=Py_ssize_t, earlier=list, decided=DecidedFlows,
     )
     cdef Py_ssize_t _handle(self, list records, double now) except -1
     @cython.locals(
@@ -41,5 +41,5 @@ cdef class FlowEvents:
     )
     cdef _handle_left(self, double now)
     @cython.locals(decided=DecidedFlows)
-    cdef _handle_openings(self, int protocol, bytes key, Py_ssize_t openings, int flags, double now)
+    cdef _handle_opening(self, int protocol, bytes key, int slot, int flags, double now)
     cdef _wait(self, bytes key)

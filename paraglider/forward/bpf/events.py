@@ -117,8 +117,9 @@ class FlowEvents:
         """Handle ``records``; returns the work, as a number of events."""
         # The last event of a flow has the flags of all.
         last: dict[bytes, int] = {}
-        opened: dict[bytes, int] = {}  # of TCP; the number of openings << 16 | slot of the last
+        opened: dict[bytes, int] = {}  # of TCP: the slot of the last opening
         datagrams: dict[bytes, int] = {}  # of UDP, likewise
+        earlier: list[tuple[int, bytes, int]] = []  # connections that the last one has followed
         work = len(records)
         for record in records:
             key = record[_KEY : _KEY_END4 if record[1] == 4 else _KEY_END6]
@@ -127,13 +128,19 @@ class FlowEvents:
             if record[0] == EVENT_OPENED:
                 slot = int.from_bytes(record[_SLOT:_SLOT_END], sys.byteorder)
                 some = opened if record[2] == TCP else datagrams
-                some[key] = (some.get(key, 0) & ~0xFFFF) + 0x10000 | slot
-        for key, openings in opened.items():
+                if key in some:
+                    earlier.append((record[2], key, some[key]))
+                some[key] = slot
+        for protocol, key, slot in earlier:
+            for decided in self._decided:
+                if decided.handle_earlier(protocol, key, slot):
+                    break
+        for key, slot in opened.items():
             flags = last.pop(key)
-            self._handle_openings(TCP, key, openings, flags, now)
+            self._handle_opening(TCP, key, slot, flags, now)
             work += 0 if flags & CLOSED else _OPENING - 1
-        for key, openings in datagrams.items():
-            self._handle_openings(UDP, key, openings, 0, now)
+        for key, slot in datagrams.items():
+            self._handle_opening(UDP, key, slot, 0, now)
             work += _OPENING - 1
         self._left = last
         self._handle_left(now)
@@ -164,13 +171,9 @@ class FlowEvents:
                 self._wait(key)
         self._left = dict(islice(left.items(), handled, None))
 
-    def _handle_openings(
-        self, protocol: int, key: bytes, openings: int, flags: int, now: float
-    ) -> None:
+    def _handle_opening(self, protocol: int, key: bytes, slot: int, flags: int, now: float) -> None:
         for decided in self._decided:
-            if decided.handle_openings(
-                protocol, key, openings >> 16, flags, openings & 0xFFFF, now
-            ):
+            if decided.handle_opening(protocol, key, slot, flags, now):
                 break
 
     def _wait(self, key: bytes) -> None:

@@ -5,12 +5,15 @@ from paraglider.bpf._maps cimport Elements
 from paraglider.core.flow cimport Flow
 from paraglider.core.flow_table cimport FlowTable
 from paraglider.core.translation cimport Translation
-from paraglider.forward.bpf.entry cimport evidence_of, flags_of, seen_states, ticks_of
+from paraglider.forward.bpf.entry cimport (
+    evidence_of, flags_of, is_open, seen_states, set_numbers, ticks_of,
+)
 from paraglider.forward.bpf.removed cimport RemovedKeys
 
 # Constants that flows.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int ALIASED, NOT_CARRIED, PLAIN, UNKNOWN
-cdef int DIRECT, EEXIST, GROWN, NONE, PROVEN, SYN_SENT, TCP
+cdef int ALIAS, CLOSED, DECIDED, DIRECT, EEXIST, NONE, PROVEN, TCP
+cdef int CLIENT_RESET, RESET, SYN_SENT, TIME_WAIT
 cdef Py_ssize_t _KEY4
 cdef bytes COMPACTED
 
@@ -23,6 +26,7 @@ cdef class CarriedFlows:
     cdef public bint handling
     cdef public long long refused
     cdef public object refusals
+    cdef public list replaced
     cdef double _report_at
     cdef dict _maps4
     cdef dict _maps6
@@ -49,10 +53,14 @@ cdef class CarriedFlows:
     @cython.locals(seen=double, state=int)
     cpdef bint update(self, Flow flow, entry) except -1
     cpdef handle_event(self, Flow flow, unsigned int flags, double now)
-    @cython.locals(closed=list, flows=Elements)
+    @cython.locals(
+        closed=list, flows=Elements, keys=list, key=bytes, alias=bytes, translation=Translation,
+    )
     cpdef flush(self)
     @cython.locals(flows=Elements)
     cpdef remove(self, Flow flow)
+    @cython.locals(flags="unsigned int")
+    cpdef bint is_replaced(self, Flow flow, entry) except -1
     cdef Elements _map_of(self, Flow flow)
     @cython.locals(after=int)
     cdef _apply_flags(self, Flow flow, unsigned int flags, packets_out, packets_back)

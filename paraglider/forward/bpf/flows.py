@@ -13,12 +13,13 @@ from collections import Counter
 from errno import EEXIST, errorcode
 from typing import TYPE_CHECKING, Final
 
-from paraglider.bpf.layout import ALIAS, DIRECT, FLOW, GROWN, KEY4
+from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, DIRECT, FLOW, KEY4
 from paraglider.bpf.layout import ESTABLISHED as PROVEN
 from paraglider.bpf.maps import Map
 from paraglider.core.flow import TCP, UDP, Flow
-from paraglider.core.flow_states import SYN_SENT
+from paraglider.core.flow_states import CLIENT_RESET, RESET, SYN_SENT, TIME_WAIT
 from paraglider.core.flow_table import FlowTable
+from paraglider.core.translation import Translation
 from paraglider.errors import PlatformError
 from paraglider.forward.bpf.entry import (
     ALIASED,
@@ -31,7 +32,9 @@ from paraglider.forward.bpf.entry import (
     FlowEntry,
     evidence_of,
     flags_of,
+    is_open,
     seen_states,
+    set_numbers,
     ticks_of,
 )
 from paraglider.forward.bpf.slots import Slots
@@ -50,10 +53,11 @@ class CarriedFlows:
     translations.
 
     ``count`` is the number of flows that are known to have an entry. ``lasting`` has those that may
-    become compact (``compacting``), since it was last cleared; ``expanded`` counts those
-     that were and no longer are. ``handling``: events that need no entry are being handled. While
-    not ``on``, no entry is inserted. ``refused`` counts the kernel's refusals; ``refusals`` counts
-    them by error since it was last cleared.
+    become compact (``compacting``), since it was last cleared; ``expanded`` counts those that were
+    and no longer are. ``handling``: events that need no entry are being handled. While not ``on``,
+    no entry is inserted. ``replaced`` has closed flows whose entries are open, since it was last
+    cleared: the program has given them to other connections. ``refused`` counts the kernel's
+    refusals; ``refusals`` counts them by error since it was last cleared.
     """
 
     def __init__(self, context: BpfContext, slots: Slots, table: FlowTable) -> None:
@@ -64,6 +68,7 @@ class CarriedFlows:
         self.handling = False
         self.refused = 0
         self.refusals: Counter[str] = Counter()
+        self.replaced: list[tuple[bytes, Translation]] = []  # by their keys
         self._report_at = 0.0
         maps = context.maps
         self._maps4 = {protocol: maps.flows[protocol, 4] for protocol in (TCP, UDP)}
@@ -75,7 +80,7 @@ class CarriedFlows:
         self._removed = context.removed
         self._entry_flags = 0  # of the entry by which a flow is being updated
         self._deferring = False  # entries are removed with the next ``flush``
-        self._closed: list[tuple[Map, bytes]] = []
+        self._closed: list[tuple[Map, bytes, bytes, Translation]] = []  # key, alias or empty
         self._ticks = -1
         self._new_values: dict[int, bytes] = {}  # entries of new flows at ``_ticks``, by slot
 
@@ -131,9 +136,9 @@ class CarriedFlows:
         if entry is None:
             self.set_carried(flow, NOT_CARRIED)
         elif not matches:
-            if self.is_own(entry):
+            if self.is_own(entry) and not self.is_replaced(flow, entry):
                 self.remove(flow)
-            else:  # of a flow of the worker that gets the packets by now
+            else:  # of a flow of the worker that gets the packets by now, or of a new one
                 self.set_carried(flow, NOT_CARRIED)
             entry = None
         elif flow.carried == UNKNOWN:
@@ -145,7 +150,7 @@ class CarriedFlows:
         seen, state = flow.seen, flow.state
         flow.seen = max(seen, entry.seen)
         if entry.flags & DIRECT:
-            _set_numbers(flow, entry)
+            set_numbers(flow, entry)
         elif entry.flags & PROVEN:
             if entry.packets_back or not flow.expected:  # else the backend's pass the worker
                 flow.expected = entry.ack
@@ -172,26 +177,36 @@ class CarriedFlows:
         self._deferring = False
 
     def flush(self) -> None:
-        """Remove the entries of flows that events have closed."""
+        """Remove the entries of flows that events have closed. One that is open by now is another
+        connection's, to which the program has given the closed one's place.
+        """
         closed = self._closed
         if not closed:
             return
         self._closed = []
         for flows in (*self._maps4.values(), *self._maps6.values()):
-            keys = [key for where, key in closed if where is flows]
-            if keys:
-                try:
+            keys: list[bytes] = []
+            try:
+                for where, key, alias, translation in closed:
+                    if where is not flows:
+                        continue
+                    if translation.decided and is_open(flows.get(key)):
+                        self.replaced.append((key, translation))
+                        continue
+                    keys.append(key)
+                    if alias:
+                        keys.append(alias)
+                if keys:
                     flows.delete_each(keys)
-                except OSError as error:
-                    self.refuse(error)
+            except OSError as error:
+                self.refuse(error)
 
     def remove(self, flow: Flow) -> None:
         """Remove the entry of ``flow``, which may have one, and its alias."""
         flows = self._map_of(flow)
         if self._deferring:
-            self._closed.append((flows, flow.forward_key))
-            if flow.carried != PLAIN:
-                self._closed.append((flows, flow.reverse_key))
+            alias = b"" if flow.carried == PLAIN else flow.reverse_key
+            self._closed.append((flows, flow.forward_key, alias, flow.translation))
             self.set_carried(flow, NOT_CARRIED)
             return
         self._removed.add(flow.forward_key)
@@ -209,6 +224,17 @@ class CarriedFlows:
         """
         owner = entry.owner
         return owner == self._worker or (self._worker == 0 and owner >= self._workers)
+
+    def is_replaced(self, flow: Flow, entry: FlowEntry) -> bool:
+        """Whether ``entry``, with the key of ``flow``, is of a later connection: the program has
+        opened it after the flow was closed, and its event was not read yet, or is lost.
+        """
+        flags = entry.flags
+        if flags & (DECIDED | CLOSED | ALIAS) != DECIDED:
+            return False
+        if flow.state in (TIME_WAIT, RESET, CLIENT_RESET):
+            return True
+        return not self._matches(flow, entry) and self._slots.find(entry.slot) is not None
 
     def reconcile(self, flow: Flow, entry: FlowEntry) -> None:
         """Update ``flow`` by its ``entry``, for which this worker is responsible; remove or
@@ -371,14 +397,3 @@ class CarriedFlows:
     def _refused(self, error: int) -> None:
         self.refusals[errorcode.get(error, str(error))] += 1
         self.refused += 1
-
-
-def _set_numbers(flow: Flow, entry: FlowEntry) -> None:
-    """Set the numbers of a one-sided ``flow`` to those of its ``entry``."""
-    if flow.protocol != TCP:
-        return
-    if entry.ack:
-        flow.expected = entry.ack
-    flow.progress = entry.packets_back
-    if entry.flags & GROWN and not flow.proof:
-        flow.proof = 1

@@ -6,10 +6,12 @@ import pytest
 from bpf_world import MemoryMap, MemoryRing, Worker, web, worker
 from packets import FAMILIES, V4, Family, backend, packed
 
+from paraglider.bpf.layout import CLOSED, DECIDED
 from paraglider.core.flow import TCP
 from paraglider.core.translation import Translation
-from paraglider.forward.bpf.closed import LINGER, MOST_CLOSED, REMOVALS, ClosedEntries
+from paraglider.forward.bpf.closed import FRESH, LINGER, MOST_CLOSED, REMOVALS, ClosedEntries
 from paraglider.forward.bpf.context import BpfContext
+from paraglider.forward.bpf.entry import FlowEntry, ticks_of
 from paraglider.forward.bpf.flows import CarriedFlows
 from paraglider.forward.bpf.slots import Slots
 
@@ -47,9 +49,9 @@ class Closing:
         source = (int.from_bytes(ends[0], "big") + (number >> 16)).to_bytes(len(ends[0]), "big")
         return source + ends[1] + (number & 0xFFFF).to_bytes(2, "big") + b"\0\x50"
 
-    def close(self, key: bytes, now: float) -> None:
-        """The connection with ``key`` is closed."""
-        self.content[key] = b"entry"
+    def close(self, key: bytes, now: float, flags: int = DECIDED | CLOSED) -> None:
+        """The connection with ``key`` is closed; its entry has ``flags``."""
+        self.content[key] = FlowEntry(ticks_of(now), flags).pack()
         if self.translation.aliased:
             self.content[self.translation.reverse_key(key)] = b"alias"
         self.closed.add(key, self.translation, now)
@@ -71,7 +73,7 @@ def test_an_entry_stays_for_a_while(family: Family, wide: bool) -> None:
     closing.closed.sync(1.0 + LINGER)
     assert closing.content == {}
     assert not any(key in closing.closed for key in keys)
-    assert closing.calls == calls + 1
+    assert closing.calls == calls + len(keys) + 1  # each is read, and all are removed
 
 
 def test_an_entry_that_is_closed_again_stays_longer() -> None:
@@ -98,6 +100,34 @@ def test_an_entry_of_another_connection_stays() -> None:
     assert set(closing.content) == {closing.key(1000), closing.key(1001)}
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["origin", "alias"])
+def test_an_entry_that_is_in_use_stays_longer(wide: bool) -> None:
+    """Its place may have been given to a new connection, whose event was not read yet."""
+    closing = Closing(wide=wide)
+    keys = [closing.key(1000 + n) for n in range(3)]
+    for key in keys:
+        closing.close(key, 1.0)
+    for key, flags in zip(keys, (DECIDED, DECIDED | CLOSED), strict=False):
+        closing.content[key] = FlowEntry(ticks_of(10.5), flags).pack()
+    closing.closed.sync(1.0 + LINGER)
+    assert {key for key in keys if key in closing.content} == set(keys[:2])
+    assert len(closing.content) == 2 * (1 + wide)
+    closing.closed.sync(1.0 + LINGER + FRESH)
+    assert len(closing.content) == 2 * (1 + wide)
+    closing.closed.sync(1.0 + 2 * LINGER)
+    assert closing.content == {}
+
+
+def test_an_entry_that_is_gone() -> None:
+    """Nothing is removed, so that an alias of another flow stays."""
+    closing = Closing(wide=True)
+    key = closing.key(1000)
+    closing.close(key, 1.0)
+    del closing.content[key]
+    closing.closed.sync(1.0 + LINGER)
+    assert list(closing.content) == [closing.translation.reverse_key(key)]
+
+
 def test_removals_are_bounded() -> None:
     """In one call of ``sync``; the rest follows."""
     closing = Closing()
@@ -122,3 +152,19 @@ def test_too_many_entries_stay_for_less() -> None:
     closing.closed.sync(2.1)
     assert len(closing.content) == MOST_CLOSED
     assert all(closing.key(MOST_CLOSED + port) in closing.content for port in range(10))
+
+
+def test_one_of_too_many_entries_that_was_replaced_stays() -> None:
+    """Its connection is open, and new."""
+    closing = Closing()
+    keys = [closing.key(number) for number in range(MOST_CLOSED + 2)]
+    for key in keys[:-2]:
+        closing.close(key, 1.0)
+    oldest = next(reversed(keys[:-2]))  # those of a tick are removed from the last on
+    closing.content[oldest] = FlowEntry(ticks_of(1.9), DECIDED).pack()
+    for key in keys[-2:]:
+        closing.close(key, 2.0)
+    for now in (2.1, 2.2):
+        closing.closed.sync(now)
+    assert oldest in closing.content
+    assert len(closing.content) == MOST_CLOSED

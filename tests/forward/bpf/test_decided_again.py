@@ -1,0 +1,266 @@
+"""Tests of ``paraglider.forward.bpf``: the program gives the entry of a closed connection to the
+next one with the same ports, to whichever backend, and the worker hears of it later.
+"""
+
+from __future__ import annotations
+
+import pytest
+from bpf_world import WIDE, MemoryMap, MemoryRing, Program, Worker, client_key, memory_maps, web
+from journals import memory
+
+from paraglider.bpf.layout import (
+    ALIAS,
+    CLOSED,
+    DECIDED,
+    DIRECT,
+    ESTABLISHED,
+    EVENT,
+    EVENT_CLOSED,
+    EVENT_ESTABLISHED,
+    EVENT_OPENED,
+    FIN_BACK,
+    FIN_OUT,
+    REPLIED,
+)
+from paraglider.core.flow import TCP
+from paraglider.core.journal import Journal
+from paraglider.core.restore import Translations, restore
+from paraglider.forward.bpf.closed import LINGER
+from paraglider.forward.bpf.compacting import AGE
+from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+from paraglider.forward.bpf.events import PORTION
+
+NEW = DECIDED
+OPEN = DECIDED | REPLIED | ESTABLISHED
+OVER = OPEN | FIN_OUT | FIN_BACK | CLOSED
+HOW = {
+    "origin": {"ports": ((80, 80),)},
+    "alias": {"ports": WIDE},
+    "one-sided": {"ports": ((80, 80),), "direct": True},
+    "dsr": {"ports": ((80, 80),), "direct": True, "routed": True, "method": "dsr"},
+}
+KEY = client_key(1000)
+
+
+class Kernel:
+    """A program that decides for the worker ``one``, whose service has two backends."""
+
+    def __init__(self, how: str) -> None:
+        service = web(**HOW[how])
+        self.maps, self.ring = memory_maps(), MemoryRing(10_000)
+        self.one = Worker([service], self.maps, self.ring, Program(self.maps, {0: self.ring}))
+        self.one.carrier.configure([service], (), [service])
+        self.one.settle(0.0)
+        self.translations = [service.translations[each] for each in service.pool.backends]
+        self.direct = DIRECT if self.translations[0].direct else 0
+
+    @property
+    def entries(self) -> dict[bytes, bytes]:
+        """All entries of TCP."""
+        flows = self.maps.flows[TCP, 4]
+        assert isinstance(flows, MemoryMap)
+        return flows.content
+
+    def opens(self, to: int, flags: int = NEW, now: float = 0.0) -> None:
+        """A SYN that the program gives to the backend ``to``; what follows leads to ``flags``."""
+        for translation in self.translations:
+            self.entries.pop(translation.reverse_key(KEY), None)
+        self.set(to, flags, now)
+        if self.translations[to].aliased:
+            alias = FlowEntry(0, ALIAS, 0, self.translations[to].slot).pack()
+            self.entries[self.translations[to].reverse_key(KEY)] = alias
+        self.tell(EVENT_OPENED, to, NEW)
+        if flags & ESTABLISHED:
+            self.tell(EVENT_ESTABLISHED, to, OPEN)
+        if flags & CLOSED:
+            self.closes(to, now)
+
+    def closes(self, to: int, now: float = 0.0) -> None:
+        """Both FINs pass."""
+        self.set(to, OVER, now)
+        self.tell(EVENT_CLOSED, to, OVER)
+
+    def set(self, to: int, flags: int, now: float) -> None:
+        """Set the entry."""
+        slot = self.translations[to].slot
+        self.entries[KEY] = FlowEntry(ticks_of(now), flags | self.direct, 0, slot).pack()
+
+    def tell(self, kind: int, to: int, flags: int) -> None:
+        """Send an event."""
+        slot = self.translations[to].slot
+        self.ring.events.append(EVENT.pack(kind, 4, TCP, flags | self.direct, slot, KEY))
+
+    def delay(self) -> None:
+        """Events of other connections come before the next one, so it is in the next portion."""
+        slot = self.translations[0].slot
+        while len(self.ring.events) < PORTION:
+            key = client_key(2000 + len(self.ring.events) % 100)
+            flags = OPEN | self.direct
+            self.ring.events.append(EVENT.pack(EVENT_ESTABLISHED, 4, TCP, flags, slot, key))
+
+    def found(self) -> tuple[list[int], list[int], list[int]]:
+        """Of each backend: connections so far, live flows, flows that are closed."""
+        backends = [each.backend for each in self.translations]
+        live = [each.flows + each.opening for each in backends]
+        return [each.conns for each in backends], live, [each.closing for each in backends]
+
+    def check(self, to: int) -> None:
+        """The one flow is that of the backend ``to``, and so is the entry."""
+        (flow,) = self.one.flows.forward[TCP].values()
+        assert flow.translation is self.translations[to]
+        assert FlowEntry.unpack(self.entries[KEY]).slot == self.translations[to].slot
+        self.one.check()
+
+
+@pytest.fixture(params=HOW)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """A program whose service has one method or another."""
+    return Kernel(request.param)
+
+
+others = pytest.mark.parametrize("to", [0, 1], ids=["same-backend", "other-backend"])
+
+
+@others
+@pytest.mark.parametrize("known", [True, False], ids=["flow", "no-flow"])
+def test_all_within_a_tick(kernel: Kernel, to: int, known: bool) -> None:
+    """Each connection is counted once, at its backend, and the last has the flow."""
+    kernel.opens(0, OPEN if known else OVER)
+    kernel.one.carrier.sync(0.1)
+    if known:
+        kernel.closes(0)
+    kernel.opens(1, OVER, 0.1)
+    kernel.opens(to, OPEN, 0.1)
+    kernel.one.carrier.sync(0.2)
+    assert kernel.found() == ([1 + (to == 0), 1 + (to == 1)], [to == 0, to == 1], [0, 0])
+    kernel.check(to)
+    kernel.one.carrier.sync(LINGER + 1)
+    kernel.check(to)
+
+
+@others
+def test_all_are_over_within_a_tick(kernel: Kernel, to: int) -> None:
+    """The flow of the first, which the worker has, ends with it."""
+    kernel.opens(0, OPEN)
+    kernel.one.carrier.sync(0.1)
+    kernel.closes(0)
+    kernel.opens(to, OVER)
+    kernel.one.carrier.sync(0.2)
+    assert kernel.found() == ([1 + (to == 0), to], [0, 0], [0, 0])
+    assert (len(kernel.one.flows), KEY in kernel.entries) == (0, True)
+    kernel.one.carrier.sync(0.2 + LINGER)
+    assert kernel.entries == {}
+
+
+@others
+def test_the_end_is_heard_before_the_opening(kernel: Kernel, to: int) -> None:
+    """In one portion of events or reading and the next: the entry is the new connection's, and is
+    not removed as the closed one's.
+    """
+    one = kernel.one
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(0)
+    kernel.delay()
+    kernel.opens(to)
+    one.carrier.sync(0.2)
+    kernel.check(to)
+    kernel.set(to, OPEN, 0.3)
+    kernel.tell(EVENT_ESTABLISHED, to, OPEN)
+    one.carrier.sync(0.3)
+    kernel.closes(to)
+    opened, late = kernel.ring.events, kernel.ring.events.__class__()
+    kernel.ring.events = late
+    kernel.opens(1 - to)
+    late, kernel.ring.events = kernel.ring.events, opened
+    one.carrier.sync(0.4)
+    assert KEY in kernel.entries
+    kernel.ring.events = late
+    one.carrier.sync(0.5)
+    kernel.check(1 - to)
+    assert kernel.found()[1] == [to == 1, to == 0]
+    one.carrier.sync(0.6 + LINGER)
+    kernel.check(1 - to)
+
+
+@others
+def test_the_opening_is_lost(kernel: Kernel, to: int) -> None:
+    """A sweep finds the entry: the closed flow goes, and the new one is counted."""
+    one = kernel.one
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(0)
+    one.carrier.sync(0.2)
+    assert kernel.found() == ([1, 0], [0, 0], [1, 0])
+    kernel.opens(to, OPEN)
+    kernel.ring.events.clear()
+    one.program.lose_event()
+    one.settle(1.5)
+    assert kernel.found() == ([1 + (to == 0), to], [to == 0, to == 1], [0, 0])
+    kernel.check(to)
+
+
+def test_all_events_are_lost(kernel: Kernel) -> None:
+    """The end of the first one too: the entry leads to another backend, so it is not the flow's."""
+    one = kernel.one
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.opens(1, OPEN)
+    kernel.ring.events.clear()
+    one.program.lose_event()
+    one.settle(1.5)
+    assert kernel.found() == ([1, 1], [0, 1], [0, 0])
+    kernel.check(1)
+
+
+def test_an_entry_that_is_read_before_the_events(kernel: Kernel) -> None:
+    """By `flows`, or before the flow expires: the new connection's entry stays."""
+    one = kernel.one
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(0)
+    kernel.opens(1, OPEN)
+    (flow,) = one.flows.forward[TCP].values()
+    assert one.carrier.packets(flow) is None
+    assert KEY in kernel.entries
+    one.carrier.sync(0.2)
+    assert kernel.found() == ([1, 1], [0, 1], [0, 0])
+    kernel.check(1)
+
+
+@others
+@pytest.mark.parametrize("early", [0, 1], ids=["first-entry-read", "second-entry-read"])
+def test_a_sweep_before_the_events(kernel: Kernel, to: int, early: int) -> None:
+    """It has counted one of the connections, whose event counts nothing more."""
+    one = kernel.one
+    if early:
+        kernel.opens(0, OVER)
+    kernel.opens(to if early else 0, OPEN)
+    late, kernel.ring.events = kernel.ring.events, []
+    one.program.lose_event()
+    one.settle(1.5)
+    kernel.ring.events = late
+    if not early:
+        kernel.closes(0)
+        kernel.opens(to, OPEN)
+    one.settle(1.6)
+    assert kernel.found() == ([1 + (to == 0), to], [to == 0, to == 1], [0, 0])
+    kernel.check(to)
+
+
+def test_a_compact_flow_is_replaced() -> None:
+    """It is expanded by the event alone, since the entry is another flow's by now."""
+    kernel = Kernel("origin")
+    one = kernel.one
+    services = one.path.balancer.services.services
+    restore(one.flows, Journal(memory(100)), Translations(services), 0.0)
+    kernel.opens(0, OPEN)
+    one.settle(0.1)
+    one.settle(0.2 + AGE)
+    assert one.compact == {KEY}
+    kernel.closes(0)
+    kernel.opens(1, OPEN)
+    one.carrier.sync(0.3 + AGE)
+    assert kernel.found() == ([1, 1], [0, 1], [0, 0])
+    assert one.compact == set()
+    kernel.check(1)
