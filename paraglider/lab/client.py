@@ -2,7 +2,8 @@
 
 ``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
 prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``; a fifth
-argument is how many seconds a try may take, a sixth how many are between two tries. With
+argument is how many seconds a try may take, a sixth how many are between two tries, a seventh the
+port that the first try of ``udp`` is sent from; those after it have the next ports. With
 ``download`` COUNT is a number of bytes, downloaded over one connection: the first half at once, the
 second half after a line on standard input. Each half is one line of output, ``{"answer":
 "backend2", "bytes": 500}``.
@@ -27,7 +28,7 @@ DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte that end a download
 _kept: list[socket.socket] = []
 
 
-def tcp(address: str, port: int, timeout: float = TIMEOUT) -> str:
+def tcp(address: str, port: int, timeout: float = TIMEOUT, _own: int = 0) -> str:
     """The backend's name, from the body of the HTTP answer."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
@@ -37,16 +38,19 @@ def tcp(address: str, port: int, timeout: float = TIMEOUT) -> str:
         connection.close()
 
 
-def udp(address: str, port: int, timeout: float = TIMEOUT) -> str:
-    """The backend's name, the first word of the UDP echo server's answer."""
+def udp(address: str, port: int, timeout: float = TIMEOUT, own: int = 0) -> str:
+    """The backend's name, the first word of the UDP echo server's answer to a datagram from the
+    port ``own``; 0: the kernel chooses it.
+    """
     sock = _datagram_socket(address, 0)
     sock.settimeout(timeout)
+    sock.bind(("", own))
     sock.connect((address, port))
     sock.send(b"who")
     return sock.recv(2048).decode().partition(" ")[0]
 
 
-def ping(address: str, _port: int, timeout: float = TIMEOUT) -> str:
+def ping(address: str, _port: int, timeout: float = TIMEOUT, _own: int = 0) -> str:
     """Wait for the echo reply; returns an empty string. The kernel matches the identifier."""
     version6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
@@ -58,7 +62,7 @@ def ping(address: str, _port: int, timeout: float = TIMEOUT) -> str:
     return ""
 
 
-TRIES: dict[str, Callable[[str, int, float], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
+TRIES: dict[str, Callable[[str, int, float, int], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
 
 
 def download(address: str, port: int, size: int) -> Iterator[tuple[str, int]]:
@@ -86,9 +90,11 @@ def main() -> None:
     attempt = TRIES[protocol]
     timeout = float(rest[0]) if rest else TIMEOUT
     pause = float(rest[1]) if len(rest) > 1 else 0.0
-    for _ in range(int(count)):
+    first = int(rest[2]) if len(rest) > 2 else 0
+    for number in range(int(count)):
+        own = first + number if first else 0
         try:
-            result = {"answer": attempt(address, int(port), timeout)}
+            result = {"answer": attempt(address, int(port), timeout, own)}
         except (OSError, http.client.HTTPException) as error:
             result = {"error": str(error) or type(error).__name__}
         print(json.dumps(result), flush=True)

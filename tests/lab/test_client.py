@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from waiting import TIMEOUT
 
-from paraglider.lab import client
+from paraglider.lab import client, servers
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
@@ -47,6 +48,27 @@ def test_a_pause_is_between_tries(
     monkeypatch.setattr(sys, "argv", ["client", "tcp", "127.0.0.1", "1", "2", "3", "0.25"])
     client.main()
     assert (len(results(capsys.readouterr().out)), slept) == (2, [0.25, 0.25])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_datagrams_come_from_the_ports_that_are_given(inside: Namespace, address: str) -> None:
+    """The first port and those after it, one for each try."""
+    with inside.entered():
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        server = servers.udp_socket(family, 5353)
+    with server:
+        command = [sys.executable, "-m", "paraglider.lab.client", "udp", address, "5353"]
+        asking = inside.popen([*command, "3", "60", "0", "20001"], stdout=subprocess.PIPE)
+        server.settimeout(TIMEOUT)
+        ports = []
+        for _ in range(3):
+            data, end = server.recvfrom(100)
+            ports.append(end[1])
+            server.sendto(b"me " + data, end)
+        output = asking.communicate(timeout=TIMEOUT)[0].decode()
+    assert ports == [20_001, 20_002, 20_003]
+    assert results(output) == [{"answer": "me"}] * 3
 
 
 @pytest.mark.root

@@ -307,6 +307,26 @@ def backend_setup(
             StateFile(purpose="backend").store([])
 
 
+class _Ports:
+    """The ports that datagrams of ``ask`` come from, in turn: none that the kernel gives a socket.
+
+    The kernel chooses at random: one time in thirty, two of thirty sockets each have a port in
+    common, and what is remembered of the flow of the one takes a turn from the other's.
+    """
+
+    def __init__(self) -> None:
+        self._next = 10_000
+
+    def first(self, count: int) -> int:
+        """The first of ``count`` ports that have not been used for long."""
+        first = self._next if self._next + count <= 32_000 else 10_000
+        self._next = first + count
+        return first
+
+
+_ports = _Ports()
+
+
 @pytest.fixture
 def ask() -> Callable[..., Counter[str]]:
     """A function that has the client open ``count`` flows (tcp, udp or ping), one after the other.
@@ -320,6 +340,8 @@ def ask() -> Callable[..., Counter[str]]:
         # A busy machine needs the time; a ping that a kernel has lost takes all of it.
         seconds = "10" if arguments[0] == "ping" else "20"
         command = [sys.executable, "-m", "paraglider.lab.client", *arguments, seconds]
+        if arguments[0] == "udp":
+            command += ["0", str(_ports.first(int(arguments[-1])))]
         done = net.client.run(command, timeout=400)
         results = [json.loads(line) for line in done.stdout.splitlines()]
         errors = [result["error"] for result in results if "error" in result]
