@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,12 @@ from bench.soak_ends import Flow, Load, connection, datagrams, numbers, serve
 
 def free_port() -> int:
     """A port that is free for TCP and UDP."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    while True:
+        with socket.socket() as one, socket.socket(type=socket.SOCK_DGRAM) as other:
+            one.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):  # another process has it for UDP
+                other.bind(one.getsockname())
+                return int(one.getsockname()[1])
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -272,12 +272,14 @@ def start(
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Callable[[Topology], list[Any]]]:
     """A function that has the client open connections of each family until the test ends."""
-    from failing import Load
+    from failing import LONG, Load
 
     made: list[Any] = []
 
     def start(net: Topology) -> list[Any]:
-        made.extend(Load(net, family, tmp_path / f"load{family}") for family in (4, 6))
+        made.extend(
+            Load(net, family, tmp_path / f"load{family}", patience=LONG) for family in (4, 6)
+        )
         return made
 
     yield start

@@ -29,15 +29,23 @@ from paraglider.netfilter.queue.reader import TICK
 PEER = Path(__file__).parent / "peer.py"
 TRY = [sys.executable, "-m", "paraglider.lab.client", "tcp"]
 PATIENCE = 10.0  # seconds that a try may take
+LONG = 40.0  # the same where none may fail: the time of five first segments
 PAUSE = 0.01  # seconds between two tries of a load: others need the CPU too
 
 
 class Load:
     """Short connections of the client, one after the other, until it is stopped."""
 
-    def __init__(self, net: Topology, family: int, output: Path, port: int = 80) -> None:
+    def __init__(
+        self,
+        net: Topology,
+        family: int,
+        output: Path,
+        port: int = 80,
+        patience: float = PATIENCE,
+    ) -> None:
         self._output = output
-        limits = ["1000000", str(PATIENCE), str(PAUSE)]
+        limits = ["1000000", str(patience), str(PAUSE)]
         command = [*TRY, VIP[family], str(port), *limits]
         with output.open("wb") as file:
             self._process = net.client.popen(command, stdout=file)
@@ -187,8 +195,8 @@ def revive(
 
 
 def tries(net: Topology, family: int, count: int, port: int = 80) -> list[str]:
-    """The results of ``count`` connections, each of which has the time of five first segments."""
-    command = [*TRY, VIP[family], str(port), str(count), "40"]
+    """The results of ``count`` connections, each of which has LONG seconds."""
+    command = [*TRY, VIP[family], str(port), str(count), str(LONG)]
     done = net.client.run(command, timeout=5 * TIMEOUT)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     return [result.get("answer") or f"error: {result['error']}" for result in results]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing import Load, Peer, control
+from failing import LONG, Load, Peer, control
 from naming import FAMILIES, NAME, PORT, NameServer
 from waiting import wait_until
 
@@ -97,7 +97,7 @@ def test_a_file_that_changes_under_load(
     ]
     running = balancer(net, config(*services))
     loads = [
-        Load(net, family, tmp_path / f"load{port}-{family}", port)
+        Load(net, family, tmp_path / f"load{port}-{family}", port, LONG)
         for _, _, port, _ in kinds
         for family in FAMILIES
     ]
