@@ -41,6 +41,7 @@ COMPILED = (
     "paraglider/core/tcp_events.py",
     "paraglider/core/restore.py",
     "paraglider/core/resteering.py",
+    "paraglider/core/_unread.pyx",
     "paraglider/core/unread.py",
     "paraglider/forward/bpf/entry.py",
     "paraglider/forward/bpf/removed.py",

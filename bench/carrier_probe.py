@@ -7,6 +7,8 @@ measurements, the probe sets the flags in entries and sends the events that the 
 
 Rules: as in a worker, Python's cyclic collector is off. Time is CPU time of this thread; of ticks
 also wall time, which other programs increase. A tick is ``expire`` and ``sync``, as in a worker.
+Ticks that remove entries have a pause between them: the kernel frees entries a while later, and
+would free those of hundreds of ticks in one of them.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ from paraglider.forward.worker_carrier import WorkerCarrier
 FLOWS = 1_000_000
 SIZES = (10_000, 100_000)  # at which a new flow's cost is printed too
 TICK = 0.05  # seconds from tick to tick
+PAUSE = 0.005  # seconds between ticks that remove entries
 KEY = slice(12, 24)  # of a flow, in a packet
 LATER = 100_000.0  # seconds, after which every flow is due
 _OPEN = REPLIED | ESTABLISHED
@@ -125,8 +128,11 @@ class Probe:
 
 @dataclass(slots=True)
 class Ticks:
-    """CPU time of ticks, and the longest of them by CPU and by wall time, in ns."""
+    """CPU time of ticks, and the longest of them by CPU and by wall time, in ns; ``pause`` is in
+    seconds, after each.
+    """
 
+    pause: float = 0.0
     spent: int = 0
     longest: int = 0
     longest_wall: int = 0
@@ -141,6 +147,8 @@ class Ticks:
         self.count += 1
         self.longest = max(self.longest, took)
         self.longest_wall = max(self.longest_wall, wall)
+        if self.pause:
+            time.sleep(self.pause)
 
     def line(self, name: str, flows: int) -> str:
         """The line that is printed."""
@@ -232,7 +240,7 @@ def _install(probe: Probe, flows: int, sizes: set[int]) -> Iterator[str]:
 
 def _closed(probe: Probe, now: float) -> str:
     keys = [flow.forward_key for flow in probe.table.walk()]
-    ticks, flags = Ticks(), _OPEN | FIN_OUT | FIN_BACK | CLOSED
+    ticks, flags = Ticks(PAUSE), _OPEN | FIN_OUT | FIN_BACK | CLOSED
     for number, at in enumerate(range(0, len(keys), EVENTS)):
         probe.send_events(keys[at : at + EVENTS], EVENT_CLOSED, flags)
         ticks.run(lambda at=now + number * TICK: probe.tick(at))  # type: ignore[misc]
@@ -243,7 +251,7 @@ def _closed(probe: Probe, now: float) -> str:
 
 
 def _expiry(probe: Probe, name: str, flows: int) -> str:
-    ticks, now = Ticks(), LATER * (2 if name.endswith("compact") else 1) + 1.0
+    ticks, now = Ticks(PAUSE), LATER * (2 if name.endswith("compact") else 1) + 1.0
     while len(probe.table):
         ticks.run(lambda: probe.tick(now))
     _expect(probe.carrier.carried, 0)

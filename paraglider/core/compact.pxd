@@ -22,6 +22,7 @@ cdef class CompactFlows:
     cdef unsigned int[::1] _later
     cdef dict _lists
     cdef list _seconds
+    cdef list _unprepared
     cdef dict _translations
     cdef list _flows
     cdef list _free
@@ -31,6 +32,7 @@ cdef class CompactFlows:
         number="unsigned short", record="unsigned int", table=FlowTable, found=tuple, wanted=tuple,
     )
     cpdef bint add(self, Flow flow) except -1
+    cpdef bint prepare(self, Py_ssize_t most) except -1
     @cython.locals(
         number="unsigned short", translation=Translation, found=tuple, content=bytes, key=bytes,
         identity=bytes, state="unsigned char", size=Py_ssize_t, intact=bint, table=FlowTable,

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from mmap import PAGESIZE
 from typing import Final
 
-from paraglider.core.compact_index import MOST_TRANSLATIONS, CompactIndex, words
+from paraglider.core.compact_index import MOST_TRANSLATIONS, CompactIndex, populate, words
 from paraglider.core.flow import TCP, UDP, Flow
 from paraglider.core.flow_states import ESTABLISHED, GONE, UDP_OPEN
 from paraglider.core.flow_table import FlowTable
@@ -54,7 +55,10 @@ class CompactFlows:
         self._table = table
         self._journal = journal
         self.protocol = protocol
-        self._later = words(journal.records + 1)  # by each record the next of its list, 0 for none
+        later = words(journal.records + 1)
+        self._later = later  # by each record the next of its list, 0 for none
+        #: memory that is not provided yet: from which byte on, and the bytes of a record
+        self._unprepared = [(memory, 0, size) for memory, size in (*self.index.memory, (later, 4))]
         self._lists: dict[int, int] = {}  # the first record by second
         self._seconds: list[int] = []  # a heap
         #: translations by number, and the reverse; how many flows each number has; free numbers
@@ -86,6 +90,21 @@ class CompactFlows:
         flow.state = GONE
         flow.record = flow.carried = 0
         return True
+
+    def prepare(self, most: int) -> bool:
+        """Provide at most ``most`` bytes, whole pages, of the memory that the flows of all records
+        so far need; returns whether any is left to provide. To be called before the flows of a
+        journal are made compact: in any order of their records, a flow would wait for four pages.
+        """
+        while most >= PAGESIZE and self._unprepared:
+            memory, begin, size = self._unprepared.pop()
+            end = min(size * (self._journal.highest + 1), memory.nbytes) if size else memory.nbytes
+            until = min(begin + most // PAGESIZE * PAGESIZE, end)
+            populate(memory, begin, until)
+            most -= until - begin
+            if until < end:
+                self._unprepared.append((memory, until, size))
+        return bool(self._unprepared)
 
     def expand(self, record: int) -> Flow | None:
         """Put the compact flow of ``record`` into the table's indexes again, updated by the

@@ -9,6 +9,7 @@ cdef unsigned short _DAMAGED
 
 cdef class CompactIndex:
     cdef public Py_ssize_t count
+    cdef public tuple memory
     cdef Py_ssize_t _damaged
     cdef Journal _journal
     cdef int _shift

@@ -28,6 +28,7 @@ MOST_TRANSLATIONS: Final = (1 << 16) - 2
 #: in place of the number of a removed record that is still in a group
 _DAMAGED: Final = MOST_TRANSLATIONS + 1
 _MASK: Final = (1 << 64) - 1
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of asm-generic/mman-common.h, Linux 5.14
 
 
 def words(count: int, form: str = "I", *, whole: bool = False) -> memoryview:
@@ -42,8 +43,18 @@ def words(count: int, form: str = "I", *, whole: bool = False) -> memoryview:
     return memoryview(memory).cast(form)  # type: ignore[call-overload, no-any-return]
 
 
+def populate(memory: memoryview, begin: int, end: int) -> None:
+    """Have the kernel provide the bytes from ``begin``, that of a page, to ``end`` of the
+    ``memory`` of ``words`` now: it takes a fourth of the time of a fault for each page.
+    """
+    with suppress(OSError):  # before Linux 5.14, which provides them as they are used
+        memory.obj.madvise(_POPULATE_WRITE, begin, end - begin)  # type: ignore[attr-defined]
+
+
 class CompactIndex:
-    """The records of ``journal`` that were added. ``count`` is their number."""
+    """The records of ``journal`` that were added. ``count`` is their number. ``memory`` has what is
+    used as far as records are, with the bytes of a record, 0: all of it, by any record.
+    """
 
     def __init__(self, journal: Journal) -> None:
         records = journal.records
@@ -53,9 +64,9 @@ class CompactIndex:
         self._journal = journal
         self._shift = 64 - bits
         #: the first record of each group, and by each record the next of its group; 0: none
-        self._first = words(1 << bits)
-        self._after = words(records + 1)
-        self._numbers = words(records + 1, "H")
+        first, after, numbers = words(1 << bits), words(records + 1), words(records + 1, "H")
+        self._first, self._after, self._numbers = first, after, numbers
+        self.memory = (first, 0), (after, 4), (numbers, 2)
         self._factors = array("Q", (secrets.randbits(64) | 1 for _ in range(5)))
 
     def add(self, record: int, key: bytes, number: int) -> None:

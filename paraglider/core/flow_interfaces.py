@@ -63,6 +63,11 @@ class CompactFlowsOf(Protocol):
     def add(self, flow: Flow) -> bool:
         """Make ``flow`` of the table compact; False if it cannot be."""
 
+    def prepare(self, most: int) -> bool:
+        """Provide at most ``most`` bytes of memory for the journal's flows; returns whether any is
+        left to provide.
+        """
+
     def translation_of(self, key: bytes) -> Translation | None:
         """The translation of the flow whose client's packets have ``key``; None without one."""
 

@@ -6,17 +6,12 @@ from paraglider.core.journal cimport Journal
 from paraglider.core.restore cimport Adding, Translations
 
 cdef unsigned long long _64_BITS, _GOLDEN
-cdef size_t _WORDS, _IDENTITY, _KEY, _STATE, _PORTS4, _PORTS6
-cdef unsigned int _STATE_MASK, _PORT_SHIFT, _PORT_MASK
 
-
-cdef class _IdentitySet:
-    cdef unsigned long long[::1] _slots
-    cdef unsigned long long _mask
-    cdef bint any
-
-    @cython.locals(wanted="unsigned long long", slot="unsigned long long")
-    cdef bint has(self, unsigned long long high, unsigned long long low) except -1
+@cython.locals(total="unsigned long long")
+cdef unsigned long long group_of(
+    unsigned long long first, unsigned long long second, unsigned long long third,
+    unsigned long long fourth, unsigned long long port, unsigned long long[::1] factors, int shift,
+) except? 0
 
 
 cdef class Unread:
@@ -33,20 +28,6 @@ cdef class Unread:
     cdef public long long left
     cdef public long long read
 
-    @cython.locals(
-        journal=Journal, first="unsigned int[::1]", after="unsigned int[::1]",
-        content="unsigned int[::1]", until="long long", left="long long", highest=size_t,
-        number=size_t, at=size_t, group=size_t, mixed=bint,
-        second="unsigned int", third="unsigned int", fourth="unsigned int", ports="unsigned int",
-        mask="unsigned long long", shift=int, factor="unsigned long long",
-        port_factor="unsigned long long", total="unsigned long long",
-    )
-    cpdef _sort(self, _IdentitySet long, beat)
-    @cython.locals(total="unsigned long long")
-    cdef Py_ssize_t _group(
-        self, unsigned long long first, unsigned long long second, unsigned long long third,
-        unsigned long long fourth, unsigned long long port,
-    ) except -1
     @cython.locals(size=Py_ssize_t)
     cpdef fetch(self, bytes key)
     @cython.locals(size=Py_ssize_t)

@@ -21,7 +21,8 @@ import secrets
 import struct
 import sys
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, MutableSequence
+from contextlib import suppress
 from typing import Final
 
 from paraglider.core.compact_index import words
@@ -53,34 +54,100 @@ _ADDRESS: Final = struct.Struct("=4I")
 _PAIR: Final = struct.Struct("=2I")
 
 
-class _IdentitySet:
-    """A set of identities of translations, found without objects: a table with free slots, which
+class IdentitySet:
+    """A set of identities of translations, found without objects: a table of free ``slots``, which
     are 0, half of it at least. Identities are hashes, so their bits choose the slot. ``any``: it is
     not empty.
     """
 
-    __slots__ = ("_mask", "_slots", "any")
+    __slots__ = ("any", "slots")
 
     def __init__(self, identities: Collection[bytes]) -> None:
         self.any = bool(identities)
-        self._mask = (1 << (2 * len(identities)).bit_length()) - 1
-        self._slots = words(self._mask + 1, "Q")
+        self.slots = words(1 << (2 * len(identities)).bit_length(), "Q")
+        mask = len(self.slots) - 1
         for identity in identities:
             high, low = _PAIR.unpack(identity)
-            slot = low & self._mask
-            while self._slots[slot]:
-                slot = slot + 1 & self._mask
-            self._slots[slot] = high << 32 | low
+            slot = low & mask
+            while self.slots[slot]:
+                slot = slot + 1 & mask
+            self.slots[slot] = high << 32 | low
 
     def has(self, high: int, low: int) -> bool:
         """Whether the identity with these two words is in the set."""
         wanted = high << 32 | low
-        slot = low & self._mask
-        while self._slots[slot]:
-            if self._slots[slot] == wanted:
+        mask = len(self.slots) - 1
+        slot = low & mask
+        while self.slots[slot]:
+            if self.slots[slot] == wanted:
                 return True
-            slot = slot + 1 & self._mask
+            slot = slot + 1 & mask
         return False
+
+
+def sort_records(
+    journal: Journal,
+    first: memoryview,
+    after: memoryview,
+    long: IdentitySet,
+    factors: MutableSequence[int],
+    by_client: bool,
+    shift: int,
+    highest: int,
+    lowest: int,
+) -> int:
+    """Sort the records of ``journal`` from ``highest`` down to ``lowest`` into the groups of
+    ``Unread``, and free those without a flow; returns how many have one. The lowest free record is
+    the first to be used again.
+
+    ``first`` has the first record of each group, ``after`` by each record the next of its group,
+    ``long`` the identities of flows with addresses of 16 bytes. ``factors``, ``by_client`` and
+    ``shift`` are those of ``group_of``. Has a compiled twin.
+    """
+    content, left = journal.words, 0
+    for number in range(highest, lowest - 1, -1):
+        at = number * _WORDS
+        if not content[at + _STATE] & _STATE_MASK:
+            journal.erase(number)
+            continue
+        second = third = fourth = 0
+        if long.any and long.has(content[at + _IDENTITY], content[at + _IDENTITY + 1]):
+            second, third = content[at + _KEY + 1], content[at + _KEY + 2]
+            fourth = content[at + _KEY + 3]
+            ports = content[at + _PORTS6]
+        else:
+            ports = content[at + _PORTS4]
+        port = 0 if by_client else ports >> _PORT_SHIFT & _PORT_MASK
+        group = group_of(content[at + _KEY], second, third, fourth, port, factors, shift)
+        group &= len(first) - 1
+        after[number] = first[group]
+        first[group] = number
+        left += 1
+    return left
+
+
+with suppress(ImportError):
+    from paraglider.core._unread import sort_records  # the compiled twin
+
+
+def group_of(
+    first: int,
+    second: int,
+    third: int,
+    fourth: int,
+    port: int,
+    factors: MutableSequence[int],
+    shift: int,
+) -> int:
+    """The group of a client by the words of its address, in IPv4 one, and its port: multilinear
+    hashing, as in ``CompactIndex``, and a multiplication more (Fibonacci hashing), or ports in a
+    row would fill some groups by one factor in a thousand.
+    """
+    # A variable for a factor would cost as much as the sum.
+    total = factors[0] * first + factors[1] * second
+    total += factors[2] * third + factors[3] * fourth + factors[4] * port
+    total &= _64_BITS
+    return ((total ^ total >> 32) * _GOLDEN & _64_BITS) >> shift
 
 
 class Unread:
@@ -126,54 +193,20 @@ class Unread:
         self._first = words(1 << bits)
         self._after = words(highest + 1, whole=True)
         self.read = self.left = 0
-        self._sort(_IdentitySet(translations.long_identities), beat)
-
-    def _sort(self, long: _IdentitySet, beat: Beat) -> None:
-        """Sort the records into groups, and free those without a flow; ``long`` has the identities
-        of flows with addresses of 16 bytes.
-        """
-        journal, first, after = self._journal, self._first, self._after
-        content, until, left = journal.words, BEAT, 0
-        # What ``_group`` does, for IPv4: a call and its other factors would take as long again.
-        mask, shift, factor = self._mask, self._shift, self._factors[0]
-        port_factor = 0 if self._by_client else self._factors[4]
-        highest, mixed = journal.highest, long.any
-        at = (highest + 1) * _WORDS
-        for number in range(highest, 0, -1):  # the lowest is the first to be used again
-            until -= 1
-            if not until:
-                until = BEAT
-                beat()
-            at -= _WORDS
-            if not content[at + _STATE] & _STATE_MASK:
-                journal.erase(number)
-                continue
-            if mixed and long.has(content[at + _IDENTITY], content[at + _IDENTITY + 1]):
-                second, third = content[at + _KEY + 1], content[at + _KEY + 2]
-                fourth = content[at + _KEY + 3]
-                ports = content[at + _PORTS6] >> _PORT_SHIFT & _PORT_MASK
-                group = self._group(content[at + _KEY], second, third, fourth, ports)
-            else:
-                ports = content[at + _PORTS4] >> _PORT_SHIFT & _PORT_MASK
-                total = factor * content[at + _KEY] + port_factor * ports & _64_BITS
-                group = ((total ^ total >> 32) * _GOLDEN & _64_BITS) >> shift & mask
-            after[number] = first[group]
-            first[group] = number
-            left += 1
-        self.left = left
-
-    def _group(self, first: int, second: int, third: int, fourth: int, port: int) -> int:
-        """The group of a client by the words of its address, in IPv4 one, and its port:
-        multilinear hashing, as in ``CompactIndex``, and a multiplication more (Fibonacci hashing),
-        or ports in a row would fill some groups by one factor in a thousand.
-        """
-        # A variable for the factors would cost as much as the sum.
-        total = self._factors[0] * first + self._factors[1] * second
-        total += self._factors[2] * third + self._factors[3] * fourth
-        if not self._by_client:
-            total += self._factors[4] * port
-        total &= _64_BITS
-        return ((total ^ total >> 32) * _GOLDEN & _64_BITS) >> self._shift & self._mask
+        long = IdentitySet(translations.long_identities)
+        for end in range(highest, 0, -BEAT):
+            beat()
+            self.left += sort_records(
+                journal,
+                self._first,
+                self._after,
+                long,
+                self._factors,
+                self._by_client,
+                self._shift,
+                end,
+                max(end - BEAT, 0) + 1,
+            )
 
     @property
     def restored(self) -> Restored:
@@ -216,8 +249,9 @@ class Unread:
     def _fetch(self, client: bytes, port: bytes) -> None:
         """Restore the group of a client's address and port."""
         first, second, third, fourth = _ADDRESS.unpack(client.ljust(_ADDRESS.size, b"\0"))
-        number = int.from_bytes(port, sys.byteorder)
-        self._read(self._group(first, second, third, fourth, number))
+        number = 0 if self._by_client else int.from_bytes(port, sys.byteorder)
+        group = group_of(first, second, third, fourth, number, self._factors, self._shift)
+        self._read(group & self._mask)
 
     def _read(self, group: int) -> None:
         number = self._first[group]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from mmap import PAGESIZE
 
 import pytest
 from hypothesis import given
@@ -326,3 +327,22 @@ def test_numbers_of_translations_are_used_again() -> None:
     assert other is not None
     assert compact.add(other)
     assert compact.index.number(other.record or records[-1] + 1) == numbers[1]
+
+
+def test_memory_is_provided_in_pieces() -> None:
+    """Each is bounded; in all the groups, and 10 bytes for each record so far. Flows are found
+    between the pieces as ever.
+    """
+    records = 100_000
+    journal = Journal(memory(records))
+    translation = World().translation(V4, 0)
+    for client in range(20_000):
+        journal.write(translation.identity, key(V4, client), COMPACT_STATES[TCP])
+    needed = 4 * 65536 + 10 * 20_001
+    for most in (PAGESIZE, 3 * PAGESIZE + 1, 1 << 30):
+        flows, pieces = CompactFlows(FlowTable(SHORT, records), journal, TCP), 1
+        while flows.prepare(most):
+            pieces += 1
+        whole = most // PAGESIZE * PAGESIZE
+        assert needed / whole <= pieces <= needed / whole + 5
+        assert not flows.prepare(most)

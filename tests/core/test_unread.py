@@ -14,7 +14,7 @@ from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import ESTABLISHED, GONE, RESET
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
-from paraglider.core.restore import Restored, restore
+from paraglider.core.restore import BEAT, Restored, restore
 from paraglider.core.unread import AT_ONCE, Unread, begin
 
 #: flows of each worker's journal here, and places in its table
@@ -283,3 +283,30 @@ def test_a_worker_that_restores_beside_one_that_has_done_so(
                     opened(each, translation, protocol, number, 0.0)
     unread.finish()
     assert known(table) == known(plain)
+
+
+def test_records_are_sorted_in_pieces() -> None:
+    """A sign of life before each, of BEAT records; none between two pieces is lost or freed."""
+    world, flows = World(), 2 * BEAT + 3
+    buffer = memory(flows)
+    journal, translation = Journal(buffer), world.translation(V4, 0)
+    client, rest = packed(V4.client)[:2], packed(V4.vip) + b"\x10\x00\0\x50"
+    keys = [client + n.to_bytes(2, "big") + rest for n in range(flows)]
+    for each in keys:
+        journal.write(translation.identity, each, ESTABLISHED)
+    edges = {1, 2, BEAT + 1, BEAT + 3, BEAT + 4, flows - 1}
+    for number in edges:
+        journal.erase(number)
+    beats: list[None] = []
+    table, journal = FlowTable(SHORT, flows), Journal(buffer)
+    table.journal = journal
+    unread = Unread(table, journal, world.translations, 1.0, lambda: beats.append(None))
+    unread.attach()
+    assert len(beats) == 3
+    assert unread.left == flows - len(edges)
+    assert table.forward[TCP].get(keys[BEAT + 1]) is not None
+    unread.finish()
+    found = {flow.forward_key for flow in everything(table)}
+    assert found == {each for n, each in enumerate(keys, 1) if n not in edges}
+    new = [journal.write(translation.identity, keys[0], ESTABLISHED) for _ in edges]
+    assert new == sorted(edges)

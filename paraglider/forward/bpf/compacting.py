@@ -27,6 +27,10 @@ MOST_WAITING: Final = 4096
 #: flows in one step: 10,000 a second
 STEP: Final = 500
 
+#: bytes of the memory of compact flows that are provided in one step after a restart, in half a
+#: millisecond; meanwhile restored flows wait
+PREPARED: Final = 1 << 22
+
 _ENDING: Final = FIN_OUT | FIN_BACK | CLOSED
 
 
@@ -60,10 +64,24 @@ class Compactor:
                 waiting.popleft()
             left -= len(some)
             self._count -= len(some)
-            if table.held or table.damaged:  # they wait again, but those that have ended do not
+            if table.held or table.damaged or self._unprepared(some):
+                # They wait again, but those that have ended do not.
                 self._flows.lasting += [flow for flow in some if flow.carried == PLAIN]
             else:
                 self._make_compact(some)
+
+    def _unprepared(self, flows: list[Flow]) -> bool:
+        """Whether ``flows``, while others are restored, have to wait for memory."""
+        if self._table.unread is None:
+            return False
+        allow_compact(self._table)
+        present = {flow.protocol for flow in flows}
+        waiting = [
+            compact.protocol
+            for compact in self._table.compact
+            if compact.protocol in present and compact.prepare(PREPARED)
+        ]
+        return bool(waiting)
 
     def _make_compact(self, flows: list[Flow]) -> None:
         table = self._table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from mmap import PAGESIZE
 
 import pytest
 from bpf_world import (
@@ -284,8 +285,14 @@ def test_flows_of_a_lost_backend_are_the_workers() -> None:
     one.check()
 
 
-def test_restored_flows_become_compact_at_once() -> None:
-    """So a restart takes no more memory; each is the flow that it was."""
+@pytest.mark.parametrize(("prepared", "waiting"), [(compacting.PREPARED, 0), (4 * PAGESIZE, 3)])
+def test_restored_flows_become_compact_at_once(
+    prepared: int, waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a restart takes no more memory, but while their memory is provided in small pieces; each
+    is the flow that it was.
+    """
+    monkeypatch.setattr(compacting, "PREPARED", prepared)
     maps, ring, buffer = memory_maps(8192), MemoryRing(8192), memory(8192)
     program = Program(maps, {0: ring})
     keys = set()
@@ -300,13 +307,15 @@ def test_restored_flows_become_compact_at_once() -> None:
             one.carrier.sync(0.0)
             keys = {one.open(1000 + client).forward_key for client in range(AT_ONCE + 1)}
             one.settle(1.0)
-    most = 0
+    most = ticks = 0
     while one.flows.unread is not None:
         one.flows.unread.step(100)
         most = max(most, sum(1 for _ in one.flows.forward[TCP].values()))
         one.carrier.sync(10.0)
+        ticks += 1
+        assert (not one.compact) == (ticks <= waiting)
     one.settle(11.0)
-    assert most < 200
+    assert most < 200 + 150 * waiting
     assert len(one.compact) > len(keys) - 200
     one.settle(AGE + 11.0)
     assert one.compact == keys
