@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
+from pathlib import Path
 from random import Random
+from runpy import run_path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from journals import SHORT, STATES, World, key, known, memory, opened
-from packets import V4, V6, Family, packed
+from packets import MANY, V4, V6, Family, packed
 
+import paraglider
+from paraglider.core.compact_index import words
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import ESTABLISHED, GONE, RESET
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.restore import BEAT, Restored, restore
-from paraglider.core.unread import AT_ONCE, Unread, begin
+from paraglider.core.unread import AT_ONCE, IdentitySet, Unread, begin, sort_records
 
 #: flows of each worker's journal here, and places in its table
 FLOWS, BOUND = 60, 64
@@ -310,3 +317,68 @@ def test_records_are_sorted_in_pieces() -> None:
     assert found == {each for n, each in enumerate(keys, 1) if n not in edges}
     new = [journal.write(translation.identity, keys[0], ESTABLISHED) for _ in edges]
     assert new == sorted(edges)
+
+
+TWIN = "sort_records", "IdentitySet", "Journal"
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> tuple[Any, ...]:
+    """TWIN from the sources, loaded beside the compiled modules."""
+    core = Path(paraglider.__file__).parent / "core"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "paraglider.core._unread", None)  # cannot be imported
+        found = run_path(str(core / "unread.py")) | run_path(str(core / "journal.py"))
+    return tuple(found[name] for name in TWIN)
+
+
+RECORD = st.tuples(
+    st.integers(0, 3),  # of the identities
+    st.binary(min_size=36, max_size=36) | st.integers(0, 5).map(lambda n: bytes([n]) * 36),
+    st.booleans(),
+)
+LONG = [bytes([n]) * 7 + bytes([n % 2]) for n in range(1, 20)]  # some share a slot
+
+
+@MANY
+@given(
+    st.lists(RECORD, min_size=1, max_size=40),
+    st.integers(0, len(LONG)),
+    st.lists(st.integers(0, (1 << 64) - 1), min_size=5, max_size=5),
+    st.booleans(),
+    st.integers(0, 6),
+    st.integers(1, 40),
+)
+def test_the_compiled_twin_sorts_alike(
+    interpreted: tuple[Any, ...],
+    records: list[tuple[int, bytes, bool]],
+    long: int,
+    factors: list[int],
+    by_client: bool,
+    bits: int,
+    piece: int,
+) -> None:
+    """Whatever the records and the factors, in one piece or several: the same groups in the same
+    order, and the same free records.
+    """
+    buffer = memory(len(records))
+    journal = Journal(buffer)
+    for which, content, _ in records:
+        journal.write(LONG[which], content, ESTABLISHED)
+    for number, (_, _, gone) in enumerate(records, 1):
+        if gone:
+            journal.erase(number)
+    results = []
+    for sort, identity_set, journal_class in ((sort_records, IdentitySet, Journal), interpreted):
+        content = bytearray(buffer)
+        journal, identities = journal_class(content), identity_set(LONG[:long])
+        first, after = words(1 << bits), words(len(records) + 1)
+        options = array("Q", factors), by_client, min(64 - bits, 63)
+        left = [
+            sort(journal, first, after, identities, *options, end, max(end - piece, 0) + 1)
+            for end in range(len(records), 0, -piece)
+        ]
+        free = journal.write(LONG[0], bytes(12), ESTABLISHED)
+        results.append((left, list(first), list(after), bytes(content), free))
+    assert results[0] == results[1]
+    assert sum(results[0][0]) == sum(not gone for _, _, gone in records)
