@@ -4,7 +4,8 @@ Lives here: ``ClosedEntries``, those of one carrier. They are entries of TCP, ma
 (``decided``). They stay for LINGER seconds, so that the client's last ACK reaches the backend, and
 segments that were lost reach either end. A SYN of the client does not wait for that: the program
 gives the entry's place to the new connection. The event of it may not have been read yet when the
-entry is due; so one that packets have passed of late stays longer.
+entry is due, or is lost until a sweep; so an open entry stays, and one that packets have passed of
+late stays longer.
 Rules: time is an argument. Memory is bounded. Entries closed in one tick are one batch; those that
 are removed in one tick take one system call for each family.
 """
@@ -23,7 +24,7 @@ from paraglider.forward.bpf.flows import CarriedFlows
 
 #: seconds for which the entry of a closed connection stays
 LINGER: Final = 10.0
-#: seconds after a packet for which an entry is not removed: longer than events wait to be read
+#: seconds after a packet for which a closed entry is not removed: events are read sooner
 FRESH: Final = 2.0
 #: most entries of closed connections; beyond it, the oldest are removed
 MOST_CLOSED: Final = 1 << 16
@@ -94,7 +95,7 @@ class ClosedEntries:
             if value is None:
                 continue  # so has the alias, if there was one
             entry = FlowEntry.unpack(value)
-            if entry.seen + _FRESH > now and (due <= now or not entry.flags & CLOSED):
+            if not entry.flags & CLOSED or (due <= now and entry.seen + _FRESH > now):
                 again.append((key, translation))
                 continue
             keys.append(key)

@@ -13,7 +13,7 @@ from collections import Counter
 from errno import EEXIST, errorcode
 from typing import TYPE_CHECKING, Final
 
-from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, DIRECT, FLOW, KEY4
+from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, DIRECT, FLOW, KEY4, REPLIED
 from paraglider.bpf.layout import ESTABLISHED as PROVEN
 from paraglider.bpf.maps import Map
 from paraglider.core.flow import TCP, UDP, Flow
@@ -172,6 +172,8 @@ class CarriedFlows:
         """
         if flow.seen < now:
             flow.seen = now
+        if not flags & PROVEN:
+            flags &= ~REPLIED  # a reply opened the flow: the event that it is established follows
         self._deferring = True
         self._apply_flags(flow, flags, 0, 0)
         self._deferring = False
@@ -180,10 +182,9 @@ class CarriedFlows:
         """Remove the entries of flows that events have closed. One that is open by now is another
         connection's, to which the program has given the closed one's place.
         """
-        closed = self._closed
+        closed, self._closed = self._closed, []
         if not closed:
             return
-        self._closed = []
         for flows in (*self._maps4.values(), *self._maps6.values()):
             keys: list[bytes] = []
             try:

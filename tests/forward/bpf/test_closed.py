@@ -104,17 +104,33 @@ def test_an_entry_of_another_connection_stays() -> None:
 def test_an_entry_that_is_in_use_stays_longer(wide: bool) -> None:
     """Its place may have been given to a new connection, whose event was not read yet."""
     closing = Closing(wide=wide)
-    keys = [closing.key(1000 + n) for n in range(3)]
+    keys = [closing.key(1000 + n) for n in range(2)]
     for key in keys:
         closing.close(key, 1.0)
-    for key, flags in zip(keys, (DECIDED, DECIDED | CLOSED), strict=False):
-        closing.content[key] = FlowEntry(ticks_of(10.5), flags).pack()
+    closing.content[keys[0]] = FlowEntry(ticks_of(10.5), DECIDED | CLOSED).pack()
     closing.closed.sync(1.0 + LINGER)
-    assert {key for key in keys if key in closing.content} == set(keys[:2])
-    assert len(closing.content) == 2 * (1 + wide)
+    assert {key for key in keys if key in closing.content} == {keys[0]}
+    assert len(closing.content) == 1 + wide
     closing.closed.sync(1.0 + LINGER + FRESH)
-    assert len(closing.content) == 2 * (1 + wide)
+    assert len(closing.content) == 1 + wide
     closing.closed.sync(1.0 + 2 * LINGER)
+    assert closing.content == {}
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["origin", "alias"])
+def test_an_open_entry_stays(wide: bool) -> None:
+    """However long no packet has passed: if the event of its connection is lost, a sweep finds it.
+    When the connection is closed, the entry goes.
+    """
+    closing = Closing(wide=wide)
+    key = closing.key(1000)
+    closing.close(key, 1.0)
+    closing.content[key] = FlowEntry(ticks_of(1.5), DECIDED).pack()
+    for number in (1, 2, 3):
+        closing.closed.sync(1.0 + number * LINGER)
+        assert len(closing.content) == 1 + wide
+    closing.content[key] = FlowEntry(ticks_of(1.5), DECIDED | CLOSED).pack()
+    closing.closed.sync(1.0 + 4 * LINGER)
     assert closing.content == {}
 
 

@@ -27,7 +27,7 @@ from paraglider.core.flow import TCP, UDP
 from paraglider.core.service import VirtualService
 from paraglider.forward.bpf.closed import LINGER
 from paraglider.forward.bpf.decided import forward_key
-from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+from paraglider.forward.bpf.entry import PLAIN, FlowEntry, ticks_of
 
 WIDE = ((80, 1080),)
 OPEN = DECIDED | REPLIED | ESTABLISHED
@@ -114,6 +114,23 @@ def test_one_that_is_not_established_yet_is_opening(kernel: Kernel) -> None:
     kernel.tell(EVENT_ESTABLISHED, OPEN, key)
     one.carrier.sync(0.2)
     assert (kernel.backend.opening, kernel.backend.flows, kernel.backend.conns) == (0, 1, 1)
+
+
+def test_one_that_a_reply_has_opened() -> None:
+    """Without an entry before, it is established at once; of the two events that say so, the worker
+    may read one alone. The flow keeps its entry, and is as those that a SYN has opened.
+    """
+    kernel = started()
+    one, key = kernel.one, client_key(1000)
+    kernel.entries()[key] = FlowEntry(0, OPEN, 0, kernel.translation.slot).pack()
+    kernel.tell(EVENT_OPENED, DECIDED | REPLIED, key)
+    one.carrier.sync(0.1)
+    flow = one.flows.forward[TCP][key]
+    assert (kernel.backend.opening, flow.carried, key in kernel.entries()) == (1, PLAIN, True)
+    kernel.tell(EVENT_ESTABLISHED, OPEN, key)
+    one.carrier.sync(0.2)
+    assert (flow.state, kernel.backend.conns, kernel.backend.flows) == (states.ESTABLISHED, 1, 1)
+    one.check()
 
 
 def test_one_that_is_over_within_a_tick_is_counted(kernel: Kernel) -> None:

@@ -200,6 +200,21 @@ def test_the_opening_is_lost(kernel: Kernel, to: int) -> None:
     kernel.check(to)
 
 
+def test_the_opening_is_lost_and_the_sweep_comes_late(kernel: Kernel) -> None:
+    """The connection is idle until then, and keeps its entry."""
+    one = kernel.one
+    kernel.opens(0, OVER)
+    one.carrier.sync(0.1)
+    kernel.opens(1, OPEN, 0.5)
+    kernel.ring.events.clear()
+    one.carrier.sync(LINGER + 0.2)
+    assert FlowEntry.unpack(kernel.entries[KEY]).flags & CLOSED == 0
+    one.program.lose_event()
+    one.settle(LINGER + 1.5)
+    assert kernel.found() == ([1, 1], [0, 1], [0, 0])
+    kernel.check(1)
+
+
 def test_all_events_are_lost(kernel: Kernel) -> None:
     """The end of the first one too: the entry leads to another backend, so it is not the flow's."""
     one = kernel.one
