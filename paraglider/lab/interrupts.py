@@ -1,6 +1,6 @@
 """Handles Ctrl-C (and SIGTERM, SIGHUP) so that the clean-up always runs.
 
-Lives here: ``Interrupts``, and ``whole`` for code that does not have the object.
+Lives here: ``Interrupts``, and ``uninterrupted`` for code that does not have the object.
 Rules: only the first interrupt raises ``KeyboardInterrupt``. Steps that must not be interrupted
 (the set-up of a host) run in ``deferred``. After ``ignore`` no interrupt is raised. Of two nested
 ``finally`` blocks that both clean up, at least one therefore completes.
@@ -80,7 +80,7 @@ class _Active:
 
 
 @contextlib.contextmanager
-def whole() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """As ``deferred`` of the ``Interrupts`` in effect, if there are any; only for moments. Other
     threads than the main one are never interrupted.
     """

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab.interrupts import whole
+from paraglider.lab.interrupts import uninterrupted
 
 NAME = re.compile(r"pg(?P<pid>\d+)(\.\d+)?-[a-z0-9]+")
 NAMES: Final = Path("/run/netns")  # where `ip netns` has them
@@ -57,7 +57,7 @@ def execute(
     """
     process: subprocess.Popen[str] | None = None
     try:
-        with whole():  # interrupted in between, it would run on, unknown to us
+        with uninterrupted():  # else it might run on, unknown to us
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
@@ -138,7 +138,7 @@ class Namespace:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program in here; ``close`` ends it."""
-        with whole():
+        with uninterrupted():
             process = subprocess.Popen(
                 self.command(args),
                 stdin=stdin,

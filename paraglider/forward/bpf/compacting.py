@@ -64,24 +64,25 @@ class Compactor:
                 waiting.popleft()
             left -= len(some)
             self._count -= len(some)
-            if table.held or table.damaged or self._unprepared(some):
+            if table.held or table.damaged or self._provide_memory(some):
                 # They wait again, but those that have ended do not.
                 self._flows.lasting += [flow for flow in some if flow.carried == PLAIN]
             else:
                 self._make_compact(some)
 
-    def _unprepared(self, flows: list[Flow]) -> bool:
-        """Whether ``flows``, while others are restored, have to wait for memory."""
+    def _provide_memory(self, flows: list[Flow]) -> bool:
+        """Provide memory for ``flows``, while others are restored; returns whether they have to
+        wait for more.
+        """
         if self._table.unread is None:
             return False
         allow_compact(self._table)
         present = {flow.protocol for flow in flows}
-        waiting = [
-            compact.protocol
+        return any(
+            compact.prepare(PREPARED)
             for compact in self._table.compact
-            if compact.protocol in present and compact.prepare(PREPARED)
-        ]
-        return bool(waiting)
+            if compact.protocol in present
+        )
 
     def _make_compact(self, flows: list[Flow]) -> None:
         table = self._table
