@@ -16,6 +16,7 @@ cdef class ClosedEntries:
     cdef object _maps4
     cdef object _maps6
     cdef CarriedFlows _flows
+    cdef object _slots
     cdef double _added
     cdef dict _batch
     cdef object _batches

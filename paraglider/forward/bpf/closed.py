@@ -21,6 +21,7 @@ from paraglider.core.flow import TCP, Flow
 from paraglider.core.translation import Translation
 from paraglider.forward.bpf.entry import FlowEntry
 from paraglider.forward.bpf.flows import CarriedFlows
+from paraglider.forward.bpf.slots import Slots
 
 #: seconds for which the entry of a closed connection stays
 LINGER: Final = 10.0
@@ -40,12 +41,15 @@ _KEY4: Final = KEY4.size
 
 
 class ClosedEntries:
-    """The entries in ``maps`` whose connections are closed and have no flow among ``flows``."""
+    """The entries in ``maps`` whose connections are closed and have no flow among ``flows``;
+    ``slots`` has their translations.
+    """
 
-    def __init__(self, maps: CarrierMaps, flows: CarriedFlows) -> None:
+    def __init__(self, maps: CarrierMaps, flows: CarriedFlows, slots: Slots) -> None:
         self._maps4 = maps.flows[TCP, 4]
         self._maps6 = maps.flows[TCP, 6]
         self._flows = flows
+        self._slots = slots
         self._added = -1.0  # when the newest batch was added
         self._batch: dict[bytes, Translation] = {}  # the newest one: key → translation
         self._batches: deque[tuple[float, dict[bytes, Translation]]] = deque()  # the oldest first
@@ -99,6 +103,8 @@ class ClosedEntries:
                 again.append((key, translation))
                 continue
             keys.append(key)
+            if entry.slot != translation.slot:  # a later connection, also closed
+                translation = self._slots.find(entry.slot) or translation
             if translation.aliased:
                 keys.append(translation.reverse_key(key))
         for key, translation in again:

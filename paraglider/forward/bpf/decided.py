@@ -40,7 +40,7 @@ class DecidedFlows:
         self._maps = maps
         self._flows = flows
         self._slots = slots
-        self._closed = ClosedEntries(maps, flows)
+        self._closed = ClosedEntries(maps, flows, slots)
         #: keys of entries that were read before their event, with the slot; those before the last
         #: reading
         self._early: dict[tuple[int, bytes], int] = {}

@@ -19,7 +19,7 @@ cpdef unsigned int ticks_of(double seconds)
 @cython.locals(translation=Translation)
 cpdef int flags_of(Flow flow) except? -2
 cpdef int evidence_of(Flow flow) except? -2
-cpdef bint is_open(bytes value) except -1
+cpdef bint is_later(bytes value, int slot) except -1
 cpdef set_numbers(Flow flow, entry)
 cpdef int one_sided_state(int protocol, unsigned int flags, packets_out) except? -2
 @cython.locals(state=int, last=int)

@@ -146,9 +146,14 @@ def flags_of(flow: Flow) -> int:
     return ONE_SIDED_FLAGS[flow.state]
 
 
-def is_open(value: bytes | None) -> bool:
-    """Whether there is an entry with ``value``, of a connection that is not closed."""
-    return value is not None and not FlowEntry.unpack(value).flags & CLOSED
+def is_later(value: bytes | None, slot: int) -> bool:
+    """Whether there is an entry with ``value``, of a later connection than a closed one whose
+    translation has ``slot``: one that is open, or has another translation.
+    """
+    if value is None:
+        return False
+    entry = FlowEntry.unpack(value)
+    return not entry.flags & CLOSED or entry.slot != slot
 
 
 def set_numbers(flow: Flow, entry: FlowEntry) -> None:

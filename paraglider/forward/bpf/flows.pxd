@@ -6,7 +6,7 @@ from paraglider.core.flow cimport Flow
 from paraglider.core.flow_table cimport FlowTable
 from paraglider.core.translation cimport Translation
 from paraglider.forward.bpf.entry cimport (
-    evidence_of, flags_of, is_open, seen_states, set_numbers, ticks_of,
+    evidence_of, flags_of, is_later, seen_states, set_numbers, ticks_of,
 )
 from paraglider.forward.bpf.removed cimport RemovedKeys
 

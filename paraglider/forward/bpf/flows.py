@@ -32,7 +32,7 @@ from paraglider.forward.bpf.entry import (
     FlowEntry,
     evidence_of,
     flags_of,
-    is_open,
+    is_later,
     seen_states,
     set_numbers,
     ticks_of,
@@ -55,9 +55,9 @@ class CarriedFlows:
     ``count`` is the number of flows that are known to have an entry. ``lasting`` has those that may
     become compact (``compacting``), since it was last cleared; ``expanded`` counts those that were
     and no longer are. ``handling``: events that need no entry are being handled. While not ``on``,
-    no entry is inserted. ``replaced`` has closed flows whose entries are open, since it was last
-    cleared: the program has given them to other connections. ``refused`` counts the kernel's
-    refusals; ``refusals`` counts them by error since it was last cleared.
+    no entry is inserted. ``replaced`` has closed flows whose entries are of later connections,
+    since it was last cleared. ``refused`` counts the kernel's refusals; ``refusals`` counts them by
+    error since it was last cleared.
     """
 
     def __init__(self, context: BpfContext, slots: Slots, table: FlowTable) -> None:
@@ -179,8 +179,8 @@ class CarriedFlows:
         self._deferring = False
 
     def flush(self) -> None:
-        """Remove the entries of flows that events have closed. One that is open by now is another
-        connection's, to which the program has given the closed one's place.
+        """Remove the entries of flows that events have closed, but those of later connections, to
+        which the program has given the place of the closed ones.
         """
         closed, self._closed = self._closed, []
         if not closed:
@@ -191,7 +191,7 @@ class CarriedFlows:
                 for where, key, alias, translation in closed:
                     if where is not flows:
                         continue
-                    if translation.decided and is_open(flows.get(key)):
+                    if translation.decided and is_later(flows.get(key), translation.slot):
                         self.replaced.append((key, translation))
                         continue
                     keys.append(key)

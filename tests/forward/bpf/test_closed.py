@@ -25,11 +25,12 @@ class Closing:
         self.family = family
         self.worker: Worker = worker(service, bound=3000, entries=4 * MOST_CLOSED)
         maps = self.worker.maps
-        flows = CarriedFlows(BpfContext(maps, MemoryRing()), Slots(maps), self.worker.flows)
+        slots = Slots(maps)
+        flows = CarriedFlows(BpfContext(maps, MemoryRing()), slots, self.worker.flows)
         self.entries = maps.flows[TCP, family.number]
         self.translation: Translation = next(iter(service.translations.values()))
         self.translation.aliased = wide
-        self.closed = ClosedEntries(maps, flows)
+        self.closed = ClosedEntries(maps, flows, slots)
 
     @property
     def content(self) -> dict[bytes, bytes]:

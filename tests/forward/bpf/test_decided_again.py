@@ -183,6 +183,26 @@ def test_the_end_is_heard_before_the_opening(kernel: Kernel, to: int) -> None:
     kernel.check(1 - to)
 
 
+@pytest.mark.parametrize("readings", [1, 2])
+def test_the_next_is_over_before_the_end_is_heard(kernel: Kernel, readings: int) -> None:
+    """Its entry stays for a while as that of any other closed connection, and its alias goes."""
+    one = kernel.one
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(0)
+    kernel.delay()
+    kernel.opens(1, OVER)
+    if readings == 2:
+        late, kernel.ring.events = kernel.ring.events[PORTION:], kernel.ring.events[:PORTION]
+        one.carrier.sync(0.2)
+        kernel.ring.events = late
+    one.carrier.sync(0.3)
+    assert kernel.found() == ([1, 1], [0, 0], [0, 0])
+    assert len(kernel.entries) == 1 + kernel.translations[1].aliased
+    one.carrier.sync(0.4 + LINGER)
+    assert kernel.entries == {}
+
+
 @others
 def test_the_opening_is_lost(kernel: Kernel, to: int) -> None:
     """A sweep finds the entry: the closed flow goes, and the new one is counted."""
