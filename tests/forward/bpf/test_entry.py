@@ -27,6 +27,7 @@ from paraglider.forward.bpf.entry import (
     TWO_SIDED_FLAGS,
     FlowEntry,
     first_state,
+    is_later,
     seen_states,
     ticks_of,
 )
@@ -154,3 +155,18 @@ def test_the_state_of_a_one_sided_flow(protocol: int, flags: int, packets: int, 
         passed = seen_states(flow, DIRECT | flags, packets, 0)
         assert (passed[-1:] or [before]) == [state]
         assert states.FIN_CLIENT not in passed
+
+
+@pytest.mark.parametrize(
+    ("entry", "later"),
+    [
+        (None, False),
+        (FlowEntry(0, DECIDED | OPEN | CLOSED, slot=5), False),
+        (FlowEntry(0, DECIDED | OPEN | CLOSED, slot=6), True),
+        (FlowEntry(0, DECIDED | OPEN, slot=5), True),
+        (FlowEntry(0, DECIDED, slot=6), True),
+    ],
+)
+def test_an_entry_of_a_later_connection(entry: FlowEntry | None, later: bool) -> None:
+    """Than a closed one with the translation 5, by state or translation."""
+    assert is_later(None if entry is None else entry.pack(), 5) == later
