@@ -49,6 +49,7 @@ COMPILED = (
     "paraglider/forward/bpf/closed.py",
     "paraglider/forward/bpf/decided.py",
     "paraglider/forward/bpf/events.py",
+    "paraglider/forward/nat/flows.py",
     "paraglider/forward/nat/datapath.py",
     "paraglider/forward/one_sided.py",
     "paraglider/netfilter/queue/_batch.pyx",

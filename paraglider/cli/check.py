@@ -96,8 +96,8 @@ def _needed(config: Config, names: Sequence[str]) -> str:
 
 
 def _options(service: Service) -> dict[str, str]:
-    """What carries and what decides the flows of ``service``, where there is a choice."""
-    names = ("carrier", "decide")
+    """What carries, decides and adopts the flows of ``service``, where there is a choice."""
+    names = ("carrier", "decide", "adopt")
     return {name: getattr(service, name) for name in names if name in service.method.options}
 
 

@@ -226,11 +226,13 @@ def _names(names: Sequence[str]) -> str:
 
 
 def title(service: Row) -> Text:
-    """A service in one line: address, forward, strategy, ready backends."""
+    """A service in one line: address, forward, strategy, ready backends, adopted connections."""
     ready = f"{service['ready']} of {service['backends']} ready"
+    adopted = service.get("adopted") or 0
     return Text.assemble(
         f"{service['service']} {endpoint(service)} {forwarding(service)} {service['strategy']} ",
         (ready, "" if service["ready"] else "red"),
+        f", {quantity(adopted)} adopted" if adopted else "",
     )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from paraglider.config.check_shared import ambiguous_answers
 from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config
+from paraglider.core.strategies import KINDS
 
 # Minimum timeouts that the standards require of a NAT: seconds, and the section.
 MINIMA = {
@@ -24,7 +26,7 @@ MINIMA = {
 def warnings(config: Config) -> list[Problem]:
     """All warnings about a valid configuration, as problems."""
     found = [*_timeouts(config), *_weights(config), *_gateways(config)]
-    found += [*_deciding(config), *_carrying(config)]
+    found += [*_deciding(config), *_carrying(config), *_adopting(config)]
     return [*found, *_failover(config), *_health(config)]
 
 
@@ -68,6 +70,27 @@ def _carrying(config: Config) -> Iterator[Problem]:
             what = f"`carrier: xdp` with `forward: {service.forward}`: the program at XDP leaves"
             what += " these packets to the one at tc"
             yield Problem(("services", index, "carrier"), what, "write `carrier: bpf`")
+
+
+def _adopting(config: Config) -> Iterator[Problem]:
+    for index, service in enumerate(config.services):
+        place: Path = ("services", index, "adopt")
+        if "adopt" not in service.model_fields_set or service.adopt != "auto":
+            continue
+        known = service.strategy in KINDS
+        if known and not service.strategy_class.hashes:
+            what = f"`adopt: auto` has no effect with `strategy: {service.strategy}`, which is no"
+            what += " hash: segments of unknown flows are reset"
+            yield Problem(place, what, "use `strategy: maglev` or `source`, or leave `adopt` out")
+        elif service.affinity == "client":
+            what = "`adopt: auto` has no effect with `affinity: client`: a client may have had"
+            what += " another backend elsewhere"
+            yield Problem(place, what, "use `strategy: source`, or leave `adopt` out")
+        elif service.strategy_class.uses_seed and service.seed is None:
+            what = "`adopt: auto` without a `seed`: each balancer draws its own, so they pick"
+            what += " different backends"
+            yield Problem(place, what, "write the same `seed` in the file of each balancer")
+    yield from ambiguous_answers(config, lambda s: "adopt" not in s.model_fields_set)
 
 
 def _gateways(config: Config) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from paraglider.config.steps import Steps, completed
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 
 #: keys of a service that only some forwarding methods take (``Method.options``)
-OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation")
+OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation", "adopt")
 
 #: services that are checked in one step
 STEP: Final = 100
@@ -244,6 +244,10 @@ def _hash(path: Path, service: Service) -> Iterator[Problem]:
         what = f"`decide: hash` with `strategy: {service.strategy}`, which is no hash"
         remedy = "use `strategy: maglev` or `source`, or leave `decide` out"
         yield Problem(place, what, remedy, needs=((*path, "strategy"),))
+    if service.adopt == "never":
+        what = "`decide: hash` with `adopt: never`: without flows, any packet goes where it leads"
+        remedy = "leave `adopt` out, or `decide`"
+        yield Problem(place, what, remedy, needs=((*path, "adopt"),))
     if service.affinity == "client":
         what = "`decide: hash` with `affinity: client`, which keeps a list of clients"
         remedy = "use `strategy: source` without `affinity`, or leave `decide` out"

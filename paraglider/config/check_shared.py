@@ -35,7 +35,7 @@ _Claims = dict[tuple[IPAddress, str], list[_Claim]]
 
 def check_shared(config: Config) -> list[Problem]:
     """Every backend and VIP of ``config`` that two services cannot share."""
-    return [*_conntrack(config), *_direct(config), *_vips(config)]
+    return [*_conntrack(config), *_direct(config), *_adopting(config), *_vips(config)]
 
 
 def _conntrack(config: Config) -> Iterator[Problem]:
@@ -59,6 +59,34 @@ def _direct(config: Config) -> Iterator[Problem]:
     for claim, other in _clashes(others, direct):
         named = config.services[other.service].name
         what = f"answers as the VIP of `{named}` (`return: direct`)"
+        yield _problem(config, claim, other, what, remedy)
+
+
+def _adopting(config: Config) -> Iterator[Problem]:
+    """See ``ambiguous_answers``: an error for a service whose file asks for adoption."""
+    return ambiguous_answers(config, lambda service: "adopt" in service.model_fields_set)
+
+
+def ambiguous_answers(config: Config, chosen: Callable[[Service], bool]) -> Iterator[Problem]:
+    """Backends' ports that answer for another service too, of the ``chosen`` services that adopt
+    flows: an answer in mid-stream does not tell whose it is.
+    """
+
+    def answers_here(service: Service) -> bool:
+        return _is_rewritten(service) and service.answers == "via"
+
+    def adopts_answers(service: Service) -> bool:
+        # Answers of all ports may be the backend's own connections, and are never adopted.
+        hashes = service.adopts and service.strategy_class.hashes
+        return hashes and answers_here(service) and not service.all_ports and chosen(service)
+
+    remedy = "write `adopt: never`, or use another port or backend for one of the two"
+    for claim, other in _clashes(_claims(config, adopts_answers), _claims(config, answers_here)):
+        mine, theirs = config.services[claim.service], config.services[other.service]
+        if theirs.all_ports and theirs.vip.ip == mine.vip.ip:
+            continue  # packets to these ports are not its
+        named = theirs.name
+        what = f"answers for `{named}` too, so an answer does not tell whose flow to adopt"
         yield _problem(config, claim, other, what, remedy)
 
 

@@ -55,7 +55,8 @@ class QueueConfig(Section):
         default=30_000,
         ge=0,
         le=10_000_000,
-        description="New flows a second and worker from unknown clients; 0: no limit.",
+        description="New flows a second and worker from unknown clients, and adopted ones at"
+        " most; 0: no limit.",
     )
     io: Literal["auto", "netlink", "netfilterqueue"] = Field(
         default="auto", description="Queue I/O; auto uses the fastest that works."

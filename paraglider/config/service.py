@@ -1,8 +1,7 @@
 """A service of the configuration file, its backends and its forward method.
 
-Lives here: ``Service``, ``EncapsulationConfig``, ``BackendConfig``, ``BackendSource``,
-``ServiceTimeouts``; ``config.model`` has the rest of the file, and gives these names on.
-``Method`` is the part of
+Lives here: ``Service``, ``BackendConfig``, ``BackendSource``, ``ServiceTimeouts``; ``config.model``
+has the rest of the file, and gives these names on. ``Method`` is the part of
 ``forward.base.ForwardMethod`` that the configuration and the layers below ``forward`` use, and
 ``METHODS`` are the methods by name.
 Rules: as in ``config.model``. No I/O. ``METHODS`` is empty until ``paraglider.forward.registry`` is
@@ -30,6 +29,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
 from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.encapsulation import EncapsulationConfig
 from paraglider.config.health import Check
 from paraglider.config.network import Network
 from paraglider.config.section import Seconds, Section
@@ -122,20 +122,6 @@ def default_method() -> str:
 #: the port of the DNS, and seconds for which its answered flows are kept
 _DNS = 53
 _DNS_REPLY = 5
-
-
-class EncapsulationConfig(Section):
-    """How packets are encapsulated, with `forward: tunnel`."""
-
-    type: Literal["ipip", "gue"] = Field(
-        default="ipip", description="ipip: IP in IP, of either family; gue: in UDP too."
-    )
-    port: Port = Field(default=6080, description="UDP port of the backends, with gue.")
-
-    @property
-    def udp_port(self) -> int:
-        """The UDP port of the outer header; 0 if it has no UDP."""
-        return self.port if self.type == "gue" else 0
 
 
 class ServiceTimeouts(Section):
@@ -286,6 +272,11 @@ class Service(Section):
     affinity: Literal["flow", "client"] = Field(
         default="flow", description="client: a client keeps its backend."
     )
+    adopt: Literal["auto", "never"] = Field(
+        default="auto",
+        description="TCP flows that began at another balancer: auto: they continue here, if the"
+        " strategy is a hash; never: they are reset.",
+    )
     snat: Address | None = Field(default=None, description="Source address that the backends see.")
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         default=None,
@@ -347,6 +338,14 @@ class Service(Section):
     def answers(self) -> Literal["via", "direct"]:
         """The way of the replies: by ``return``, unless the method has only one way."""
         return self.method.answers(self)
+
+    @property
+    def adopts(self) -> bool:
+        """Whether flows that began elsewhere continue here, if its strategy is ``repeatable``: a
+        client with affinity may have had another backend elsewhere.
+        """
+        has_choice = "adopt" in self.method.options
+        return has_choice and self.adopt == "auto" and self.affinity == "flow"
 
     @property
     def wants_bpf(self) -> bool:

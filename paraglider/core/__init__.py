@@ -9,6 +9,7 @@ Glossary
     strategy    picks a backend for a new flow                                    (``strategies``)
     affinity    a client keeps its backend                                        (``affinity``)
     flow        one connection: keys, translation, state, last seen               (``flow``)
+    adoption    finds the backend of a flow that began elsewhere                  (``adoption``)
     journal     the flows in mapped memory, which outlives the process            (``journal``)
     restore     puts the flows of a journal into a flow table                     (``restore``)
     translation the rewriting of packets between a service and a backend          (``translation``)

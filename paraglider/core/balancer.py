@@ -1,4 +1,5 @@
-"""The balancer: chooses the backend of a new flow, by service, affinity and strategy in that order.
+"""The balancer: chooses the backend of a new flow, by service, affinity and strategy in that order,
+and finds that of a flow which is not known here (``adoption``).
 
 It only decides: the datapath of each forward method handles the packets, so all methods share the
 decision.
@@ -12,6 +13,7 @@ from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
 from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.translation import Translation
 from paraglider.core.verdict import NO_BACKEND, REFUSED
 
 
@@ -25,6 +27,23 @@ class Balancer:
         """The service of a packet with this flow key (source first); None if there is none."""
         size = (len(key) - 4) // 2
         return self.services.find(protocol, key[size:-4], key[-2:])
+
+    def owner(self, flow: NewFlow, refused: tuple[Backend, ...] = ()) -> Translation | None:
+        """The translation of ``flow``, which is not known here, to none of the backends that have
+        ``refused`` it (``AdoptionTables.pick``); None if the flow is not to be adopted.
+        """
+        service = self.find(flow.protocol, flow.key)
+        if service is None or service.adoption is None:
+            return None
+        backend = service.adoption.pick(flow, refused)
+        return None if backend is None else service.translations.get(backend)
+
+    def answering(self, protocol: int, reverse_key: bytes) -> Translation | None:
+        """The translation of the flow of a backend's packet with ``reverse_key``, if its address
+        and port answer for one VIP only, of a service that adopts flows; else None.
+        """
+        size = (len(reverse_key) - 4) // 2
+        return self.services.answering(protocol, reverse_key[:size], reverse_key[-4:-2])
 
     @staticmethod
     def refusal(service: VirtualService, protocol: int) -> int:

@@ -24,9 +24,16 @@ _UNSEEDED: Final = (
 )
 
 
+_ADOPTION: Final = (
+    "any packet of the flow leads to this backend, also at other balancers with the same file"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionStep:
-    """One step of a decision; ``about`` is service, state, flow, affinity, decides or strategy."""
+    """One step of a decision; ``about`` is service, state, flow, affinity, decides, strategy or
+    adoption.
+    """
 
     about: str
     text: str
@@ -98,6 +105,8 @@ def explain(
     reason += strategy.turns(by_kernel=decider is not None and decider.kernel)
     why.append(DecisionStep("strategy", reason))
     if strategy.hashes and seeded:
+        if service.adoption is not None:
+            why.append(DecisionStep("adoption", _ADOPTION))
         backend = balancer.choose(service, flow, lambda _: False)
         return Explanation(service, backend, (), tuple(why))
     share = shares(service)

@@ -7,6 +7,8 @@ packets pass in both directions (nat), ``ONE_SIDED`` for flows whose answers byp
             SYN_SENT ─▶ SYN_RECEIVED ─▶ ESTABLISHED ─▶ FIN_CLIENT  ─▶ LAST_ACK         ─▶ TIME_WAIT
                                              │     └─▶ FIN_BACKEND ─▶ LAST_ACK_BACKEND ─▶ TIME_WAIT
                                              └─▶ RESET, CLIENT_RESET (and back, RFC 7857 section 3)
+    adopted:   ADOPTED, ADOPTED_BACKEND ─▶ ESTABLISHED (with a FIN before: ADOPTED_FIN and
+               ADOPTED_BACKEND_FIN ─▶ half-closed)
     one-sided: SYN_SENT ─▶ UNCONFIRMED ─▶ ESTABLISHED ─▶ CLIENT_DONE ─▶ TIME_WAIT
 
 Half-closed flows have the timeout of established ones (RFC 5382 REQ-5 is about half-open ones). A
@@ -28,6 +30,10 @@ times. If packets may have passed unseen (by a lease of dsr), no number is impla
 counts, and a RST farther than UNSEEN_WINDOW counts as a FIN, since a flow after a FIN is kept while
 it is in use.
 * Segments of a backend are always plausible: only hosts behind the balancer have its address.
+
+A two-sided flow that was adopted in mid-stream (``adoption``) is half-open until the other side has
+a packet too: a client's segment proves nothing before the backend goes on with the connection, nor
+a segment with a backend's address before the client does. A one-sided one is as after its SYN.
 
 A SYN does not change the state of a live flow. It is forwarded to the flow's backend, whose TCP
 decides (RFC 5961 section 4.2): a challenge ACK if the connection is alive there, otherwise RST or a
@@ -59,6 +65,10 @@ CLIENT_RESET: Final = 13  # closed by a RST that may be the client's
 UDP_ANSWERED: Final = 14  # one exchange
 LAST_ACK_BACKEND: Final = 15  # both FINs were seen; the backend must acknowledge the client's
 CLIENT_DONE: Final = 16  # one-sided: the client's FIN was seen; the backend's never passes here
+ADOPTED: Final = 17  # adopted by a segment of the client; the backend has not gone on yet
+ADOPTED_FIN: Final = 18  # the same, and the client's FIN was seen
+ADOPTED_BACKEND: Final = 19  # adopted by a segment of the backend; the client has not gone on yet
+ADOPTED_BACKEND_FIN: Final = 20  # the same, and the backend's FIN was seen
 
 STATE_NAMES: Final = (
     "syn-sent",
@@ -78,6 +88,10 @@ STATE_NAMES: Final = (
     "udp-answered",
     "last-ack-backend",
     "client-done",
+    "adopted",
+    "adopted-fin",
+    "adopted-backend",
+    "adopted-backend-fin",
 )
 STATES: Final = len(STATE_NAMES)
 
@@ -125,6 +139,21 @@ TWO_SIDED: Final[Transitions] = {
     FIN_BACKEND: {C_FIN: LAST_ACK_BACKEND, **_RESETS},
     LAST_ACK: {C_ACK: TIME_WAIT, **_RESETS},
     LAST_ACK_BACKEND: {B_ACK: TIME_WAIT, **_RESETS},
+    ADOPTED: {
+        C_FIN: ADOPTED_FIN,
+        B_SYN_ACK: SYN_RECEIVED,  # a SYN came after, and the backend took it as a new connection
+        B_ACK: ESTABLISHED,
+        B_FIN: FIN_BACKEND,
+        **_RESETS,
+    },
+    ADOPTED_FIN: {B_ACK: FIN_CLIENT, B_FIN: LAST_ACK, **_RESETS},
+    ADOPTED_BACKEND: {
+        C_ACK: ESTABLISHED,
+        C_FIN: FIN_CLIENT,
+        B_FIN: ADOPTED_BACKEND_FIN,
+        **_RESETS,
+    },
+    ADOPTED_BACKEND_FIN: {C_ACK: FIN_BACKEND, C_FIN: LAST_ACK_BACKEND, **_RESETS},
     TIME_WAIT: {C_SYN: SYN_SENT},
     # A flow that goes on was not reset (RFC 7857 section 3).
     RESET: {
@@ -174,6 +203,10 @@ _KINDS: Final[Mapping[int, tuple[int, int, str]]] = {
     SYN_SENT: (OPENING, HALF_OPEN_CLASS, "tcp"),
     SYN_RECEIVED: (OPENING, HALF_OPEN_CLASS, "tcp"),
     UNCONFIRMED: (OPENING, HALF_OPEN_CLASS, "tcp"),
+    ADOPTED: (OPENING, HALF_OPEN_CLASS, "tcp"),
+    ADOPTED_FIN: (OPENING, HALF_OPEN_CLASS, "tcp"),
+    ADOPTED_BACKEND: (OPENING, HALF_OPEN_CLASS, "tcp"),
+    ADOPTED_BACKEND_FIN: (OPENING, HALF_OPEN_CLASS, "tcp"),
     ESTABLISHED: (ACTIVE, LASTING_CLASS, "tcp"),
     FIN_CLIENT: (ACTIVE, LASTING_CLASS, "tcp"),
     FIN_BACKEND: (ACTIVE, LASTING_CLASS, "tcp"),

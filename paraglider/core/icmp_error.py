@@ -6,6 +6,8 @@ an error to the client contains a packet sent from here with the backend as dest
 addresses, the inner addresses and port, the inner header and transport checksums, and the ICMP
 checksum are rewritten (RFC 5508 §4.2, RFC 7690). An error neither refreshes nor ends a flow. An
 error with a wrong ICMP checksum is not translated (RFC 5508 REQ-3).
+An error about a flow that is not known here goes where the flow does, of a service that adopts
+flows (``adoption``); it makes no flow.
 Rules: nothing raises; a wrong checksum of the inner packet stays wrong.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 from typing import Final
 
 from paraglider.core import verdict
+from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import ones_sum
 from paraglider.core.flow import ICMP6, TCP, UDP
 from paraglider.core.flow_table import FlowTable
@@ -25,6 +28,7 @@ from paraglider.core.packet import (
     parse,
     reverse,
 )
+from paraglider.core.strategies.base import NewFlow
 
 #: offset of the checksum in the transport header
 CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
@@ -48,10 +52,13 @@ def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Par
     return inner
 
 
-def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable, now: float) -> int:
+def translate(
+    buf: bytearray, offset: int, error: Parsed, flows: FlowTable, now: float, balancer: Balancer
+) -> int:
     """Translate the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
 
-    Returns -1 when done, else the reason code by which it is accepted unchanged or dropped.
+    ``balancer`` finds the backends of flows that ``flows`` does not have. Returns -1 when done,
+    else the reason code by which it is accepted unchanged or dropped.
     """
     inner = packet_inside(buf, offset, error, error.end)
     if inner.reason >= 0:
@@ -71,13 +78,39 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable, now:
     flow = flows.reverse[inner.protocol].get(key) if inner.kind != ECHO_REPLY else None
     if flow is None:
         if inner.protocol in CHECKSUM_AT and flows.fetch(inner.protocol, key, now):
-            return translate(buf, offset, error, flows, now)
-        return verdict.NO_FLOW
+            return translate(buf, offset, error, flows, now, balancer)
+        return _translate_unknown(buf, offset, error, inner, now, balancer)
     if not _intact(buf, offset, error):
         return verdict.BAD_CHECKSUM
     # to the client: the VIP replaces the backend
     before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
     _rewrite(buf, offset, error, inner, inner_at, False, (before, after, port))
+    return -1
+
+
+def _translate_unknown(
+    buf: bytearray, offset: int, error: Parsed, inner: Parsed, now: float, balancer: Balancer
+) -> int:
+    """As ``translate``, for an error about a flow that is not known here (RFC 7690)."""
+    key = reverse(inner.key)
+    size = (len(key) - 4) // 2
+    to_backend = True
+    found = None
+    if inner.kind != ECHO_REQUEST:
+        found = balancer.owner(NewFlow(inner.protocol, key, now))
+    if found is not None:
+        back = found.reverse_key(key)
+        end = key[size:-4], back[:size], back[-4:-2]
+    else:
+        to_backend = False
+        found = balancer.answering(inner.protocol, key) if inner.kind != ECHO_REPLY else None
+        if found is None:
+            return verdict.NO_FLOW
+        forward = found.forward_key(key)
+        end = key[:size], forward[size:-4], forward[-2:]
+    if not _intact(buf, offset, error):
+        return verdict.BAD_CHECKSUM
+    _rewrite(buf, offset, error, inner, error.transport + 8, to_backend, end)
     return -1
 
 

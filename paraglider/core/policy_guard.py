@@ -78,6 +78,11 @@ class PolicyGuard(Strategy):
         return "a class of the operator's own decides, which is not called here"
 
     @property
+    def repeatable(self) -> bool:
+        """See ``Strategy``: the class says so by an attribute ``hashes`` that is True."""
+        return getattr(self._policy, "hashes", False) is True
+
+    @property
     def faults(self) -> int:
         """The number of faults so far."""
         return self.raised + self.wrong + self.slow

@@ -101,14 +101,16 @@ class Backend:
     flows, ``opening`` of flows that are not established yet, ``closing`` of closed flows that are
     still in the table. ``refused`` counts openings that the backend answered with a RST,
     ``unanswered`` openings that the client repeated without an answer, if these packets pass
-    through this host. Strategies use ``weight``; ``full_weight`` is the configured one, which
-    differs during a slow start in the pool. ``ready`` is true if the backend takes new flows;
-    ``lost`` if its flows end with the client's next packet; ``datagrams_lost`` if at least its UDP
-    and echo flows do. The pool sets all three.
+    through this host; ``adopted`` flows that were adopted in mid-stream (``adoption``). Strategies
+    use ``weight``; ``full_weight`` is the configured one, which differs during a slow start in the
+    pool. ``ready`` is true if the backend takes new flows; ``lost`` if its flows end with the
+    client's next packet; ``datagrams_lost`` if at least its UDP and echo flows do. The pool sets
+    all three.
     """
 
     __slots__ = (
         "address",
+        "adopted",
         "closing",
         "conns",
         "datagrams_lost",
@@ -136,6 +138,7 @@ class Backend:
         self.conns = 0
         self.refused = 0
         self.unanswered = 0
+        self.adopted = 0
 
     @property
     def picked(self) -> int:

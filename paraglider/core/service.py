@@ -9,7 +9,10 @@ of the VIP.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
+from paraglider.core.adoption_tables import AdoptionTables
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import ICMP, ICMP6
 from paraglider.core.pool import Backend, Pool
@@ -26,9 +29,10 @@ class VirtualService:
     ``method`` is the name of its forwarding method, which selects datapath and carrier. ``direct``
     is true if replies bypass this host; ``echo`` if ICMP echo belongs to the service (``protocol:
     any``); ``offloaded`` if the kernel carries its flows; ``routed`` if its packets are not
-    rewritten (dsr). ``udp_reply`` is the timeout of an answered UDP flow in seconds, 0 for the
-    default. Every backend has one translation. ``before`` is the service that this one replaces:
-    equal translations are shared with it, so that existing flows belong to this service.
+    rewritten (dsr). It ``adopts`` flows that are not known here if its strategy is ``repeatable``.
+    ``udp_reply`` is the timeout of an answered UDP flow in seconds, 0 for the default. Every
+    backend has one translation. ``before`` is the service that this one replaces: equal
+    translations are shared with it, so that existing flows belong to this service.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class VirtualService:
         method: str = "",
         offloaded: bool = False,
         routed: bool = False,
+        adopts: bool = False,
         udp_reply: float = 0.0,
         before: VirtualService | None = None,
     ) -> None:
@@ -81,11 +86,36 @@ class VirtualService:
             self.translations[backend] = translation
         pool.watch(self._update_translations)
         pool.watch(strategy.prepare)
+        self._tables: AdoptionTables | None = None
+        if adopts:
+            self._tables = AdoptionTables(pool, strategy, before._tables if before else None)
+
+    @property
+    def adoption(self) -> AdoptionTables | None:
+        """The tables that find the backends of flows which are not known here; None if the service
+        adopts none. (A policy says only once it is imported whether it is ``repeatable``.)
+        """
+        return self._tables if self.strategy.repeatable else None
+
+    def tick(self, now: float) -> None:
+        """Advance what depends on time to ``now`` (seconds); called periodically."""
+        self.pool.tick(now)
+        if self._tables is not None:
+            self._tables.tick(now)
 
     def _update_translations(self, _ready: tuple[Backend, ...]) -> None:
         """End the flows to lost backends, and keep those to backends that returned."""
         for backend, translation in self.translations.items():
             translation.set_lost(backend.lost, backend.datagrams_lost)
+
+
+class _Source(NamedTuple):
+    """Source ports, first and last, of a backend's answers."""
+
+    first: bytes
+    last: bytes
+    service: VirtualService
+    translation: Translation
 
 
 class _Claims:
@@ -109,27 +139,44 @@ class ServiceMap:
             for protocol in service.protocols:
                 claims = self._claims.setdefault((protocol, service.vip), _Claims())
                 self._claim(claims, protocol, service)
-        self._sources: dict[tuple[int, bytes], list[tuple[bytes, bytes]]] = {}
+        self._sources: dict[tuple[int, bytes], list[_Source]] = {}
+        self._all_ports: dict[tuple[int, bytes], set[bytes]] = {}  # VIPs with all of a backend's
         for service in services:
             if not (service.direct or service.offloaded or service.routed):
                 self._add_sources(service)
 
     def _add_sources(self, service: VirtualService) -> None:
         if service.ports == ALL_PORTS:
-            return  # packets that the backend sends as a client have such source ports too
+            # No sources: packets that the backend sends as a client have such source ports too.
+            for protocol, backend in product(service.protocols, service.pool.backends):
+                self._all_ports.setdefault((protocol, backend.address), set()).add(service.vip)
+            return
         for protocol in service.protocols:
             for backend in service.pool.backends:
-                spans = self._sources.setdefault((protocol, backend.address), [])
-                mapped = ((backend.port, backend.port),) if backend.port else service.ports
-                spans += ((a.to_bytes(2, "big"), b.to_bytes(2, "big")) for a, b in mapped)
+                sources = self._sources.setdefault((protocol, backend.address), [])
+                ports = ((backend.port, backend.port),) if backend.port else service.ports
+                for first, last in ports:
+                    span = first.to_bytes(2, "big"), last.to_bytes(2, "big")
+                    sources.append(_Source(*span, service, service.translations[backend]))
 
     def is_source(self, protocol: int, address: bytes, port: bytes) -> bool:
         """Whether packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) are
         answers of a backend, which must leave with a VIP as source. Services on all ports are
         ignored, because their answers cannot be distinguished.
         """
-        spans = self._sources.get((protocol, address))
-        return spans is not None and any(first <= port <= last for first, last in spans)
+        sources = self._sources.get((protocol, address))
+        return sources is not None and any(each.first <= port <= each.last for each in sources)
+
+    def answering(self, protocol: int, address: bytes, port: bytes) -> Translation | None:
+        """The translation of packets of ``protocol`` from ``address`` (packed) and ``port`` (2
+        bytes), if they answer for one VIP only and its service adopts flows; else None.
+        """
+        sources = self._sources.get((protocol, address), ())
+        found = [each for each in sources if each.first <= port <= each.last]
+        if len(found) != 1 or found[0].service.adoption is None:
+            return None
+        others = self._all_ports.get((protocol, address), set())
+        return None if others - {found[0].service.vip} else found[0].translation
 
     @staticmethod
     def _claim(claims: _Claims, protocol: int, service: VirtualService) -> None:

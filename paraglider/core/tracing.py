@@ -15,6 +15,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.pool import Backend, State
 from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.translation import Translation
 
 #: most stored decisions
 MOST: Final = 1024
@@ -60,6 +61,28 @@ class TracingBalancer(Balancer):
             why = _words(service, kept, backend, passed)
             self._reasons[flow.protocol, flow.key] = (service.name, why)
         return backend
+
+    def owner(self, flow: NewFlow, refused: tuple[Backend, ...] = ()) -> Translation | None:
+        """See ``Balancer``."""
+        found = super().owner(flow, refused)
+        if found is not None:
+            self._note_adopted(flow.protocol, flow.key)
+        return found
+
+    def answering(self, protocol: int, reverse_key: bytes) -> Translation | None:
+        """See ``Balancer``."""
+        found = super().answering(protocol, reverse_key)
+        if found is not None:
+            self._note_adopted(protocol, found.forward_key(reverse_key))
+        return found
+
+    def _note_adopted(self, protocol: int, key: bytes) -> None:
+        service = self.find(protocol, key)
+        if service is not None:
+            if len(self._reasons) >= MOST:
+                self._reasons.clear()
+            why = f"{service.strategy.name}, adopted in mid-stream"
+            self._reasons[protocol, key] = (service.name, why)
 
     def decision_on(self, protocol: int, key: bytes, backend: Backend) -> Decision:
         """Return and delete the last decision about the flow, which got ``backend``; without one,

@@ -124,3 +124,11 @@ class Translation:
         size = len(self.vip)
         port = self.backend_port if self.mapped else key[-2:]
         return self.backend_address + key[:size] + port + key[-4:-2]
+
+    def forward_key(self, reverse_key: bytes) -> bytes:
+        """The key of the client's packets of the flow whose backend's packets have
+        ``reverse_key``.
+        """
+        size = len(self.vip)
+        port = self.vip_port if self.mapped else reverse_key[-4:-2]
+        return reverse_key[size : 2 * size] + self.vip + reverse_key[-2:] + port

@@ -48,6 +48,8 @@ BAD_CHECKSUM: Final = 23
 UNSENT: Final = 24
 TOO_BIG: Final = 25
 HOP_LIMIT: Final = 26
+OTHER_BACKEND: Final = 27
+ADOPTION_LIMIT: Final = 28
 
 #: name, verdict and meaning of each reason, in the order of the constants above
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
@@ -86,6 +88,12 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
         "too long for the path inside the tunnel: the client gets an ICMP error",
     ),
     ("hop_limit", DROP, "its TTL or hop limit ended here: the client gets an ICMP error"),
+    (
+        "other_backend",
+        DROP,
+        "a backend's RST to an adopted flow, which is tried with another backend next",
+    ),
+    ("adoption_limit", DROP, "more segments without a flow than are adopted in a second"),
 )
 
 #: reason -> verdict, as a tuple for the packet path

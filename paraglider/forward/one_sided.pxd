@@ -22,7 +22,7 @@ cdef class OneSidedDatapath:
     cdef public object carrier
     cdef public list counts
     cdef public object opened
-    cdef dict _ended
+    cdef public object adopter
     cdef long long _bytes
     cdef dict _verdicts
     cdef bint _leased

@@ -11,15 +11,14 @@ of the mark, so a flood does not fill the kernel's memory. After the lease the n
 queued, so the worker sees every live flow. A segment with SYN, FIN or RST is always queued. If BPF
 carries a flow, its packets need neither worker nor lease; before the worker judges a segment with
 SYN, FIN or RST, it updates the flow by its entry. An ICMP error about a reply gets the mark of the
-flow's backend (RFC 7690), or of the backend to which a hash leads; it neither refreshes nor ends
-the flow.
+flow's backend (RFC 7690), or of the backend that would have the flow if it is not known here; it
+neither refreshes nor ends the flow.
 
-A mid-stream TCP segment without a flow (if the predecessor's flows were not restored) goes to the
-backend that the strategy picks. If the strategy hashes, that is the flow's backend; any other
-backend answers RST, so the client reconnects at once instead of hanging. The segment opens a
-half-open flow, which is evicted first. A RST without a flow is dropped. A flow whose backend is
-lost (``pool``) is removed. A flow that the operator ended is refused until its client sends a SYN.
-Packets without a mark are rejected by our filter rules; no local address owns the VIP.
+A mid-stream TCP segment without a flow (of another balancer's, for example) is adopted, if the
+service allows it (``core.adoption``): it opens a half-open flow, which is evicted first. A RST
+without a flow is dropped. A flow whose backend is lost (``pool``) is removed. Such a flow, and one
+that the operator ended, is refused until its client sends a SYN. Packets without a mark are
+rejected by our filter rules, with RST for a segment; no local address owns the VIP.
 
 Rules: does not raise, whatever the bytes; time is an argument.
 """
@@ -27,8 +26,9 @@ Rules: does not raise, whatever the bytes; time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import ClassVar
 
+from paraglider.core.adoption import Adopter
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, Flow
 from paraglider.core.flow_states import (
@@ -65,6 +65,7 @@ from paraglider.core.pool import Backend, State
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.tcp_events import client_event, segment_event
 from paraglider.core.verdict import (
+    FLOW_LOST,
     NO_FLOW,
     NO_SERVICE,
     REASONS,
@@ -74,11 +75,6 @@ from paraglider.core.verdict import (
     VERDICT_OF,
 )
 from paraglider.forward.carrier import Carrier
-
-#: seconds for which a flow that an operator ended is refused (the idle timeout of RFC 5382), and
-#: most such flows
-ENDED_SECONDS: Final = 7440.0
-ENDED_MOST: Final = 100_000
 
 #: states of a backend that cannot take the SYN of a flow that it already has
 _DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
@@ -96,7 +92,8 @@ class MarkCarrier(Carrier[Flow]):
 
 class OneSidedDatapath:
     """One-sided flows, balancer and counters of one worker. ``marks`` has the marks of the
-    backends, and carries the flows unless there is another ``carrier``.
+    backends, and carries the flows unless there is another ``carrier``. ``adopter`` knows which
+    flows it may adopt.
 
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
     set, is called with protocol, key and backend of every new flow.
@@ -114,7 +111,7 @@ class OneSidedDatapath:
         self.carrier: Carrier[Flow] = marks if carrier is None else carrier
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[int, bytes, Backend], object] | None = None
-        self._ended: dict[bytes, float] = {}  # keys of TCP flows with a deadline; the oldest first
+        self.adopter = Adopter()
         self._bytes = 0  # of the present packet
         self._verdicts = marks.verdicts
         self._leased = marks.leases
@@ -154,7 +151,7 @@ class OneSidedDatapath:
                 return self.refuse(parsed.reason)
             self._bytes = parsed.end - offset
             if parsed.kind == ICMP_ERROR:
-                return self._error(buf, offset, offset + length, parsed)
+                return self._error(buf, offset, offset + length, parsed, now)
             if parsed.kind == ECHO_REPLY:
                 return self.refuse(NO_FLOW)
             protocol = parsed.protocol
@@ -175,9 +172,7 @@ class OneSidedDatapath:
         self.flows.forget(flow, now)
         self.carrier.remove(flow)
         if flow.protocol == TCP:
-            self._ended[flow.forward_key] = now + ENDED_SECONDS
-            if len(self._ended) > ENDED_MOST:
-                del self._ended[next(iter(self._ended))]
+            self.adopter.end(flow.forward_key, now)
 
     def _segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
         flow = self._tcp.get(key)
@@ -185,6 +180,9 @@ class OneSidedDatapath:
             flow = self._tcp.get(key)  # none, if the key is that of another flow's answers
         if flow is not None and flow.translation.lost:
             self.flows.forget(flow, now)
+            if buf[transport + 13] & (FIN | SYN | RST | ACK) != SYN:
+                self.adopter.end(key, now)
+                return self.refuse(FLOW_LOST)
             flow = None
         if flow is None:
             return self._first_segment(key, buf, transport, now)
@@ -212,17 +210,18 @@ class OneSidedDatapath:
     def _first_segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
         """The verdict for a segment without a flow."""
         kind = buf[transport + 13] & (FIN | SYN | RST | ACK)
-        if kind != SYN and kind & (SYN | RST | ACK) != ACK:
+        if kind == SYN:
+            self.adopter.begin(key)
+            flow = self._open(TCP, key, now)
+            return self._refused if flow is None else self._opened(flow)
+        if kind & (SYN | RST | ACK) != ACK:
             return self.refuse(STRAY)
-        if self._ended and self._ended.pop(key, 0.0) > now and kind != SYN:
-            self._ended[key] = now + ENDED_SECONDS
-            return self.refuse(NO_FLOW)
-        flow = self._open(TCP, key, now)
+        flow = self.adopter.adopt(self.balancer, self.flows, TCP, key, now)
         if flow is None:
-            return self._refused
+            return self.refuse(self.adopter.reason)
+        if self.opened is not None:
+            self.opened(TCP, key, flow.translation.backend)
         event = client_event(flow, buf, transport, True, False, now)
-        if event == C_SYN:
-            return self._opened(flow)
         self.flows.move(flow, ONE_SIDED_NEXT[SYN_SENT * EVENTS + event], now)
         return self._marked(flow)
 
@@ -280,29 +279,22 @@ class OneSidedDatapath:
         self._marked(flow)
         return self.carrier.install(flow)
 
-    def _error(self, buf: bytearray, offset: int, limit: int, error: Parsed) -> int:
+    def _error(self, buf: bytearray, offset: int, limit: int, error: Parsed, now: float) -> int:
         """The verdict for an ICMP error: it goes to the backend of the flow whose reply it quotes;
-        without such a flow, to the backend that a hashing strategy picks.
+        without such a flow, to the backend that would have it.
         """
         inner = packet_inside(buf, offset, error, limit)
         if inner.reason >= 0:
             return self.refuse(inner.reason)
-        backend = None
+        translation = None
         if inner.kind != ECHO_REQUEST:  # only answers have a VIP as source
             key = reverse(inner.key)
             flow = self.flows.forward[inner.protocol].get(key)
-            backend = (
-                self._hashed(inner.protocol, key) if flow is None else flow.translation.backend
-            )
-        return self.refuse(NO_FLOW) if backend is None else self._verdicts[backend]
-
-    def _hashed(self, protocol: int, key: bytes) -> Backend | None:
-        """The backend of packets with ``key`` if only a hash picks it, else None."""
-        service = self.balancer.find(protocol, key)
-        if service is None or not service.pool.ready or service.affinity is not None:
-            return None
-        strategy = service.strategy
-        return strategy.pick(NewFlow(protocol, key, 0.0)) if strategy.hashes else None
+            if flow is not None:
+                translation = flow.translation
+            else:
+                translation = self.balancer.owner(NewFlow(inner.protocol, key, now))
+        return self.refuse(NO_FLOW) if translation is None else self._verdicts[translation.backend]
 
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None

@@ -163,6 +163,7 @@ def _service(service: Service, place: _Place, known: _PreviousService | None) ->
         method=service.forward,
         offloaded=service.method.conntracked,
         routed=not service.method.owns_vip,
+        adopts=service.adopts,
         udp_reply=service.udp_reply or 0,
         before=before,
     )

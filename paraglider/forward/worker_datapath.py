@@ -225,7 +225,7 @@ class WorkerDatapath:
     def expire(self, now: float, budget: int) -> None:
         """Remove expired flows and clients; checks at most ``budget`` of each per table."""
         for service in self.services:
-            service.pool.tick(now)
+            service.tick(now)
         for table in self.tables.values():
             table.expire(now, budget)
         for affinity in self._affinities:
@@ -277,14 +277,17 @@ class WorkerDatapath:
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
         """The counters of each service and backend since the start of this worker: ``conns``,
-        ``unanswered``, and the counters of the flows' carrier. Until all flows of a restart
-        are restored, those of live flows are estimated, and no backend seems to have none.
+        ``unanswered``, ``adopted`` where this worker has the flows, and the counters of the flows'
+        carrier. Until all flows of a restart are restored, those of live flows are estimated, and
+        no backend seems to have none.
         """
         for service in self.services:
             datapath = self._datapaths[service.method]
             table = datapath.flows
             for backend in service.pool.backends:
                 counters = dict(datapath.carrier.counters(backend))
+                if table is not None:
+                    counters["adopted"] = backend.adopted
                 if table is not None and table.reserved and "flows" in counters:
                     inactive = counters.get("inactive", 0)
                     counters["flows"] = max(1, _estimate(table, counters["flows"]))

@@ -62,12 +62,12 @@ def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: P
     assert lines[::3] == [
         (
             "service=web vip=192.168.0.11/24 protocol=tcp ports=80,8000-8099 forward=nat"
-            " return=direct carrier=auto decide=python strategy=wrr affinity=client backends=2"
-            " weight=4"
+            " return=direct carrier=auto decide=python adopt=auto strategy=wrr affinity=client"
+            " backends=2 weight=4"
         ),
         (
             "service=all6 vip=2001:db8::11/64 protocol=any ports=all forward=nat return=via"
-            " carrier=worker decide=python strategy=rr affinity=flow backends=1 weight=1"
+            " carrier=worker decide=python adopt=auto strategy=rr affinity=flow backends=1 weight=1"
         ),
     ]
     assert lines[1].startswith("  nat: a worker decides about a flow's first packets")

@@ -63,12 +63,14 @@ def test_a_flow_in_words_and_as_data(capfd: pytest.CaptureFixture[str], file: Pa
     """Both forms have the same service, backend and reason."""
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert flow["service"] == "web"
-    assert [step["about"] for step in flow["why"]] == ["service", "state", "strategy"]
+    assert [step["about"] for step in flow["why"]] == [
+        "service", "state", "strategy", "adoption",
+    ]  # fmt: skip
     assert outcome("-c", str(file), "tcp", CLIENT, VIP) == 0
     first, second, *rest = capfd.readouterr().out.splitlines()
     assert first == f"tcp {CLIENT} → {VIP}"
     assert second == f"  backend   {flow['backend']}"
-    assert rest[-1] == f"  strategy  {flow['why'][-1]['text']}"
+    assert rest[-1] == f"  adoption  {flow['why'][-1]['text']}"
 
 
 def test_options_before_the_command(capfd: pytest.CaptureFixture[str], file: Path) -> None:

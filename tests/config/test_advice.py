@@ -152,3 +152,43 @@ def test_gateway_of_a_family_without_service() -> None:
 def test_plain_file_has_no_warnings() -> None:
     """A file with services only has no warnings."""
     assert lines_of(SERVICE) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("adopt: auto, strategy: rr", "`strategy: rr`, which is no hash"),
+        ("adopt: auto, strategy: weighted", "`strategy: weighted`, which is no hash"),
+        ("adopt: auto, strategy: maglev, seed: 1, affinity: client", "`affinity: client`"),
+        ("adopt: auto, strategy: maglev", "without a `seed`"),
+        ("adopt: auto, strategy: source, seed: 7", ""),
+        ("adopt: never, strategy: rr", ""),
+        ("adopt: auto, strategy: 'mine.policy:Hash', seed: 1", ""),
+        ("strategy: rr", ""),
+        ("strategy: maglev", ""),
+    ],
+)
+def test_balancers_that_would_not_agree(keys: str, what: str) -> None:
+    """What is written asks for adoption, and something else keeps flows from being adopted."""
+    found = [
+        line
+        for line in lines_of(SERVICE.replace("name: a,", f"name: a, {keys},"))
+        if "adopt" in line
+    ]
+    assert len(found) == bool(what)
+    for line in found:
+        assert what in line
+
+
+def test_a_port_that_answers_for_two_vips() -> None:
+    """By default: an error only where the file asks for adoption."""
+    text = (
+        "services:\n"
+        "  - {name: a, vip: 192.168.0.11/24, protocol: tcp, ports: 80, strategy: maglev,"
+        " backends: [10.0.0.1]}\n"
+        "  - {name: b, vip: 192.168.0.12/24, protocol: tcp, ports: 80, backends: [10.0.0.1]}\n"
+    )
+    (line,) = lines_of(text)
+    assert line.startswith("f:2:")
+    assert "answers for `b` too" in line
+    assert lines_of(text.replace("maglev", "rr")) == []

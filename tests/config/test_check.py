@@ -166,6 +166,13 @@ def lines_of(text: str) -> list[str]:
             "leave `carrier` out, or use `forward: nat`",
         ),
         ({"forward": "proxy", "carrier": "auto"}, "8:5", "`carrier` has no meaning", "leave"),
+        (
+            {"forward": "offload", "adopt": "never"},
+            "8:5",
+            "`adopt` has no meaning with `forward: offload`",
+            "leave `adopt` out, or use `forward: nat`",
+        ),
+        ({"adopt": "always"}, "7:12", "`adopt`: 'always' is not known", "auto, never"),
         ({"carrier": "tc"}, "7:14", "`carrier`: 'tc' is not known", "auto, bpf, xdp, worker"),
         ({"strategy": "wr"}, "7:15", "`strategy`: 'wr' is not known", "did you mean wrr?"),
         (

@@ -106,3 +106,45 @@ def test_services_of_one_vip_may_share_a_backend() -> None:
 def _joined(keys: str) -> str:
     """With the protocol if ``keys`` have none."""
     return ", ".join(part for part in ("" if "protocol" in keys else "protocol: tcp", keys) if part)
+
+
+HASH = "ports: 80, strategy: maglev"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "lines"),
+    [
+        (f"{HASH}, adopt: auto", "ports: 80", {2}),
+        (f"{HASH}, adopt: auto", f"{HASH}, adopt: auto", {2, 3}),
+        (f"{HASH}, adopt: auto", "ports: 70-90, strategy: maglev", {2}),
+        (f"{HASH}, adopt: auto", "", {2}),
+        (f"{HASH}, adopt: auto", "ports: 81", set()),
+        (f"{HASH}, adopt: auto", "ports: 80, protocol: udp", set()),
+        (f"{HASH}, adopt: never", "ports: 80", set()),
+        (HASH, "ports: 80", set()),  # a warning
+        ("ports: 80, adopt: auto", "ports: 80", set()),
+        (f"{HASH}, adopt: auto, affinity: client", "ports: 80", set()),
+        ("strategy: maglev, adopt: auto", "ports: 80", set()),
+    ],
+)
+def test_a_port_that_answers_for_two_vips(left: str, right: str, lines: set[int]) -> None:
+    """Its answers in mid-stream do not tell whose flow to adopt, where the file asks for that."""
+    rest = "backends: [10.0.0.2, 10.0.0.1]"
+    first = f"{{name: a, vip: 192.168.0.11/24, {_joined(left)}, {rest}}}"
+    second = f"{{name: b, vip: 192.168.0.12/24, {_joined(right)}, {rest}}}"
+    found = lines_of(f"services:\n  - {first}\n  - {second}\n")
+    assert {int(line.split(":")[1]) for line in found} == lines
+    for line in found:
+        assert "too, so an answer does not tell whose flow to adopt" in line
+        assert "write `adopt: never`" in line
+
+
+def test_the_other_ports_of_one_vip() -> None:
+    """Answers from the port of the narrower service are that one's."""
+    text = (
+        "services:\n"
+        "  - {name: a, vip: 192.168.0.11/24, protocol: tcp, ports: 80, strategy: maglev,"
+        " adopt: auto, backends: [10.0.0.1]}\n"
+        "  - {name: b, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]}\n"
+    )
+    assert lines_of(text) == []

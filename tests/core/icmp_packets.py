@@ -1,12 +1,13 @@
 """ICMP errors built by scapy: the input, and the expected output, both from scratch.
 
 Lives here: the kinds of error, the packets inside them, and ``world``, a packet path with a flow
-for each of those packets.
+for each of those packets; ``bare_world`` has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from packets import Family, backend, nat, run, service
 from scapy.layers.inet import ICMP, TCP, UDP
@@ -50,17 +51,24 @@ ERRORS: dict[int, dict[str, Packet]] = {
 TOO_BIG = {4: "fragmentation needed", 6: "packet too big"}
 
 
-def world(family: Family) -> NatDatapath:
-    """Services of TCP, UDP and echo with one backend, and a flow of the client through each."""
-    server = family.backends[0]
+def bare_world(family: Family, strategy: str = "rr", **changes: Any) -> NatDatapath:
+    """Services of TCP, UDP and echo with one backend."""
+    server, given = family.backends[0], {"strategy": strategy, **changes}
     services = [
-        service(family, protocols=(p,), ports=((vip, vip),), backends=[backend(server, port)])
+        service(
+            family, protocols=(p,), ports=((vip, vip),), backends=[backend(server, port)], **given
+        )
         for (p, vip), port in SERVICES.items()
     ]
     services.append(
-        service(family, protocols=(), backends=[backend(server)], echo=True, name="echo")
+        service(family, protocols=(), backends=[backend(server)], echo=True, name="echo", **given)
     )
-    path = nat(*services)
+    return nat(*services)
+
+
+def world(family: Family) -> NatDatapath:
+    """The same, and a flow of the client through each."""
+    path = bare_world(family)
     packets = [family.syn(80), family.syn(81), family.datagram(53), family.datagram(54)]
     packets.append(
         bytes(family.echo(family.client, family.vip, reply=False, identifier=IDENTIFIER))

@@ -169,6 +169,7 @@ def service(
     direct: bool = False,
     echo: bool = False,
     routed: bool = False,
+    adopts: bool = True,
     udp_reply: float = 0.0,
     name: str = "web",
     **life: Any,
@@ -188,6 +189,7 @@ def service(
         direct=direct,
         echo=echo,
         routed=routed,
+        adopts=adopts,
         udp_reply=udp_reply,
     )
 

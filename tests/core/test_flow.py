@@ -19,7 +19,9 @@ def test_default_timeouts_are_what_the_standards_ask_for() -> None:
     udp = dict.fromkeys(("udp-new", "udp-answered", "udp"), 120)
     closing = {"last-ack": 240, "last-ack-backend": 240, "time-wait": 60}
     closed = {"reset": 10, "client-reset": 10, "gone": 0}
-    assert named == opening | lasting | udp | closing | closed | {"icmp": 60}
+    adopted = dict.fromkeys((each for each in named if each.startswith("adopted")), 240)
+    assert len(adopted) == 4
+    assert named == opening | adopted | lasting | udp | closing | closed | {"icmp": 60}
 
 
 def test_the_repr_of_a_flow() -> None:

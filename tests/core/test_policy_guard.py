@@ -15,7 +15,8 @@ from packets import MANY
 
 from paraglider.core.flow import TCP
 from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard, describe_error
-from paraglider.core.pool import Backend, Pool
+from paraglider.core.pool import Backend, Event, Pool
+from paraglider.core.service import ALL_PORTS, VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.rr import RoundRobin
 
@@ -373,3 +374,29 @@ def test_the_called_class_is_visible_from_outside() -> None:
     policy.refuses = True
     guard.prepare((A,))
     assert guard.called[0] == 0
+
+
+@pytest.mark.parametrize(("declared", "adopts"), [({}, False), ({"hashes": True}, True),
+                                                  ({"hashes": 1}, False)])  # fmt: skip
+def test_a_class_declares_that_it_is_a_hash(declared: dict[str, object], adopts: bool) -> None:
+    """Then its service adopts flows, once the class is imported, by its own picks among the
+    backends that take new flows.
+    """
+    A, B, C = (Backend(name, name.encode()) for name in "abc")  # noqa: N806
+    guard, policy = guarded(lambda: B)
+    service = VirtualService(
+        "web", bytes(4), (TCP,), ALL_PORTS, Pool([A, B, C]), guard, adopts=True
+    )
+    assert service.adoption is None
+    declaring = type("Declaring", (Scripted,), declared)(policy.act)
+    guard.set_policy(declaring)
+    assert (service.adoption is not None) is adopts
+    if service.adoption is not None:
+        assert service.adoption.pick(NewFlow(TCP, bytes(12), 0.0)) is B
+        A.flows = 1
+        service.pool.apply(A, Event.SET_DRAIN)
+        assert service.adoption.pick(NewFlow(TCP, bytes(12), 0.0)) is B
+        assert service.adoption.pick(NewFlow(TCP, bytes(12), 0.0), (B,)) is None
+        for each in (B, C):
+            service.pool.apply(each, Event.CHECK_FAILED)
+        assert service.adoption.pick(NewFlow(TCP, bytes(12), 0.0)) is None

@@ -7,7 +7,7 @@ from journals import SHORT, STATES, World, key, known, memory, opened
 from packets import V4, V6
 
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
-from paraglider.core.flow_states import ESTABLISHED, SYN_SENT, TIME_WAIT
+from paraglider.core.flow_states import ESTABLISHED, STATE_NAMES, SYN_SENT, TIME_WAIT
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.hmark import WorkerShare, worker_of
 from paraglider.core.journal import HEADER, RECORD, Journal
@@ -135,7 +135,7 @@ def test_without_memory_nothing_is_in_the_journal() -> None:
 def test_records_of_damaged_files() -> None:
     """States and identities that nobody has are copied, and left out when flows are restored."""
     other, _ = journal_of(range(4))
-    for number, byte in ((0, 200), (1, 17)):
+    for number, byte in ((0, 200), (1, len(STATE_NAMES))):
         other[HEADER + RECORD * number] = byte + 1
     other[HEADER + RECORD * 2 + 4] ^= 1
     mine = memory()

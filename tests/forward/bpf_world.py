@@ -495,11 +495,12 @@ def web(**changes: Any) -> VirtualService:
         "ports": ((80, 80),),
         "backends": [backend(address) for address in V4.backends[:2]],
         "protocols": (TCP, UDP),
+        "adopts": True,
         **changes,
     }
     pool = Pool(given.pop("backends"), **given.pop("life", {}))
     vip, ports, protocols = (given.pop(name) for name in ("vip", "ports", "protocols"))
-    strategy = strategies.create("rr")
+    strategy = strategies.create(given.pop("strategy", "rr"))
     return VirtualService(given.pop("name"), packed(vip), protocols, ports, pool, strategy, **given)
 
 

@@ -215,9 +215,22 @@ def test_mid_stream_without_a_flow(family: Family) -> None:
 @families
 def test_a_fin_without_a_flow(family: Family) -> None:
     """It gets a backend by the strategy, and its flow is about to end."""
-    path = datapath(routed(family))
-    assert spoken(path, family, "FA") == [once(0)]
+    path = datapath(routed(family, strategy="maglev"))
+    (verdict_,) = spoken(path, family, "FA")
+    assert verdict_ in map(once, range(3))
     assert STATE_NAMES[only(path.flows).state] == "client-done"
+
+
+@families
+def test_a_service_that_adopts_nothing(family: Family) -> None:
+    """A mid-stream segment without a flow is rejected: the strategy is no hash, or the file says
+    so.
+    """
+    for changes in ({"strategy": "rr"}, {"strategy": "maglev", "adopts": False}):
+        path = datapath(routed(family, **changes))
+        assert spoken(path, family, "PA FA") == [verdict.PASS] * 2
+        assert counted(path) == {"no_flow": 2}
+        assert len(path.flows) == 0
 
 
 @families

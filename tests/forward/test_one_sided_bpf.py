@@ -129,8 +129,10 @@ def test_a_lost_backend_and_a_killed_flow() -> None:
     one.carrier.sync(2.0)
     assert one.ended == [1]
     assert not one.packet(TCP, KEY, "A", 3.0)
-    assert one.flows.forward[TCP][KEY].translation.backend is not backend
+    assert KEY not in one.flows.forward[TCP]
     one.check()
+    assert not one.packet(TCP, KEY, "S", 3.5)
+    assert one.flows.forward[TCP][KEY].translation.backend is not backend
     one.path.end(one.flows.forward[TCP][KEY], 4.0)
     one.carrier.sync(4.0)
     assert one.ended == [1, 2]
@@ -250,7 +252,10 @@ def test_a_forged_packet_between_two_services(protocol: int) -> None:
     """Its key is that of answers which bypass this host, while the program may have decided: it
     opens a flow like any other.
     """
-    services = routed(), routed(name="other", ports=((443, 443),))
+    services = (
+        routed(strategy="maglev"),
+        routed(name="other", ports=((443, 443),), strategy="maglev"),
+    )
     one = worker(*services)
     one.carrier.configure(services, (), services)
     one.settle(0.5)

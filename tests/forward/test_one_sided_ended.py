@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from packets import FAMILIES, V4, Family, guarded, service
 
-from paraglider.core import flow, verdict
+from paraglider.core import adoption, flow, verdict
+from paraglider.core.adoption import ENDED_SECONDS
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import Flow, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Event, Pool
 from paraglider.core.service import ServiceMap
-from paraglider.forward import one_sided
 from paraglider.forward.dsr.carrier import LeaseCarrier
-from paraglider.forward.one_sided import ENDED_SECONDS, OneSidedDatapath
+from paraglider.forward.one_sided import OneSidedDatapath
 
 LEASE = 0x800
 
@@ -29,7 +29,7 @@ def datapath(family: Family = V4) -> tuple[OneSidedDatapath, Pool]:
 def with_ended_leases(family: Family = V4) -> tuple[OneSidedDatapath, Pool, list[int]]:
     """The same with the marks whose leases its carrier ended."""
     ended: list[int] = []
-    made = service(family, protocols=(flow.TCP, flow.UDP), routed=True)
+    made = service(family, protocols=(flow.TCP, flow.UDP), routed=True, strategy="maglev")
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
     flows = FlowTable(FlowTimeouts(), 100)
     carrier = LeaseCarrier(marks, LEASE, ended.append)
@@ -85,7 +85,7 @@ def test_a_flow_that_was_ended_by_hand(family: Family) -> None:
 
 
 def test_a_client_that_is_silent_for_long_is_unknown() -> None:
-    """Later its segments are treated as those of any unknown flow: the strategy decides."""
+    """Later its segments are treated as those of any unknown flow: they are adopted."""
     path, _ = datapath()
     sent(path, V4.syn())
     end(path, 1.0)
@@ -94,7 +94,7 @@ def test_a_client_that_is_silent_for_long_is_unknown() -> None:
 
 def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest is removed."""
-    monkeypatch.setattr(one_sided, "ENDED_MOST", 2)
+    monkeypatch.setattr(adoption, "ENDED_MOST", 2)
     path, _ = datapath()
     ports = (1001, 1002, 1003)
     for port in ports:
@@ -107,8 +107,8 @@ def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_datagram_starts_a_new_flow() -> None:
     """UDP has no beginning that could be waited for."""
     path, _, ended = with_ended_leases()
-    sent(path, V4.datagram())
+    backend = sent(path, V4.datagram())
     end(path, 1.0)
     path.carrier.sync(1.0)
-    assert ended == [0]
-    assert sent(path, V4.datagram(), 2.0) == 1
+    assert ended == [backend]
+    assert sent(path, V4.datagram(), 2.0) == backend

@@ -60,17 +60,31 @@ def _services(routed: bool = False) -> list[VirtualService]:
     made = []
     for number, (_, vip, backend) in ENDS.items():
         every = Pool([Backend(f"b{number}", backend, 0, 1)])
-        strategy = strategies.create("rr")
+        strategy = _hash()
         made.append(
             VirtualService(
-                f"a{number}", vip, (TCP, UDP), ALL_PORTS, every, strategy, echo=True, routed=routed
+                f"a{number}",
+                vip,
+                (TCP, UDP),
+                ALL_PORTS,
+                every,
+                strategy,
+                echo=True,
+                routed=routed,
+                adopts=True,
             )
         )
         if not routed:
             mapped = Pool([Backend(f"m{number}", backend, 8080, 1)])
-            strategy = strategies.create("rr")
-            made.append(VirtualService(f"w{number}", vip, (TCP,), ((80, 80),), mapped, strategy))
+            made.append(
+                VirtualService(f"w{number}", vip, (TCP,), ((80, 80),), mapped, _hash(), adopts=True)
+            )
     return made
+
+
+def _hash() -> strategies.Strategy:
+    """A strategy by which flows are adopted, with a table that is soon made."""
+    return strategies.create("maglev", strategies.Context(parameters={"table_size": 251}))
 
 
 def _packet(data: bytes) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -148,6 +149,23 @@ class Strategy(ABC):
     in_kernel: ClassVar[str | None] = None
     #: why `start` refuses it, or what the kernel does differently
     kernel_note: ClassVar[str] = "the kernel cannot compute it"
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether every balancer picks the same backend for a flow at any time, so that any packet
+        of a flow leads to the flow's backend (``core.adoption``).
+        """
+        return self.hashes
+
+    def among(self, backends: tuple[Backend, ...]) -> Strategy | None:
+        """Return a copy that picks from ``backends``, at least one, in place of those that this
+        strategy has; None if it does not hash.
+        """
+        if not self.hashes:
+            return None
+        other = copy(self)
+        other.prepare(backends)
+        return other
 
     @abstractmethod
     def prepare(self, ready: tuple[Backend, ...]) -> None:

@@ -221,6 +221,7 @@ def _service(
         **_decided_by(service, switch),
         "strategy": service.strategy,
         "affinity": service.affinity,
+        "adopt": service.adopt if "adopt" in service.method.options else None,
         "drain_timeout": service.drain_timeout,
         "backends": len(members),
         "ready": sum(member.takes_flows for member in members),

@@ -5,8 +5,7 @@ metric takes its values from one row. So a removed backend has no series from th
 Names follow Prometheus' conventions: base units, a unit at the end, ``_total`` for counters. ``in``
 is from clients to backends, ``out`` from backends to clients.
 
-Rules: pure; a value that is None in the status has no sample. docs/metrics.md is tested against
-this table.
+Rules: pure; a value that is None has no sample. docs/metrics.md is tested against this table.
 """
 
 from __future__ import annotations
@@ -94,6 +93,11 @@ def _traffic(of: str) -> tuple[Described, ...]:
             plain("inactive"),
         ),
         Described(f"paraglider_{of}_connections_total", "Connections begun.", plain("conns")),
+        Described(
+            f"paraglider_{of}_adopted_connections_total",
+            "Those of them that began at another balancer, or were forgotten here.",
+            plain("adopted"),
+        ),
         Described(
             f"paraglider_{of}_new_flows_total",
             f"Deprecated: the same as paraglider_{of}_connections_total.",

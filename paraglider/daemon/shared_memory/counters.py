@@ -44,6 +44,7 @@ HEAD: Final = (
 ROW: Final = (
     *("flows", "conns", "packets_out", "bytes_out", "packets_back", "bytes_back"),
     *("refused", "timeouts", "retried", "idle", "resets", "unanswered", "inactive"),
+    "adopted",
 )
 ABSENT: Final = -1
 

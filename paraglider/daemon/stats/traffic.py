@@ -29,6 +29,7 @@ _COUNTED: Final = {
     "idle": "idle",
     "resets": "resets",
     "unanswered": "unanswered",
+    "adopted": "adopted",
 }
 
 #: the workers' counters, by process number

@@ -50,5 +50,4 @@ cdef class DecidedFlows:
     cdef _remove(self, int protocol, bytes key, Translation translation)
 
 
-cpdef bytes forward_key(bytes reverse_key, Translation translation)
 cdef bint _goes_to_vip(bytes key, Translation translation) except -1

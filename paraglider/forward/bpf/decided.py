@@ -114,7 +114,7 @@ class DecidedFlows:
         translation = self._slots.find(entry.slot)
         if translation is None:
             return False
-        value = self._entries(translation, protocol).get(forward_key(reverse_key, translation))
+        value = self._entries(translation, protocol).get(translation.forward_key(reverse_key))
         return value is not None and bool(FlowEntry.unpack(value).flags & DECIDED)
 
     def find(self, protocol: int, key: bytes) -> tuple[bytes, FlowEntry] | None:
@@ -139,7 +139,7 @@ class DecidedFlows:
         translation = self._slots.find(slot)
         if translation is None:
             return None
-        client_key = forward_key(key, translation)
+        client_key = translation.forward_key(key)
         value = entries.get(client_key)
         return None if value is None else (client_key, FlowEntry.unpack(value))
 
@@ -226,13 +226,6 @@ def set_decided(carried: Iterable[VirtualService], decided: Iterable[VirtualServ
             before, translation.decided = translation.decided, service in chosen
             waiting |= translation.decided > before and translation.backend.has_flows
     return waiting
-
-
-def forward_key(reverse_key: bytes, translation: Translation) -> bytes:
-    """The key of the client's packets of a flow, by the key of the backend's packets."""
-    size = len(translation.vip)
-    port = translation.vip_port if translation.mapped else reverse_key[-4:-2]
-    return reverse_key[size : 2 * size] + translation.vip + reverse_key[-2:] + port
 
 
 def _goes_to_vip(key: bytes, translation: Translation) -> bool:

@@ -40,6 +40,7 @@ def build(place: DatapathContext) -> Built:
         if bpf is not None:
             bpf.configure(*split(config, services, place.bpf))
         flows.limit(timeouts(config))
+        datapath.adopter.limit = config.queue.openings_rate
 
     return Built(datapath, configure)
 

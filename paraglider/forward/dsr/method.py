@@ -28,7 +28,7 @@ class DsrMethod(OneSidedMethod):
     """Packets of the clients routed by marks to the backends, which hold the VIP."""
 
     name = "dsr"
-    options = frozenset({"return", "carrier", "decide"})
+    options = frozenset({"return", "carrier", "decide", "adopt"})
     neighbours = True
 
     decided = DECIDED

@@ -37,6 +37,7 @@ def build(place: DatapathContext) -> Built:
         if bpf is not None:
             bpf.configure(*split(config, services, place.bpf))
         flows.limit(flow_timeouts(config))
+        datapath.adopter.limit = config.queue.openings_rate
 
     return Built(datapath, configure)
 

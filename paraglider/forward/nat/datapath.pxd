@@ -2,38 +2,21 @@
 import cython
 
 from paraglider.core.flow cimport Flow
-from paraglider.core.flow_index cimport FlowIndex
-from paraglider.core.flow_table cimport FlowTable
 from paraglider.core.translation cimport Translation
-from paraglider.core.tcp_events cimport backend_event, segment_event
+from paraglider.forward.nat.flows cimport NatFlows
 
 # Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int TCP, UDP, ICMP6
-cdef int ESTABLISHED, SYN_SENT, UDP_ANSWERED, UDP_NEW, UDP_OPEN
-cdef int B_RST, C_SYN, EVENTS
-cdef bytes ONE_SIDED_NEXT, TWO_SIDED_NEXT
+cdef int ESTABLISHED, UDP_ANSWERED, UDP_NEW, UDP_OPEN
 cdef int FIN, SYN, RST, ACK
-cdef int PASS, REWRITTEN
+cdef int REWRITTEN
 cdef int COMPLETE, KERNELS
 cdef int ECHO_REPLY, ICMP_ERROR
 cdef int COPY, LONGEST
 cdef bint COMPILED
 
 
-cdef class NatDatapath:
-    cdef public object balancer
-    cdef public object others
-    cdef public object carrier
-    cdef public FlowTable flows
-    cdef public list counts
-    cdef public object opened
-    cdef public unsigned int _sequence
-    cdef public long long _refused  # a mark makes it longer than 32 bits
-    cdef FlowIndex _tcp_forward
-    cdef FlowIndex _tcp_reverse
-    cdef FlowIndex _udp_forward
-    cdef FlowIndex _udp_reverse
-
+cdef class NatDatapath(NatFlows):
     @cython.locals(
         data="unsigned char *",
         first="unsigned char",
@@ -61,16 +44,6 @@ cdef class NatDatapath:
     cpdef long long handle(
         self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
     ) except -1
-    @cython.locals(event=int, state=int, after=int, direct=bint)
-    cdef Flow _client_segment(
-        self, Flow flow, bytearray buf, Py_ssize_t transport, bytes key, double now
-    )
-    @cython.locals(event=int, after=int)
-    cdef _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now)
-    @cython.locals(translation=Translation)
-    cdef _client_datagram(self, Flow flow, double now)
-    cdef Flow _reopen(self, Flow flow, bint opening, double now)
-    cpdef int _refuse(self, int reason) except -1
 
 
 @cython.locals(total="long long", value="long long")

@@ -2,9 +2,11 @@
 
 Requests get the backend's address as destination, replies the VIP as source; ports are replaced if
 they are mapped; checksums are updated by a delta (RFC 1624). A TCP segment with only SYN, a UDP
-packet or an ICMP echo request without a flow opens one. Any other TCP segment without a flow passes
-unchanged to the local stack, which owns the VIP and answers RST, so that the client reconnects at
-once instead of hanging.
+packet or an ICMP echo request without a flow opens one. Any other TCP segment without a flow, and a
+backend's packet without one, belongs to a flow of another balancer, which is adopted if the service
+allows it (``core.adoption``). A client's segment that is not adopted passes unchanged to the local
+stack, which owns the VIP and answers RST, so that the client reconnects at once instead of hanging;
+a backend's packet is dropped.
 
 The tables of ``flow_states`` define the TCP states. One sequence number is tracked, to recognize a
 forged RST: the next one that the backend expects from the client, which each packet of the backend
@@ -21,82 +23,22 @@ established flow. It does not raise, whatever the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from paraglider.core import icmp_error
-from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
-from paraglider.core.flow import ICMP6, TCP, UDP, Flow
-from paraglider.core.flow_states import (
-    B_RST,
-    C_SYN,
-    DOUBTFUL,
-    ESTABLISHED,
-    EVENTS,
-    ONE_SIDED_NEXT,
-    SYN_SENT,
-    TWO_SIDED_NEXT,
-    UDP_ANSWERED,
-    UDP_NEW,
-    UDP_OPEN,
-)
-from paraglider.core.flow_table import FlowTable
+from paraglider.core.flow import ICMP6, TCP, UDP
+from paraglider.core.flow_states import ESTABLISHED, UDP_ANSWERED, UDP_NEW, UDP_OPEN
 from paraglider.core.packet import ACK, COPY, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
-from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
-from paraglider.core.tcp_events import backend_event, segment_event
-from paraglider.core.verdict import (
-    COLLISION,
-    FLOW_LOST,
-    FROM_FORGOTTEN,
-    FROM_LOST,
-    NO_FLOW,
-    NO_SERVICE,
-    PASS,
-    REASONS,
-    REWRITTEN,
-    TABLE_FULL,
-    TRUNCATED,
-    VERDICT_OF,
-)
-from paraglider.forward.carrier import Carrier
-from paraglider.forward.datapath import Decide
-from paraglider.forward.worker_carrier import WorkerCarrier
+from paraglider.core.verdict import FROM_LOST, NO_FLOW, OTHER_BACKEND, REWRITTEN, TRUNCATED
+from paraglider.forward.nat.flows import NatFlows
 
 #: whether this module is compiled: single bytes are cheap there, slices and calls elsewhere
 COMPILED: Final = not __file__.endswith(".py")
 
 
-class NatDatapath:
-    """Flows, balancer and counters of one worker.
-
-    ``others`` decides about the first packets of ``offloaded`` services, which share VIPs and queue
-    with nat; their other packets do not come here. ``carrier`` carries the flows. If it is also the
-    flow table's carrier, a TCP flow is installed with its first packet, a UDP flow with the
-    client's second, so a flood of first datagrams fills no map. ``counts`` counts packets by
-    ``verdict.REASONS``. ``opened``, if set, is called for each new flow.
-    """
-
-    def __init__(
-        self,
-        balancer: Balancer,
-        flows: FlowTable,
-        others: Decide | None = None,
-        carrier: Carrier[Flow] | None = None,
-    ) -> None:
-        self.balancer = balancer
-        self.others = others
-        self.carrier: Carrier[Flow] = WorkerCarrier() if carrier is None else carrier
-        self.flows = flows
-        self.counts = [0] * len(REASONS)
-        self.opened: Callable[[int, bytes, Backend], object] | None = None
-        self._refused = PASS
-        self._sequence = 0  # sequence number of the last SYN that may open a flow, for ``others``
-        self._tcp_forward = flows.forward[TCP]
-        self._tcp_reverse = flows.reverse[TCP]
-        self._udp_forward = flows.forward[UDP]
-        self._udp_reverse = flows.reverse[UDP]
+class NatDatapath(NatFlows):
+    """Rewrites the packets of the flows of one worker."""
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the IP packet in ``buf[offset:offset + length]``, rewritten in place.
@@ -130,7 +72,7 @@ class NatDatapath:
             if parsed.kind == ICMP_ERROR:
                 if end > offset + length:
                     return self._refuse(TRUNCATED)
-                reason = icmp_error.translate(buf, offset, parsed, self.flows, now)
+                reason = icmp_error.translate(buf, offset, parsed, self.flows, now, self.balancer)
                 return self._refuse(reason) if reason >= 0 else REWRITTEN
             protocol = parsed.protocol
             transport = parsed.transport
@@ -150,7 +92,8 @@ class NatDatapath:
             flags = data[transport + 13]
             if back is not None:
                 if back.state != ESTABLISHED or flags & (FIN | SYN | RST):
-                    self._backend_segment(back, buf, transport, now)
+                    if self._backend_segment(back, buf, transport, now):
+                        return self._refuse(OTHER_BACKEND)
                 else:
                     back.expected = (
                         data[transport + 8] << 24
@@ -169,9 +112,20 @@ class NatDatapath:
                 return self.handle(buf, offset, length, checksum, now)
             elif flags & (FIN | SYN | RST | ACK) == SYN:
                 self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
+                self.adopter.begin(key)
                 flow = self._open(TCP, key, now)
+            elif flags & (SYN | RST | ACK) == ACK:
+                flow = self._adopt(TCP, key, now)
+                if flow is None:
+                    return self._refused
+                if flow.forward_key == key:
+                    flow.expected = int.from_bytes(data[transport + 4 : transport + 8], "big")
+                    self._client_segment(flow, buf, transport, key, now)
+                else:
+                    back, flow = flow, None
+                    self._backend_segment(back, buf, transport, now)
             else:
-                return self._refuse(self._stray_reason(TCP, key))
+                return self._refuse(self.adopter.stray(self.balancer, TCP, key))
         elif protocol == UDP:
             flow = self._udp_forward.get(key)
             back = None if flow is not None else self._udp_reverse.get(key)
@@ -182,6 +136,8 @@ class NatDatapath:
                 return self.handle(buf, offset, length, checksum, now)
             elif flow is None:
                 flow = self._open(UDP, key, now)
+                if flow is None:
+                    back, self._answered = self._answered, None
             elif flow.state != UDP_OPEN:
                 self._client_datagram(flow, now)
         elif kind == ECHO_REPLY:
@@ -265,122 +221,6 @@ class NatDatapath:
         data[at] = value >> 8
         data[at + 1] = value & 255
         return REWRITTEN
-
-    def end(self, flow: Flow, now: float) -> None:
-        """See ``forward.datapath.Datapath``: the next segment goes to the local stack."""
-        self.flows.forget(flow, now)
-
-    def _client_segment(
-        self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
-    ) -> Flow | None:
-        """The flow of a client's TCP segment: ``flow`` in its next state, or a new one."""
-        direct = flow.translation.direct
-        event = segment_event(self.flows, flow, buf, transport, direct, False, now)
-        if event < 0:
-            return flow
-        state = flow.state
-        if event == C_SYN and state == SYN_SENT and not flow.translation.lost:
-            flow.translation.backend.unanswered += 1
-        after = (ONE_SIDED_NEXT if direct else TWO_SIDED_NEXT)[state * EVENTS + event]
-        if after == state:
-            return flow
-        if event != C_SYN:
-            self.flows.move(flow, after, now)
-            return flow
-        self.flows.forget(flow, now)
-        return self._open(TCP, key, now, flow.translation.backend if state in DOUBTFUL else None)
-
-    def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
-        """Update ``flow`` by a backend's TCP segment with SYN, FIN or RST."""
-        if flow.carried:
-            self.flows.refresh(flow)
-        event = backend_event(flow, buf, transport)
-        if event < 0:
-            return
-        if event == B_RST and flow.state == SYN_SENT:
-            flow.translation.backend.refused += 1
-        after = TWO_SIDED_NEXT[flow.state * EVENTS + event]
-        if after != flow.state:
-            self.flows.move(flow, after, now)
-
-    def _client_datagram(self, flow: Flow, now: float) -> None:
-        """Update ``flow`` by a client's datagram that is not its first."""
-        translation = flow.translation
-        if translation.udp_reply:
-            return
-        if flow.state == UDP_ANSWERED or translation.direct:
-            self.flows.move(flow, UDP_OPEN, now)
-        elif self.flows.carrier is not None and not flow.carried:
-            flow.seen = now
-            self.carrier.install(flow)
-
-    def _stray_reason(self, protocol: int, key: bytes) -> int:
-        """The reason for refusing a packet without a flow that opens none."""
-        size = (len(key) - 4) // 2
-        forgotten = self.balancer.services.is_source(protocol, key[:size], key[-4:-2])
-        return FROM_FORGOTTEN if forgotten else NO_FLOW
-
-    def _reopen(self, flow: Flow, opening: bool, now: float) -> Flow | None:
-        """Forget ``flow``, whose backend is lost. Returns a new flow for the client's packet if it
-        may open one, else None with the verdict in ``_refused``.
-        """
-        self.flows.forget(flow, now)
-        if opening:
-            return self._open(flow.protocol, flow.forward_key, now)
-        self._refused = self._refuse(FLOW_LOST)
-        return None
-
-    def _open(
-        self, protocol: int, key: bytes, now: float, before: Backend | None = None
-    ) -> Flow | None:
-        """A new flow for ``key``, to ``before`` if that takes flows; or None, see ``_refused``."""
-        service = self.balancer.find(protocol, key)
-        if service is None:
-            reason = NO_SERVICE
-            if (
-                protocol == UDP and key[-4:-2] != key[-2:]
-            ):  # else a client with the service's port (NTP)
-                reason = self._stray_reason(protocol, key)
-            self._refused = self._refuse(NO_SERVICE if reason == NO_FLOW else reason)
-            return None
-        if service.offloaded and self.others is not None:
-            sequence = self._sequence if protocol == TCP else 0
-            self._refused = self.others(service, protocol, key, now, sequence)
-            return None
-        translations = service.translations
-        reverse = self.flows.reverse[protocol]
-        reverse_key = b""  # of the last backend considered, which is the chosen one
-
-        def collides(backend: Backend) -> bool:
-            nonlocal reverse_key
-            reverse_key = translations[backend].reverse_key(key)
-            return reverse_key in reverse
-
-        backend = before
-        if before is None or not before.ready or before not in translations or collides(before):
-            backend = self.balancer.choose(service, NewFlow(protocol, key, now), collides)
-        if backend is None:
-            self._refused = self._refuse(self.balancer.refusal(service, protocol))
-            return None
-        if reverse_key in reverse:
-            self._refused = self._refuse(COLLISION)
-            return None
-        if not self.flows.make_room(protocol, now):
-            self._refused = self._refuse(TABLE_FULL)
-            return None
-        translation = translations[backend]
-        flow = self.flows.open(protocol, key, reverse_key, translation, now)
-        if protocol == UDP and translation.direct and translation.udp_reply:
-            self.flows.move(flow, UDP_ANSWERED, now)  # its answer is not seen
-        elif (protocol == TCP or translation.decided) and self.flows.carrier is not None:
-            self.carrier.install(flow)
-        if self.opened is not None:
-            self.opened(protocol, key, backend)
-        return flow
-
-    def _refuse(self, reason: int) -> int:
-        self.counts[reason] += 1
-        return VERDICT_OF[reason]
 
 
 def _full_checksum(

@@ -26,7 +26,7 @@ class NatMethod(ForwardMethod):
     """Packets rewritten both ways or, under ``return: direct``, one way."""
 
     name = "nat"
-    options = frozenset({"return", "carrier", "decide"})
+    options = frozenset({"return", "carrier", "decide", "adopt"})
     queued = True
     journalled = True
     head = None

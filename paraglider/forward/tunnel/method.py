@@ -26,7 +26,7 @@ class TunnelMethod(OneSidedMethod):
     """Clients' packets are encapsulated to the backends, which have the VIP."""
 
     name = "tunnel"
-    options = frozenset({"return", "encapsulation", "carrier", "decide"})
+    options = frozenset({"return", "encapsulation", "carrier", "decide", "adopt"})
     sends = True
 
     decided = DECIDED

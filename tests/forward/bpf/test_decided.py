@@ -26,7 +26,6 @@ from paraglider.core import flow_states as states
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.service import VirtualService
 from paraglider.forward.bpf.closed import LINGER
-from paraglider.forward.bpf.decided import forward_key
 from paraglider.forward.bpf.entry import PLAIN, FlowEntry, ticks_of
 
 WIDE = ((80, 1080),)
@@ -305,7 +304,7 @@ def test_the_next_worker_has_the_flows(kernel: Kernel) -> None:
 def test_the_key_of_the_client(kernel: Kernel) -> None:
     """Follows from that of the backend's packets."""
     key = client_key(1234)
-    assert forward_key(kernel.translation.reverse_key(key), kernel.translation) == key
+    assert kernel.translation.forward_key(kernel.translation.reverse_key(key)) == key
     assert key[4:8] == packed(V4.vip)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+
 import pytest
 from bpf_world import MemoryMap
+from packets import FAMILIES, Family, backend, packed
+from packets import service as service_of
 
 from paraglider.bpf.decisions import Decisions
 from paraglider.bpf.layout import DECISION, DECISIONS, INDEX, ROW_SLOTS, SERVICE, SLOT, STEERING
 from paraglider.config.model import Config
 from paraglider.core import strategies
+from paraglider.core.flow import TCP
 from paraglider.core.service import VirtualService
+from paraglider.core.siphash import siphash13
+from paraglider.core.strategies.base import NewFlow
 from paraglider.forward.bpf.deciding import ENTRIES_INTERVAL, KernelDecisions
 from paraglider.forward.bpf.slot_names import slot_name
 from paraglider.forward.services import make_services
@@ -114,3 +122,29 @@ def test_the_vips_are_in_the_steering() -> None:
         value = World(service).steering.get(INDEX.pack(0))
         assert value is not None
         assert STEERING.unpack(value) == (7, 1, bits)
+
+
+@pytest.mark.parametrize("strategy", ["maglev", "source"])
+@pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+def test_adoption_agrees_with_the_kernels_table(family: Family, strategy: str) -> None:
+    """For any flow, the entry by which the program picks is the backend that adopts its segments.
+    (``tests/bpf`` compares the program's hash with this one.)
+    """
+    backends = [
+        backend(address, weight=weight)
+        for address, weight in zip(family.backends, (1, 3, 2), strict=True)
+    ]
+    made = service_of(family, strategy=strategy, backends=backends)
+    table = made.strategy.kernel_table(lambda _: 0, 0)
+    assert made.adoption is not None
+    found: Counter[str] = Counter()
+    chance = random.Random(7)
+    size = len(packed(family.vip))
+    for _ in range(300):
+        key = chance.randbytes(size) + packed(family.vip) + chance.randbytes(2) + b"\0\x50"
+        hashed = key[:size] if made.strategy.kernel_pick == "client" else key
+        entry = siphash13(*table.hash_key, hashed) % len(table.entries)
+        adopted = made.adoption.pick(NewFlow(TCP, key, 0.0))
+        assert adopted is table.backends[table.entries[entry]]
+        found[adopted.name] += 1
+    assert len(found) == 3

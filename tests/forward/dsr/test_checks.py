@@ -36,6 +36,10 @@ def lines_of(*services: str, network: str = NETWORK % "") -> list[str]:
             "`decide: hash` with `strategy: rr`, which is no hash; use `strategy: maglev`",
         ),
         (
+            "ports: 80, decide: hash, strategy: maglev, adopt: never",
+            "`decide: hash` with `adopt: never`: without flows, any packet goes where it leads",
+        ),
+        (
             "ports: 80, decide: hash, strategy: source, affinity: client",
             "`decide: hash` with `affinity: client`, which keeps a list of clients",
         ),

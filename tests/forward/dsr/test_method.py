@@ -13,7 +13,7 @@ class TestDsrMethod(MethodFacts):
     method = DsrMethod()
     work = (True, False, False, True)
     addresses = (False, True, False)
-    options = frozenset({"return", "carrier", "decide"})
+    options = frozenset({"return", "carrier", "decide", "adopt"})
     described = (
         (
             {"carrier": "worker"},

@@ -88,6 +88,37 @@ def any_service(family: Family) -> NatDatapath:
     return nat(service(family, protocols=(flow.TCP, flow.UDP), echo=True))
 
 
+def hashed(family: Family) -> VirtualService:
+    """A web service that adopts flows, over two backends."""
+    backends = [backend(address) for address in family.backends[:2]]
+    return service(family, strategy="maglev", ports=((80, 80),), backends=backends)
+
+
+def refusing(family: Family) -> NatDatapath:
+    """A flow adopted to a backend that was down when the flow began, at the other backend."""
+    made = hashed(family)
+    path = nat(made)
+    run(path, family.segment("A"))
+    (mine,) = path.flows.forward[flow.TCP].values()
+    made.pool.apply(mine.translation.backend, Event.CHECK_FAILED)
+    made.pool.apply(mine.translation.backend, Event.CHECK_PASSED)
+    return path
+
+
+def resetting(family: Family) -> bytes:
+    """The RST of that backend."""
+    (mine,) = refusing(family).flows.forward[flow.TCP].values()
+    return family.answer("R", mine.translation.backend.name)
+
+
+def limited(family: Family) -> NatDatapath:
+    """As many flows were adopted in this second as may be."""
+    path = nat(hashed(family))
+    path.adopter.limit = 1
+    run(path, family.segment("A", client_port=50000))
+    return path
+
+
 def ip4(**fields: object) -> Packet:
     """An IPv4 header from the client to the VIP."""
     return V4.ip(V4.client, V4.vip, **fields)
@@ -230,6 +261,11 @@ REFUSALS: list[Case] = [
     ("from_lost", "a backend's segment when it is down", lost, V4, V4.answer("SA", BACK4)),
     ("from_lost", "a backend's segment when it is down", lost, V6, V6.answer("SA", BACK6)),
     ("table_full", "a SYN when all flows last", full, V4, V4.syn(client_port=40001)),
+    ("other_backend", "the RST of an adopted flow's backend", refusing, V4, resetting(V4)),
+    ("other_backend", "the RST of an adopted flow's backend", refusing, V6, resetting(V6)),
+    ("adoption_limit", "a segment of one flow more", limited, V4, V4.segment("A")),
+    ("adoption_limit", "a segment of one flow more", limited, V6, V6.segment("A")),
+    ("adoption_limit", "an answer of one flow more", limited, V4, V4.answer("A", V4.backends[0])),
     ("collision", "a SYN whose keys are in use", taken, V4, V4.syn()),
     ("collision", "a SYN whose keys are in use", taken, V6, V6.syn()),
 ]
@@ -250,7 +286,7 @@ def test_what_is_refused(
     assert run(refusing, packet) == (expected, packet)
     counted = {n: c for n, c in zip(REASON_NAMES, refusing.counts, strict=True) if c}
     assert counted == {reason: 1}
-    assert len(refusing.flows) == flows - (reason == "flow_lost")
+    assert len(refusing.flows) == flows - (reason in ("flow_lost", "other_backend"))
 
 
 def test_every_reason_is_reached() -> None:

@@ -13,7 +13,7 @@ class TestNatMethod(MethodFacts):
     method = NatMethod()
     work = (True, False, False, True)
     addresses = (True, False, False)
-    options = frozenset({"return", "carrier", "decide"})
+    options = frozenset({"return", "carrier", "decide", "adopt"})
     described = (
         ({}, "Linux 6.6 with BPF, or the worker rewrites every packet", "needs nf_conntrack"),
         ({"return": "direct"}, "replies bypass this host", "both ways"),

@@ -63,9 +63,12 @@ class Air:
 class Bed:
     """A packet path over one service of three backends."""
 
-    def __init__(self, family: Family, air: Air | None, port: int = 0) -> None:
+    def __init__(
+        self, family: Family, air: Air | None, port: int = 0, strategy: str = "rr"
+    ) -> None:
         self.family, self.air = family, air
-        web = service(family, protocols=(flow.TCP, flow.UDP), routed=True, echo=True)
+        protocols = (flow.TCP, flow.UDP)
+        web = service(family, protocols=protocols, routed=True, echo=True, strategy=strategy)
         carrier = TunnelCarrier()
         carrier.set_ports(dict.fromkeys(web.pool.backends, port))
         flows = FlowTable(FlowTimeouts(), 1000)
@@ -158,7 +161,7 @@ def test_the_longest_that_fits(family: Family, port: int) -> None:
     """A packet as long as the room inside goes on; one byte more with DF, or IPv6 with TCP, is
     dropped, and the client is told that room.
     """
-    bed = Bed(family, Air(1500), port)
+    bed = Bed(family, Air(1500), port, "maglev")
     room = 1500 - bed.head
     fields = {"flags": "DF"} if family is V4 else {}
     for size in (room, room + 1):
@@ -220,7 +223,7 @@ def test_ipv6_over_the_narrowest_link() -> None:
     """A client need not send less than 1,280 bytes: up to that its segments are fragmented, above
     it is told 1,280.
     """
-    bed = Bed(V6, Air(1280))
+    bed = Bed(V6, Air(1280), strategy="maglev")
     for size, pieces, told in ((1280, 2, 0), (1281, 2, 1)):
         head = V6.ip(V6.client, V6.vip) / TCP(sport=9, dport=80, flags="A")
         bed.handle(bytes(head / bytes(size - len(bytes(head)))))

@@ -51,7 +51,7 @@ const BACKEND = [
     bar.lastChild.style.left = `${row.weight_share * 100}%`;
     cell.title = `${share(row.share)} of recent new flows; ${share(row.weight_share)} by weight`;
   }],
-  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${count(row.conns)} in all`, row.conns), "number"],
+  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${row.adopted ? `${count(row.adopted)} adopted, ` : ""}${count(row.conns)} in all`, row.conns), "number"],
   ["flows_per_second", "New/s", (cell, row) => two(cell, rate(row.flows_per_second), ""), "number"],
   ["in", "To backend", (cell, row) => way(cell, row, "in"), "number"],
   ["out", "To client", (cell, row) => way(cell, row, "out"), "number"],

@@ -1,0 +1,170 @@
+"""Adoption: a flow whose beginning passed another balancer, or was forgotten, continues here.
+
+Any packet of a flow leads to its backend, where the service's strategy allows it
+(``adoption_tables``). So flows move between balancers, and nothing is exchanged between these:
+
+    client's segment    ACK without SYN and RST: a half-open flow to the backend of the present
+                        table. If this answers RST before anything else, the RST is dropped, and the
+                        client's next segment goes to the backend of another table
+    backend's packet    its address and port answer for one VIP: a flow to this very backend, also
+                        in place of a half-open one that a client's segment has led elsewhere
+    ICMP error          translated by the packet inside; no flow is made
+
+A flow that an operator has ended, or that has lost its backend, is not adopted until its client
+sends a SYN.
+
+Lives here: ``Adopter``, which adopts flows for a datapath.
+Rules: does not raise; time is an argument. At most ``limit`` flows are adopted in a second, so a
+flood of segments without a flow costs no more than that many new flows; memory is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import TCP, UDP, Flow
+from paraglider.core.flow_states import ADOPTED, ADOPTED_BACKEND, ADOPTED_FIN, UDP_ANSWERED
+from paraglider.core.flow_table import FlowTable
+from paraglider.core.pool import Backend
+from paraglider.core.service import VirtualService
+from paraglider.core.strategies.base import NewFlow
+from paraglider.core.translation import Translation
+from paraglider.core.verdict import (
+    ADOPTION_LIMIT,
+    COLLISION,
+    FROM_FORGOTTEN,
+    NO_FLOW,
+    NO_SERVICE,
+    TABLE_FULL,
+)
+
+#: seconds for which an ended flow is refused (the idle timeout of RFC 5382), and most such flows
+ENDED_SECONDS: Final = 7440.0
+ENDED_MOST: Final = 100_000
+#: seconds for which it is remembered that a backend has refused a flow, and most such flows
+REFUSED_SECONDS: Final = 60.0
+REFUSED_MOST: Final = 100_000
+_NONE: Final[tuple[tuple[Backend, ...], float]] = ((), 0.0)
+
+
+class Adopter:
+    """Adopts flows for a datapath. ``limit`` is the most flows in a second, 0 for no limit.
+    ``reason`` is why the last packet's flow was not adopted.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        self.limit = limit
+        self.reason = NO_FLOW
+        self._second = 0
+        self._asked = 0  # in that second
+        self._ended: dict[bytes, float] = {}  # keys of TCP flows with a deadline; the oldest first
+        #: which backends have refused a flow, and until when that counts; the oldest first
+        self._refused: dict[bytes, tuple[tuple[Backend, ...], float]] = {}
+
+    def adopt(
+        self, balancer: Balancer, flows: FlowTable, protocol: int, key: bytes, now: float
+    ) -> Flow | None:
+        """The flow, now in ``flows``, of a client's or a backend's packet with ``key``; None, and a
+        ``reason``, if it is not adopted. ``flows`` must have none for the packet.
+        """
+        service = balancer.find(protocol, key)
+        if service is not None:
+            translation = self._by_client(balancer, service, protocol, key, now)
+            forward, state = key, ADOPTED
+        else:
+            translation = self._by_backend(balancer, protocol, key, now)
+            forward = b"" if translation is None else translation.forward_key(key)
+            state = ADOPTED_BACKEND
+        if translation is None:
+            return None
+        reverse = translation.reverse_key(forward)
+        guessed = flows.forward[protocol].get(forward) if service is None else None
+        if guessed is not None and guessed.state in (ADOPTED, ADOPTED_FIN):
+            flows.forget(guessed, now)  # at another backend, which has not gone on with it
+        if forward in flows.forward[protocol] or reverse in flows.reverse[protocol]:
+            self.reason = COLLISION
+            return None
+        if not flows.make_room(protocol, now):
+            self.reason = TABLE_FULL
+            return None
+        flow = flows.open(protocol, forward, reverse, translation, now)
+        translation.backend.adopted += 1
+        if protocol == UDP:
+            flows.move(flow, UDP_ANSWERED, now)
+        elif not (translation.direct or translation.routed):
+            flows.move(flow, state, now)
+        return flow
+
+    def end(self, key: bytes, now: float) -> None:
+        """The TCP flow with the client's ``key`` has ended here, and is not adopted."""
+        self._ended.pop(key, None)
+        self._ended[key] = now + ENDED_SECONDS
+        if len(self._ended) > ENDED_MOST:
+            del self._ended[next(iter(self._ended))]
+
+    def begin(self, key: bytes) -> None:
+        """A SYN with ``key`` has opened a flow: the one before may have ended."""
+        if self._ended:
+            self._ended.pop(key, None)
+
+    def reject(self, balancer: Balancer, flow: Flow, now: float) -> bool:
+        """The backend of ``flow`` has answered RST. Returns whether another backend may have the
+        flow: the RST must not reach the client then, and ``flow`` is to be forgotten.
+        """
+        if flow.state not in (ADOPTED, ADOPTED_FIN):
+            return False
+        key = flow.forward_key
+        before, until = self._refused.pop(key, _NONE)
+        refused = (*(before if now < until else ()), flow.translation.backend)
+        if balancer.owner(NewFlow(flow.protocol, key, now), refused) is None:
+            return False
+        self._refused[key] = refused, now + REFUSED_SECONDS
+        if len(self._refused) > REFUSED_MOST:
+            del self._refused[next(iter(self._refused))]
+        return True
+
+    @staticmethod
+    def stray(balancer: Balancer, protocol: int, key: bytes) -> int:
+        """The reason for refusing a packet with ``key`` that opens no flow."""
+        size = (len(key) - 4) // 2
+        if balancer.services.is_source(protocol, key[:size], key[-4:-2]):
+            return FROM_FORGOTTEN
+        return NO_FLOW if protocol == TCP else NO_SERVICE
+
+    def _by_client(
+        self, balancer: Balancer, service: VirtualService, protocol: int, key: bytes, now: float
+    ) -> Translation | None:
+        """The translation of the flow of a client's packet to ``service``."""
+        self.reason = NO_FLOW
+        if self._ended and self._ended.pop(key, 0.0) > now:
+            self._ended[key] = now + ENDED_SECONDS
+            return None
+        if service.adoption is None or not self._is_within_limit(now):
+            return None
+        flow = NewFlow(protocol, key, now)
+        refused, until = self._refused.get(key, _NONE) if self._refused else _NONE
+        found = balancer.owner(flow, refused) if now < until else None
+        return balancer.owner(flow) if found is None else found
+
+    def _by_backend(
+        self, balancer: Balancer, protocol: int, reverse_key: bytes, now: float
+    ) -> Translation | None:
+        """The translation of the flow of a packet that is not to a service."""
+        self.reason = self.stray(balancer, protocol, reverse_key)
+        found = balancer.answering(protocol, reverse_key)
+        if found is None:
+            return None
+        if self._ended and self._ended.get(found.forward_key(reverse_key), 0.0) > now:
+            return None
+        return found if self._is_within_limit(now) else None
+
+    def _is_within_limit(self, now: float) -> bool:
+        second = int(now)
+        if second != self._second:
+            self._second, self._asked = second, 0
+        self._asked += 1
+        if not self.limit or self._asked <= self.limit:
+            return True
+        self.reason = ADOPTION_LIMIT
+        return False

@@ -1,0 +1,202 @@
+"""TCP flows that stay open when their balancer goes: another balancer adopts them.
+
+Both families at once. Without adoption flows break in each of these events, which the tests of
+`adopt: never` show.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fleet import PORT, VIP, Fleet, Lasting
+from scapy.layers.inet import IP, TCP
+
+pytestmark = pytest.mark.root
+
+ECHOES, DOWNS = 45, 15  # of each family
+PATIENCE = 10.0
+
+carriers = pytest.mark.parametrize("carrier", ["worker", "bpf"])
+METHODS = {
+    "direct": {"forward": "nat", "return": "direct"},
+    "dsr": {"forward": "dsr"},
+    "nat": {"forward": "nat"},
+}
+
+
+def three_active(directory: Path, patience: float, **changes: Any) -> tuple[int, int]:
+    """How many flows break when one of three active balancers is killed and the router follows,
+    and how many the others adopt.
+    """
+    with Fleet(directory, 3) as fleet:
+        fleet.balance(**changes)
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        fleet.balancers[1].stop(signal.SIGKILL)
+        fleet.route([1, 3])
+        return flows.broken(patience), fleet.adopted(1, 3)
+
+
+def pair(directory: Path, patience: float, **changes: Any) -> tuple[int, int]:
+    """The same if the first of a pair is killed, through which the backends answer."""
+    with Fleet(directory, 2, through=True) as fleet:
+        fleet.route([1])
+        fleet.balance(**changes)
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        fleet.balancers[0].stop(signal.SIGKILL)
+        fleet.route([2])
+        fleet.gateway(2)
+        return flows.broken(patience), fleet.adopted(2)
+
+
+@carriers
+@pytest.mark.parametrize("method", ["direct", "dsr"])
+def test_one_of_three_is_killed(tmp_path: Path, method: str, carrier: str) -> None:
+    """No flow breaks, and the others have adopted those of the dead one."""
+    broken, adopted = three_active(tmp_path, PATIENCE, carrier=carrier, **METHODS[method])
+    assert broken == 0
+    assert adopted > 2 * (ECHOES + DOWNS) // 6
+
+
+@carriers
+def test_the_first_of_a_pair_is_killed(tmp_path: Path, carrier: str) -> None:
+    """No flow breaks; the other balancer adopts all, by whichever side speaks first, which comes to
+    the same of its two workers.
+    """
+    broken, adopted = pair(tmp_path, PATIENCE, carrier=carrier, workers=2, **METHODS["nat"])
+    assert (broken, adopted) == (0, 2 * (ECHOES + DOWNS))
+
+
+@pytest.mark.parametrize("method", ["direct", "dsr", "nat"])
+def test_without_adoption(tmp_path: Path, method: str) -> None:
+    """`adopt: never`: the flows of the dead balancer break."""
+    changes = {**METHODS[method], "carrier": "worker", "adopt": "never"}
+    broken, adopted = (pair if method == "nat" else three_active)(tmp_path, 3.0, **changes)
+    assert broken > 2 * (ECHOES + DOWNS) // 6
+    assert adopted == 0
+
+
+def test_where_the_kernel_decides(tmp_path: Path) -> None:
+    """Its table and adoption lead to the same backends: no flow breaks."""
+    changes = {"carrier": "bpf", "decide": "auto", **METHODS["nat"]}
+    assert pair(tmp_path, PATIENCE, **changes) == (0, 2 * (ECHOES + DOWNS))
+
+
+def test_where_the_kernel_has_no_flows(tmp_path: Path) -> None:
+    """Its hash leads every packet, and nothing is adopted: no flow breaks."""
+    changes = {"carrier": "bpf", "decide": "hash", **METHODS["dsr"]}
+    assert three_active(tmp_path, PATIENCE, **changes) == (0, 0)
+
+
+def hanging(directory: Path, **changes: Any) -> int:
+    """How many downloads hang over a path that is narrow beyond the router, whose ICMP errors come
+    to any of three balancers.
+    """
+    with Fleet(directory, 3, mtu=1300) as fleet:
+        fleet.balance(carrier="worker", **changes)
+        fleet.serve()
+        return Lasting(fleet.client, 0, 1, spread=True).broken(4.0)
+
+
+@pytest.mark.parametrize("method", ["direct", "dsr"])
+def test_a_narrow_path_beyond_the_router(tmp_path: Path, method: str) -> None:
+    """An error about a flow of another balancer goes to its backend (RFC 7690)."""
+    assert hanging(tmp_path, **METHODS[method]) == 0
+
+
+@pytest.mark.parametrize("method", ["direct", "dsr"])
+def test_a_narrow_path_without_adoption(tmp_path: Path, method: str) -> None:
+    """Some of 48 downloads hang."""
+    assert hanging(tmp_path, adopt="never", **METHODS[method]) > 10
+
+
+def test_a_backend_drains_when_one_of_three_goes(tmp_path: Path) -> None:
+    """Its flows stay: the others have some of it too."""
+    with Fleet(tmp_path, 3) as fleet:
+        fleet.balance(carrier="worker", **METHODS["dsr"])
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        for number in (1, 2, 3):
+            fleet.set_state(number, 1, "drain")
+        fleet.balancers[1].stop(signal.SIGKILL)
+        fleet.route([1, 3])
+        assert flows.broken(PATIENCE) == 0
+
+
+def test_a_backend_drains_when_the_first_of_a_pair_goes(tmp_path: Path) -> None:
+    """Its flows stay, though the other one has none: the RSTs of other backends are dropped, and
+    its own answers are adopted.
+    """
+    with Fleet(tmp_path, 2, through=True) as fleet:
+        fleet.route([1])
+        fleet.balance(carrier="bpf", **METHODS["nat"])
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        for number in (1, 2):
+            fleet.set_state(number, 1, "drain")
+        fleet.balancers[0].stop(signal.SIGKILL)
+        fleet.route([2])
+        fleet.gateway(2)
+        assert flows.broken(PATIENCE) == 0
+
+
+@carriers
+def test_backends_that_returned(tmp_path: Path, carrier: str) -> None:
+    """Flows that began while a backend was drained are at the backends of the table before: the
+    first answer of the present one, a RST, does not reach the client.
+    """
+    with Fleet(tmp_path, 2, through=True) as fleet:
+        fleet.route([1])
+        fleet.balance(forward="nat", carrier=carrier)
+        fleet.serve()
+        for number in (1, 2):
+            fleet.set_state(number, 1, "drain")
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        for number in (1, 2):
+            fleet.set_state(number, 1, "ready")
+        fleet.balancers[0].stop(signal.SIGKILL)
+        fleet.route([2])
+        fleet.gateway(2)
+        assert flows.broken(PATIENCE) == 0
+
+
+def test_a_flood_of_stray_segments(tmp_path: Path) -> None:
+    """From forged addresses: no flow breaks, as many are adopted in a second as the file says, and
+    the rest is counted.
+    """
+    limit, strays = 500, 20_000
+    with Fleet(tmp_path, 1, through=True) as fleet:
+        fleet.balance(forward="nat", carrier="worker", openings_rate=limit)
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        packet = bytearray(
+            bytes(IP(src="0.0.0.0", dst=VIP[4]) / TCP(sport=0, dport=PORT, flags="A"))
+        )
+        rest = 0xFFFF - int.from_bytes(packet[36:38], "big")
+        with fleet.client.entered():
+            sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        begin = time.monotonic()
+        with sender:
+            for number in range(strays):
+                packet[12:16] = socket.inet_aton(f"198.51.100.{2 + number % 90}")
+                packet[20:22] = (1024 + number // 90).to_bytes(2, "big")
+                words = (packet[at : at + 2] for at in (12, 14, 20))
+                total = rest + sum(int.from_bytes(each, "big") for each in words)
+                packet[36:38] = (0xFFFF - total % 0xFFFF).to_bytes(2, "big")
+                sender.sendto(packet, (VIP[4], 0))
+        assert flows.broken(PATIENCE) == 0
+        seconds = int(time.monotonic() - begin) + 2
+        assert limit <= fleet.adopted(1) <= limit * seconds
+        assert fleet.dropped(1, "adoption_limit") > strays // 2
