@@ -116,8 +116,9 @@ class build_bpf(Command):  # type: ignore[misc]  # noqa: N801 (named as its comm
     objects: ClassVar = {
         "carrier.bpf.o": (
             "carrier.bpf.c",
-            *("access.h", "clients.h", "decide.h", "flows.h", "gue.h", "layout.h", "one_sided.h"),
-            *("parse.h", "route.h", "siphash.h", "steer.h", "translate.h", "tunnel.h", "xdp.h"),
+            *("access.h", "alias.h", "clients.h", "decide.h", "flows.h", "gue.h", "layout.h"),
+            *("one_sided.h", "parse.h", "route.h", "siphash.h", "steer.h", "translate.h"),
+            *("tunnel.h", "xdp.h"),
         ),
         "decap.bpf.o": ("decap.bpf.c", "gue.h"),
     }

@@ -19,6 +19,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "alias.h"
 #include "clients.h"
 #include "flows.h"
 #include "layout.h"
@@ -29,7 +30,6 @@
 /* How long after the last opening without an entry there may be flows without an entry. */
 #define STATELESS_TICKS (64 * 1000000000ULL >> TICK_SHIFT)
 #define ROW_SLOTS 32
-#define EEXIST 17
 
 /* The decision of the service with VIP and port of `key`, else of the one with all ports. */
 static __always_inline struct decision *decision_of(const struct key6 *key, __u8 protocol,
@@ -148,7 +148,7 @@ static __always_inline enum reason decide_reply(const struct packet *p, struct f
 
 	if (!t || t->family != (four ? 4 : 6))
 		return NO_FLOW;
-	reply_key(p, t, &f->key, four);
+	reply_key(&p->ends, t, &f->key, four);
 	d = decision_of(&f->key, p->protocol, four);
 	if (!d || d->flags & DIRECT || !may_be_stateless(d, p) || !accepts(t, &f->key, four) ||
 	    pick(d, &f->key, four) != f->origin)
@@ -252,28 +252,6 @@ static __always_inline enum reason decide_first(const struct packet *p, struct f
 static __always_inline bool is_used_again(const struct packet *p, const struct found *f)
 {
 	return f->flow && f->flow->flags & CLOSED && !f->back && is_opening(p) && p->ttl > 1;
-}
-
-/* Sets the key of the replies that `t` translates, of the flow with `key`. */
-static __always_inline void alias_key(const struct key6 *key, const struct translation *t,
-				      struct key6 *reply, const bool four)
-{
-	copy(reply->source, t->backend, four);
-	copy(reply->destination, key->source, four);
-	reply->source_port = t->backend_port ? t->backend_port : key->destination_port;
-	reply->destination_port = key->source_port;
-}
-
-/* Inserts the alias of the replies that `t` translates, for the flow with `key`. */
-static __always_inline long insert_alias(const struct key6 *key, __u8 protocol,
-					 const struct translation *t, __u32 index, __u16 owner,
-					 const bool four)
-{
-	struct flow alias = { .flags = ALIAS, .translation = index, .owner = owner };
-	struct key6 reply = {};
-
-	alias_key(key, t, &reply, four);
-	return insert(&reply, protocol, &alias, four);
 }
 
 /* Replaces the entry of a closed flow by `flow`, and the alias of its replies by that of the new one's.

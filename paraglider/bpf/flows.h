@@ -114,27 +114,29 @@ static __always_inline struct flow *look_up(const struct key6 *key, __u8 protoco
 				       : bpf_map_lookup_elem(&udp6, key);
 }
 
-/* Sets the flow's key of a reply that `t` translates. */
-static __always_inline void reply_key(const struct packet *p, const struct translation *t,
+/* Sets the flow's key of a reply with the key `ends` that `t` translates. */
+static __always_inline void reply_key(const struct key6 *ends, const struct translation *t,
 				      struct key6 *key, const bool four)
 {
-	copy(key->source, p->ends.destination, four);
+	copy(key->source, ends->destination, four);
 	copy(key->destination, t->vip, four);
-	key->source_port = p->ends.destination_port;
-	key->destination_port = t->vip_port ? t->vip_port : p->ends.source_port;
+	key->source_port = ends->destination_port;
+	key->destination_port = t->vip_port ? t->vip_port : ends->source_port;
 }
 
-/* The flow of a reply that the translation with `index` translates; sets its key. */
-static __always_inline struct flow *look_up_reply(const struct packet *p, __u32 index,
-						  struct key6 *key, const bool four)
+/* The flow of a reply with the key `ends` that the translation with `index` translates; sets the
+ * flow's key.
+ */
+static __always_inline struct flow *look_up_reply(const struct key6 *ends, __u8 protocol,
+						  __u32 index, struct key6 *key, const bool four)
 {
 	struct translation *t = bpf_map_lookup_elem(&translations, &index);
 	struct flow *flow;
 
 	if (!t || t->family != (four ? 4 : 6))
 		return NULL;
-	reply_key(p, t, key, four);
-	flow = look_up(key, p->protocol, four);
+	reply_key(ends, t, key, four);
+	flow = look_up(key, protocol, four);
 	return flow && !(flow->flags & ALIAS) ? flow : NULL;
 }
 
@@ -145,28 +147,90 @@ static __always_inline void find_by_key(const struct packet *p, struct found *f,
 	f->back = false;
 	f->flow = look_up(&f->key, p->protocol, four);
 	if (f->flow && f->flow->flags & ALIAS) {
-		f->flow = look_up_reply(p, f->flow->translation, &f->key, four);
+		f->flow = look_up_reply(&p->ends, p->protocol, f->flow->translation, &f->key, four);
 		f->back = f->flow != NULL; /* else the alias is of a flow that has ended */
 	}
+}
+
+/* The translation of replies with the key `ends` by the backend that sends them, 0 for none. */
+static __always_inline __u32 origin_of(const struct key6 *ends, __u8 protocol, const bool four)
+{
+	struct origin from = { .port = ends->source_port,
+			       .protocol = protocol,
+			       .family = four ? 4 : 6 };
+	__u32 *index;
+
+	copy(from.address, ends->source, four);
+	index = bpf_map_lookup_elem(&origins, &from);
+	return index ? *index : 0;
 }
 
 /* Sets the flow of a reply, by the backend that sends it. */
 static __always_inline void find_by_origin(const struct packet *p, struct found *f, const bool four)
 {
-	struct origin from = { .port = p->ends.source_port,
-			       .protocol = p->protocol,
-			       .family = four ? 4 : 6 };
-	__u32 *index;
-
 	if (is_opening(p)) /* no reply */
 		return;
-	copy(from.address, p->ends.source, four);
-	index = bpf_map_lookup_elem(&origins, &from);
+	f->origin = origin_of(&p->ends, p->protocol, four);
+	if (!f->origin)
+		return;
+	f->flow = look_up_reply(&p->ends, p->protocol, f->origin, &f->key, four);
+	f->back = f->flow != NULL;
+}
+
+/* Another translation of TCP replies with the key `ends` than `index`: that of their alias, or of the
+ * backend that sends them; 0 for none.
+ */
+static __always_inline int other_translation(const struct key6 *ends, __u32 index, const bool four)
+{
+	struct flow *alias;
+	__u32 origin;
+
+	if (!ends)
+		return 0;
+	alias = look_up(ends, IPPROTO_TCP, four);
+	if (alias && alias->flags & ALIAS && alias->translation != index)
+		return alias->translation;
+	origin = origin_of(ends, IPPROTO_TCP, four);
+	return origin != index ? origin : 0;
+}
+
+/* Global functions, as send_event. */
+
+__noinline int other_translation4(const struct key6 *ends, __u32 index)
+{
+	return other_translation(ends, index, true);
+}
+
+__noinline int other_translation6(const struct key6 *ends, __u32 index)
+{
+	return other_translation(ends, index, false);
+}
+
+/* Where the flow of a reply is closed, another one may have the reply: a connection of another service
+ * with the backend's port, since to the backend both are one. It is that one's if that is open, or was
+ * when the closed one was found before.
+ */
+static __always_inline void prefer_open(const struct packet *p, struct found *f, const bool four)
+{
+	struct key6 key = {};
+	struct translation *t;
+	struct flow *other;
+	__u32 index = f->flow->translation;
+
+	index = four ? other_translation4(&p->ends, index) : other_translation6(&p->ends, index);
 	if (!index)
 		return;
-	f->origin = *index;
-	f->flow = look_up_reply(p, f->origin, &f->key, four);
-	f->back = f->flow != NULL;
+	other = look_up_reply(&p->ends, IPPROTO_TCP, index, &key, four);
+	if (!other || (other->flags & CLOSED && !(f->flow->flags & SUPERSEDED)))
+		return;
+	index = other->translation; /* of another backend, perhaps, which did not send this */
+	t = bpf_map_lookup_elem(&translations, &index);
+	if (!t || !equal(t->backend, p->ends.source, four))
+		return;
+	if (!(f->flow->flags & SUPERSEDED))
+		__sync_fetch_and_or(&f->flow->flags, SUPERSEDED);
+	f->flow = other;
+	f->key = key;
 }
 
 /* Finds the flow, its translation and the direction. Each look-up costs about a tenth of all, so the
@@ -185,6 +249,8 @@ static __always_inline enum reason find(const struct packet *p, struct found *f,
 		find_by_key(p, f, four);
 	if (!f->flow)
 		return NO_FLOW;
+	if (f->back && f->flow->flags & CLOSED)
+		prefer_open(p, f, four);
 	f->index = f->flow->translation;
 	t = f->translation = bpf_map_lookup_elem(&translations, &f->index);
 	if (!t || t->family != (four ? 4 : 6))

@@ -45,6 +45,7 @@ enum flow_flag {
 	DECIDED = 128, /* the program decided, not a worker */
 	GROWN = 256, /* DIRECT: the client's numbers have grown once; not in events */
 	REPLACED = 512, /* CLOSED, and a SYN is about to replace the entry; not in events */
+	SUPERSEDED = 1024, /* CLOSED, and its replies are another flow's; not in events */
 };
 
 struct flow {

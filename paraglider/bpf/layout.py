@@ -67,6 +67,8 @@ DECIDED: Final = 128
 GROWN: Final = 256
 #: CLOSED, and the program is about to replace the entry; not in events
 REPLACED: Final = 512
+#: CLOSED, and its replies are another flow's; not in events
+SUPERSEDED: Final = 1024
 
 #: VIP, backend, VIP's port, backend's port (both 0: ports are not mapped), family, method, state,
 #: whether a flow needs an ALIAS entry for its replies (0 or 1), name

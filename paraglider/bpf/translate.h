@@ -129,9 +129,15 @@ static __always_inline int translate(void *frame, const struct packet *p, bool b
 	struct udphdr *udp = data + ETH_HLEN + ip_header(four);
 	struct tcphdr *segment = (void *)udp;
 	bool tcp = p->protocol == IPPROTO_TCP;
+	__be16 *check = tcp ? &segment->check : &udp->check;
 
 	if ((void *)(udp + 1) > end || (tcp && (void *)(segment + 1) > end))
 		return SHORT;
+	if (xdp) { /* by itself, since the verifier may follow a path with both answers to `tcp` */
+		asm volatile("" : "+r"(check));
+		if ((void *)(check + 1) > end)
+			return SHORT;
+	}
 	write_ip(data + ETH_HLEN, back, new, four);
 	count_hop(frame, four, xdp);
 	if (!new)
@@ -145,8 +151,7 @@ static __always_inline int translate(void *frame, const struct packet *p, bool b
 		return CARRIED;
 	}
 	if (xdp) {
-		change_field(tcp ? &segment->check : &udp->check, tcp, old, new, old_port, port,
-			     four);
+		change_field(check, tcp, old, new, old_port, port, four);
 		return CARRIED;
 	}
 	return change_checksum(TC_FRAME(frame), tcp, old, new, old_port, port, four);

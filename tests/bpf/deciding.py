@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from paraglider.bpf.decisions import open_decisions
-from paraglider.bpf.layout import BY_CLIENT, BY_FLOW, BY_TURN, SERVICE
+from paraglider.bpf.layout import BY_CLIENT, BY_FLOW, BY_TURN, FLOW, SERVICE
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import DecisionTable
 from tests.bpf.carrying import (
@@ -112,6 +112,17 @@ class Deciding:
         """What counts the first packet of a flow."""
         (reason,) = self.step(family, FIRST_PACKET[protocol], **how).counted
         return reason
+
+    def entries(self, family: Family) -> dict[bytes, int]:
+        """The translation of each entry of TCP, by its key."""
+        flows = self.bed.maps.flows[NUMBER["tcp"], family.number]
+        found = {}
+        for keys, values, count in flows.dump():
+            for at in range(count):
+                value = values[at * flows.value_size :][: flows.value_size]
+                key = keys[at * flows.key_size :][: flows.key_size]
+                found[key] = FLOW.unpack(value)[3]
+        return found
 
     def flows(self) -> int:
         """The number of entries."""

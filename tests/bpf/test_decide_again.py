@@ -10,7 +10,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from paraglider.bpf import layout, syscall
+from paraglider.bpf import syscall
 from paraglider.bpf.layout import (
     ALIAS,
     CLOSED,
@@ -52,18 +52,6 @@ def close(
     if aliased:
         ends = (family.backends[0], family.client, (VIP_PORT, port))
         bed.install(family, "tcp", *ends, flags=ALIAS)
-
-
-def entries(deciding: Deciding, family: Family) -> dict[bytes, int]:
-    """The translation of each entry."""
-    flows = deciding.bed.maps.flows[TCP, family.number]
-    found = {}
-    for keys, values, count in flows.dump():
-        for at in range(count):
-            value = values[at * flows.value_size :][: flows.value_size]
-            key = keys[at * flows.key_size :][: flows.key_size]
-            found[key] = layout.FLOW.unpack(value)[3]
-    return found
 
 
 @families
@@ -110,7 +98,7 @@ def test_the_alias_follows(deciding: Deciding, family: Family, chosen: int) -> N
     close(deciding, family, aliased=True)
     assert deciding.reasons(family, "> S") == ["opened"]
     to = family.backends[chosen - FIRST]
-    assert entries(deciding, family) == {
+    assert deciding.entries(family) == {
         Bed.key(family, family.client, family.vip, (CLIENT_PORT, VIP_PORT)): chosen,
         Bed.key(family, to, family.client, (VIP_PORT, CLIENT_PORT)): chosen,
     }
@@ -125,9 +113,9 @@ def test_replies_that_another_flow_has(deciding: Deciding, family: Family) -> No
     close(deciding, family, aliased=True)
     ends = (family.backends[1], family.client, (VIP_PORT, CLIENT_PORT))
     deciding.bed.install(family, "tcp", *ends, flags=ALIAS, index=FIRST + 9)
-    before = entries(deciding, family)
+    before = deciding.entries(family)
     assert deciding.reasons(family, "> S", "> S", "< FA", "> A") == ["syn", "syn"] + ["carried"] * 2
-    assert entries(deciding, family) == before
+    assert deciding.entries(family) == before
     assert deciding.bed.events(1) == []
 
 
@@ -228,7 +216,7 @@ def test_a_syn_on_two_cpus_at_once(deciding: Deciding, family: Family, aliased: 
     counted = {name: count - before[name] for name, count in bed.counts().items()}
     assert counted["opened"] == len(ports)
     assert counted["opened"] + counted["carried"] + counted["syn"] == 2 * len(ports)
-    found = entries(deciding, family)
+    found = deciding.entries(family)
     assert len(found) == len(ports) * (1 + aliased)
     if aliased:  # each alias is of its flow's backend
         for port in ports:

@@ -387,7 +387,7 @@ class BpfCarrier(Carrier[Flow]):
         reverse_key = translation.reverse_key(key)
         if (
             key[size:-4] != translation.vip
-            or reverse_key in table.reverse[protocol]
+            or not self._decided.end_closed(protocol, reverse_key, self._now)
             or seen + table.timeouts.by_state[state] <= self._now
             or not table.make_room(protocol, self._now)
         ):

@@ -28,6 +28,6 @@ cdef class ClosedEntries:
     cpdef discard(self, bytes key)
     @cython.locals(
         four=list, six=list, keys=list, batch=dict, key=bytes, translation=Translation, flow=Flow,
-        left=Py_ssize_t, due=double, value=bytes, again=list,
+        left=Py_ssize_t, due=double, value=bytes, again=list, alias=bytes,
     )
     cpdef sync(self, double now)

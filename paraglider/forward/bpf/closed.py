@@ -106,7 +106,9 @@ class ClosedEntries:
             if entry.slot != translation.slot:  # a later connection, also closed
                 translation = self._slots.find(entry.slot) or translation
             if translation.aliased:
-                keys.append(translation.reverse_key(key))
+                alias = translation.reverse_key(key)
+                if self._flows.has_alias(entries, alias, translation):
+                    keys.append(alias)
         for key, translation in again:
             self.add(key, translation, now)
         self._flows.discard_each(self._maps4, four)

@@ -28,6 +28,8 @@ cdef class DecidedFlows:
         self, int protocol, bytes key, int slot, unsigned int flags, double now
     ) except -1
     cpdef added(self, Flow flow, entry)
+    @cython.locals(table=FlowTable, flows=CarriedFlows, before=Flow, was_carried=int)
+    cpdef bint end_closed(self, int protocol, bytes reverse_key, double now) except -1
     cpdef bint forget_replaced(self, Flow flow, entry, double now) except -1
     @cython.locals(translation=Translation)
     cpdef bint keeps_entry(
@@ -46,7 +48,7 @@ cdef class DecidedFlows:
     cdef _open(self, int protocol, bytes key, Translation translation, unsigned int flags, double now)
     cdef _count(self, int protocol, bytes key, Translation translation)
     cdef _report(self, int protocol, bytes key, Translation translation)
-    @cython.locals(flow=Flow)
+    @cython.locals(flow=Flow, reverse_key=bytes)
     cdef _remove(self, int protocol, bytes key, Translation translation)
 
 

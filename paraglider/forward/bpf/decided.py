@@ -14,11 +14,12 @@ Rules: time is an argument. Memory is bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, INDEX, KEY4, ORIGIN
 from paraglider.bpf.maps import CarrierMaps, Map
 from paraglider.core.flow import TCP, UDP, Flow
+from paraglider.core.flow_states import CLIENT_RESET, RESET, TIME_WAIT
 from paraglider.core.service import VirtualService
 from paraglider.core.translation import Translation
 from paraglider.forward.bpf.closed import ClosedEntries
@@ -28,6 +29,9 @@ from paraglider.forward.bpf.slots import Slots
 
 if TYPE_CHECKING:
     from paraglider.forward.datapath import Datapath
+
+#: states from which a SYN opens another flow
+_CLOSED: Final = frozenset((TIME_WAIT, RESET, CLIENT_RESET))
 
 
 class DecidedFlows:
@@ -90,6 +94,26 @@ class DecidedFlows:
         if not self._flows.is_replaced(flow, entry):
             return False
         self._forget_before(flow.protocol, flow.forward_key, now)
+        return True
+
+    def end_closed(self, protocol: int, reverse_key: bytes, now: float) -> bool:
+        """Forget the flow with ``reverse_key`` if it is closed, since the program has opened one
+        with the same replies, of another service with the backend's port. Returns whether none is
+        left.
+        """
+        table, flows = self._flows.table, self._flows
+        before = table.reverse[protocol].get(reverse_key)
+        if before is None:
+            return True
+        was_carried = before.carried
+        entry = flows.read(before) if was_carried else None  # its event comes later
+        if entry is not None:
+            flows.update(before, entry)
+        # The program removes the entry of a closed flow whose alias it replaces.
+        removed = entry is None and was_carried == ALIASED and before.carried == NOT_CARRIED
+        if not (removed or before.state in _CLOSED):
+            return False
+        table.forget(before, now)
         return True
 
     def keeps_entry(
@@ -183,7 +207,7 @@ class DecidedFlows:
             self._closed.discard(key)
         table, flows = self._flows.table, self._flows
         reverse_key = translation.reverse_key(key)
-        if reverse_key in table.reverse[protocol] or not table.make_room(protocol, now):
+        if not self.end_closed(protocol, reverse_key, now) or not table.make_room(protocol, now):
             self._remove(protocol, key, translation)
             return
         flow = table.open(protocol, key, reverse_key, translation, now)
@@ -212,8 +236,9 @@ class DecidedFlows:
             return  # it belongs to another flow by now
         entries = self._entries(translation, protocol)
         self._flows.discard(entries, key)
-        if translation.aliased:
-            entries.delete(translation.reverse_key(key))
+        reverse_key = translation.reverse_key(key)
+        if translation.aliased and self._flows.has_alias(entries, reverse_key, translation):
+            entries.delete(reverse_key)
 
 
 def set_decided(carried: Iterable[VirtualService], decided: Iterable[VirtualService]) -> bool:

@@ -183,8 +183,6 @@ class CarriedFlows:
         which the program has given the place of the closed ones.
         """
         closed, self._closed = self._closed, []
-        if not closed:
-            return
         for flows in (*self._maps4.values(), *self._maps6.values()):
             keys: list[bytes] = []
             try:
@@ -195,7 +193,7 @@ class CarriedFlows:
                         self.replaced.append((key, translation))
                         continue
                     keys.append(key)
-                    if alias:
+                    if alias and self.has_alias(flows, alias, translation):
                         keys.append(alias)
                 if keys:
                     flows.delete_each(keys)
@@ -213,11 +211,18 @@ class CarriedFlows:
         self._removed.add(flow.forward_key)
         try:
             flows.delete(flow.forward_key)
-            if flow.carried != PLAIN:
+            if flow.carried != PLAIN and self.has_alias(flows, flow.reverse_key, flow.translation):
                 flows.delete(flow.reverse_key)
         except OSError as error:
             self.refuse(error)
         self.set_carried(flow, NOT_CARRIED)
+
+    def has_alias(self, flows: Map, key: bytes, translation: Translation) -> bool:
+        """Whether the alias with ``key`` is of a flow with ``translation``, and not of a later one
+        of another service with the backend's port. Raises ``OSError``.
+        """
+        entry = FlowEntry.unpack(flows.get(key) or bytes(FLOW.size))
+        return bool(entry.flags & ALIAS) and self._slots.is_of(entry.slot, translation)
 
     def is_own(self, entry: FlowEntry) -> bool:
         """Whether this worker is responsible for ``entry``. The first worker is also responsible
@@ -304,13 +309,7 @@ class CarriedFlows:
 
     def _matches(self, flow: Flow, entry: FlowEntry) -> bool:
         """Whether ``entry`` is that of ``flow``, and not of an earlier flow with the same key."""
-        if entry.flags & ALIAS:
-            return False
-        translation = flow.translation
-        if entry.slot == translation.slot != 0:
-            return True
-        found = self._slots.find(entry.slot)
-        return found is not None and found.identity == translation.identity
+        return not entry.flags & ALIAS and self._slots.is_of(entry.slot, flow.translation)
 
     def _insert_again(self, flow: Flow, entry: FlowEntry, flags: int) -> None:
         """Insert a copy of the former ``entry`` of ``flow``, with ``flags`` added."""

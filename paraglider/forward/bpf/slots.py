@@ -127,6 +127,13 @@ class Slots:
                 self._changed.add(index)
         return found
 
+    def is_of(self, index: int, translation: Translation) -> bool:
+        """Whether ``index`` is one of ``translation``: its own, or one with the same effect."""
+        if index == translation.slot != 0:
+            return True
+        found = self.find(index)
+        return found is not None and found.identity == translation.identity
+
     def configure(
         self, carried: Iterable[VirtualService], others: Iterable[VirtualService]
     ) -> bool:

@@ -1,0 +1,205 @@
+"""Tests of ``paraglider.forward.bpf``: a client uses one port for services with the same backend
+port, one after the other. The replies of both flows have the same key: the closed flow gives way.
+"""
+
+from __future__ import annotations
+
+import pytest
+from bpf_world import MemoryMap, MemoryRing, Program, Worker, client_key, memory_maps, web
+from packets import V4
+
+from paraglider.bpf.layout import (
+    ALIAS,
+    CLOSED,
+    DECIDED,
+    ESTABLISHED,
+    EVENT,
+    EVENT_CLOSED,
+    EVENT_ESTABLISHED,
+    EVENT_OPENED,
+    FIN_BACK,
+    FIN_OUT,
+    REPLIED,
+)
+from paraglider.core.flow import TCP
+from paraglider.core.flow_states import CLIENT_RESET, RESET, TIME_WAIT
+from paraglider.core.translation import Translation
+from paraglider.forward.bpf.closed import LINGER
+from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+
+OPEN = DECIDED | REPLIED | ESTABLISHED
+OVER = OPEN | FIN_OUT | FIN_BACK | CLOSED
+VIPS = (V4.vip, V4.other_vip, "192.168.0.13")
+KEYS = tuple(client_key(1000, vip=vip) for vip in VIPS)
+
+
+class Kernel:
+    """A program that decides for the worker ``one``, which has three services with the same two
+    backends; the first has the origins, so flows of the others have an alias.
+    """
+
+    def __init__(self) -> None:
+        services = [web(name=f"web{at}", vip=vip) for at, vip in enumerate(VIPS)]
+        self.maps, self.ring = memory_maps(), MemoryRing(10_000)
+        self.one = Worker(services, self.maps, self.ring, Program(self.maps, {0: self.ring}))
+        self.one.carrier.configure(services, (), services)
+        self.one.settle(0.0)
+        #: those of the services to the first backend
+        self.translations = [each.translations[each.pool.backends[0]] for each in services]
+        assert [each.aliased for each in self.translations] == [False, True, True]
+
+    @property
+    def entries(self) -> dict[bytes, bytes]:
+        """All entries of TCP."""
+        flows = self.maps.flows[TCP, 4]
+        assert isinstance(flows, MemoryMap)
+        return flows.content
+
+    @property
+    def reply_key(self) -> bytes:
+        """The key of the backend's replies, of whichever service."""
+        return self.translations[0].reverse_key(KEYS[0])
+
+    def opens(self, at: int, flags: int = DECIDED, now: float = 0.0) -> None:
+        """A SYN to the service ``at``; what follows leads to ``flags``."""
+        self.set(at, flags, now)
+        if self.translations[at].aliased:
+            before = self.entries.get(self.reply_key)
+            if before is not None:  # as `end_closed` does
+                slots = [each.slot for each in self.translations]
+                closed = KEYS[slots.index(FlowEntry.unpack(before).slot)]
+                assert FlowEntry.unpack(self.entries.pop(closed)).flags & CLOSED
+            alias = FlowEntry(0, ALIAS, 0, self.translations[at].slot).pack()
+            self.entries[self.reply_key] = alias
+        self.tell(EVENT_OPENED, at, DECIDED)
+        if flags & ESTABLISHED:
+            self.tell(EVENT_ESTABLISHED, at, OPEN)
+        if flags & CLOSED:
+            self.closes(at, now)
+
+    def closes(self, at: int, now: float = 0.0) -> None:
+        """Both FINs pass."""
+        self.set(at, OVER, now)
+        self.tell(EVENT_CLOSED, at, OVER)
+
+    def set(self, at: int, flags: int, now: float) -> None:
+        """Set the entry."""
+        value = FlowEntry(ticks_of(now), flags, 0, self.translations[at].slot)
+        self.entries[KEYS[at]] = value.pack()
+
+    def tell(self, kind: int, at: int, flags: int) -> None:
+        """Send an event."""
+        self.ring.events.append(
+            EVENT.pack(kind, 4, TCP, flags, self.translations[at].slot, KEYS[at])
+        )
+
+    def conns(self) -> list[int]:
+        """The connections of each service to the backend so far."""
+        return [each.backend.conns for each in self.translations]
+
+    def check(self, at: int) -> Translation:
+        """The one flow is that of the service ``at``, and it has the only entries."""
+        (flow,) = self.one.flows.forward[TCP].values()
+        assert flow.translation is self.translations[at]
+        self.one.check()
+        return flow.translation
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    """A program with three services."""
+    return Kernel()
+
+
+after_another = pytest.mark.parametrize(
+    ("before", "after"),
+    [(0, 1), (1, 0), (1, 2)],
+    ids=["origin-then-alias", "alias-then-origin", "alias-then-alias"],
+)
+
+
+@after_another
+def test_a_flow_that_is_closed(kernel: Kernel, before: int, after: int) -> None:
+    """The worker knows that: the next one has its place at once, not after `timeouts.closed`."""
+    one = kernel.one
+    kernel.opens(before, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(before)
+    one.carrier.sync(0.2)
+    kernel.opens(after, OPEN, 0.3)
+    one.carrier.sync(0.4)
+    kernel.check(after)
+    assert sum(kernel.conns()) == 2
+    one.carrier.sync(0.5 + LINGER)
+    kernel.check(after)
+
+
+@after_another
+def test_a_flow_whose_end_is_heard_after_the_opening(
+    kernel: Kernel, before: int, after: int
+) -> None:
+    """Events of one reading: openings are handled first."""
+    one = kernel.one
+    kernel.opens(before, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(before, 0.1)
+    kernel.opens(after, OPEN, 0.1)
+    one.carrier.sync(0.2)
+    kernel.check(after)
+    assert sum(kernel.conns()) == 2
+    for now in (0.3, 0.4, 0.5 + LINGER):
+        one.carrier.sync(now)
+    kernel.check(after)
+
+
+@after_another
+def test_a_flow_without_an_object(kernel: Kernel, before: int, after: int) -> None:
+    """Its entry stays for a while; when it goes, the new flow's alias does not go with it."""
+    one = kernel.one
+    kernel.opens(before, OVER)
+    one.carrier.sync(0.1)
+    kernel.opens(after, OPEN, 0.1)
+    one.carrier.sync(0.2)
+    one.carrier.sync(0.5 + LINGER)
+    kernel.check(after)
+    assert sum(kernel.conns()) == 2
+
+
+def test_an_alias_that_a_worker_has_replaced(kernel: Kernel) -> None:
+    """The closed flow's entry stays, and goes alone."""
+    one = kernel.one
+    kernel.opens(1, OVER)
+    one.carrier.sync(0.1)
+    one.packet(TCP, KEYS[2], "S", 0.2)
+    (flow,) = one.flows.forward[TCP].values()
+    assert flow.reverse_key == kernel.reply_key
+    one.carrier.sync(0.5 + LINGER)
+    kernel.check(2)
+
+
+@after_another
+@pytest.mark.parametrize("state", [TIME_WAIT, RESET, CLIENT_RESET])
+def test_the_opening_is_lost(kernel: Kernel, before: int, after: int, state: int) -> None:
+    """A sweep finds the entry."""
+    one = kernel.one
+    kernel.opens(before, OPEN)
+    one.carrier.sync(0.1)
+    (flow,) = one.flows.forward[TCP].values()
+    one.flows.move(flow, state, 0.2)
+    kernel.opens(after, OPEN, 0.3)
+    kernel.ring.events.clear()
+    one.program.lose_event()
+    one.settle(1.5)
+    kernel.check(after)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
+def test_a_flow_that_is_open(kernel: Kernel, before: int, after: int) -> None:
+    """It stays, and the entry of the other goes, with its alias alone."""
+    one = kernel.one
+    kernel.opens(before, OPEN)
+    one.carrier.sync(0.1)
+    kernel.opens(after, DECIDED, 0.2)
+    one.carrier.sync(0.3)
+    kernel.check(before)
+    assert kernel.conns()[after] == 0
