@@ -4,7 +4,7 @@ The kernel picks from a table that a worker computes (``Strategy.kernel_table``)
 more than a table, a worker decides.
 
 Lives here: ``kernel_decides``, ``why_python``, ``why_not_kernel``, ``deciders``, ``NO_ROOM``;
-``exceptions``, what BPF leaves to a worker.
+``exceptions`` and ``carried_by_workers``, what BPF leaves to a worker.
 Rules: pure; depends on the file only. The daemon adds whether BPF carries on this host, and whether
 the kernel has room for the table.
 """
@@ -33,7 +33,7 @@ def why_python(service: Service) -> str:
         return f"`strategy: {service.strategy}` has no table for the kernel"
     if service.affinity == "client":
         return "`affinity: client`: a worker has the clients' backends"
-    if service.decide != "hash" and "udp" in service.protocols and service.udp_reply is not None:
+    if _has_queries(service):
         return "`udp_reply`: a query and its answer are over before BPF carries them"
     if not service.all_ports and sum(map(len, service.ports)) > MOST_PORTS:
         return f"it has more than {MOST_PORTS} ports, and not all"
@@ -57,12 +57,24 @@ def kernel_decides(service: Service) -> bool:
     return why_not_kernel(service) == ""
 
 
+def carried_by_workers(service: Service) -> bool:
+    """Whether workers carry all flows of ``service``, whatever its ``carrier``: UDP with
+    ``udp_reply``.
+    """
+    return _has_queries(service) and "tcp" not in service.protocols
+
+
+def _has_queries(service: Service) -> bool:
+    """Whether flows of ``service`` are a query and its answer, which have no entry in BPF."""
+    answered = "udp" in service.protocols and service.udp_reply is not None
+    return answered and service.decide != "hash"
+
+
 def exceptions(service: Service) -> str:
     """What BPF leaves to a worker of the flows of ``service``, which it carries, and what the
     host's firewall sees of them.
     """
-    answered = "udp" in service.protocols and service.udp_reply is not None
-    queries = ", and UDP (`udp_reply`)," if answered and service.decide != "hash" else ""
+    queries = ", and UDP (`udp_reply`)," if _has_queries(service) else ""
     return (
         f"exceptions such as fragments and ICMP{queries} pass a worker; the host's firewall sees"
         " only what passes a worker"

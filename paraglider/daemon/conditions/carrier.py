@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from paraglider.config.deciding import deciders
+from paraglider.config.deciding import carried_by_workers, deciders
 from paraglider.config.model import Config, Service
 from paraglider.config.service import Method
 from paraglider.daemon import log
@@ -76,7 +76,7 @@ class CarrierSwitch:
         """What carries the flows of ``service``; None if its method has one carrier only."""
         if "carrier" not in service.method.options:
             return None
-        if not service.wants_bpf or service.method in self.lacks:
+        if not service.wants_bpf or service.method in self.lacks or carried_by_workers(service):
             return "worker"
         carries = self.carries
         return carries if service.wants_xdp or carries == "worker" else "bpf"

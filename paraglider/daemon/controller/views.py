@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import paraglider
 from paraglider._compiled import build_of
-from paraglider.config.deciding import why_not_kernel
+from paraglider.config.deciding import carried_by_workers, why_not_kernel
 from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Conditions
@@ -233,7 +233,7 @@ def _decided_by(service: Service, switch: CarrierSwitch) -> dict[str, str | None
     """The service's ``decide``; what decides about its new flows, ``kernel`` or ``python``, and why
     not the kernel. None if its method leaves no choice.
     """
-    carried = switch.carries_for(service) != "worker"
+    carried = switch.carries_for(service) != "worker" or carried_by_workers(service)
     why = why_not_kernel(service, bpf=carried, room=service.name not in switch.unplaced)
     if why is None:
         return {"decide": None, "decided_by": None, "why_python": None}

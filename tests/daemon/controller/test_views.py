@@ -263,6 +263,23 @@ def test_tunnels_are_not_carried_at_xdp() -> None:
     assert [row["carrier"] for row in rows] == ["xdp", "bpf"]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "decide", "carrier", "why"),
+    [
+        ("udp", "python", "worker", "`decide"),
+        ("udp", "auto", "worker", "`udp_reply`"),
+        ("any", "auto", "bpf", "`udp_reply`"),
+    ],
+)
+def test_queries_are_carried_by_workers(protocol: str, decide: str, carrier: str, why: str) -> None:
+    """The service of DNS over UDP has no flow in BPF; with TCP it has some."""
+    switch = CarrierSwitch("")
+    dns = config({"name": "dns", "protocol": protocol, "ports": 53, "decide": decide})
+    (row,) = views.services(dns, BackendTable(dns, 0.0), TrafficCounters({}), switch)
+    assert (row["carrier"], row["decided_by"]) == (carrier, "python")
+    assert row["why_python"].partition(":")[0] == why
+
+
 def test_a_method_that_the_kernel_cannot_carry() -> None:
     """Workers carry its services and decide there, with the reason; all, if there are no others."""
     switch, why = (
