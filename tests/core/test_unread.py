@@ -69,7 +69,8 @@ def test_it_is_what_restoring_at_once_makes(at_a_time: int, keeps: bool) -> None
     assert (unread.left, table.reserved, len(table), everything(table)) == (FLOWS, FLOWS, FLOWS, [])
     steps = 0
     while table.unread is not None:
-        assert unread.step(at_a_time) >= min(at_a_time, FLOWS)
+        left = unread.left  # the last group may be smaller than a step
+        assert unread.step(at_a_time) >= min(at_a_time, left)
         steps += 1
         assert (len(table), unread.left) == (FLOWS, table.reserved)
     assert steps <= -(-FLOWS // at_a_time)
