@@ -203,6 +203,10 @@ class CarrierMaps:
         maps.join_rings()
         return maps
 
+    def flows_like(self, protocol: int, key: bytes) -> Map:
+        """The map of the flows of ``protocol`` that have keys like ``key``."""
+        return self.flows[protocol, 4 if len(key) == KEY4.size else 6]
+
     def join_rings(self) -> None:
         """Have the program send its events to ``rings``; raises ``OSError``."""
         for worker, ring in self.rings.items():

@@ -18,8 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from paraglider.bpf.layout import ALIAS, CLOSED, KEY4
-from paraglider.bpf.maps import Map
+from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED
 from paraglider.core.flow import TCP, UDP, Flow
 from paraglider.core.flow_states import GONE
 from paraglider.core.flow_table import FlowTable
@@ -176,8 +175,7 @@ class BpfCarrier(Carrier[Flow]):
             if key not in table.forward[protocol] and key not in table.reverse[protocol]:
                 found = self._decided.find(protocol, key)
             if found is not None:
-                entries = self._maps.flows[protocol, 4 if len(key) == KEY4.size else 6]
-                self._reconcile(protocol, entries, *found)
+                self._reconcile(protocol, *found)
         except OSError as error:
             self._flows.refuse(error)
         return key in table.forward[protocol] or key in table.reverse[protocol]
@@ -219,16 +217,14 @@ class BpfCarrier(Carrier[Flow]):
         return self._flows.count
 
     def sync(self, now: float) -> None:
-        """See ``Carrier``: writes the states of backends, reads events, and runs tasks.
-
-        Reports refusals once a minute.
-        """
+        """See ``Carrier``: writes states, reads events, runs tasks, and reports refusals."""
         self._now = now
         try:
             self.slots.flush()
             self.slots.verify()
             if self._context.carriers[0] is self:
                 self._read_events()
+                self._context.ahead.look(now, self._reconcile)
                 if now >= self._lost_at:
                     self._lost_at = now + LOST_INTERVAL
                     self._find_lost_events()
@@ -259,13 +255,12 @@ class BpfCarrier(Carrier[Flow]):
         # A flow that is restored reads its entry: until then, keys wait.
         most = 0 if any(each.restoring for each in carriers) else ENTRIES
         for key in self._context.events.read(self._now, most):
-            entries = self._maps.flows[TCP, 4 if len(key) == KEY4.size else 6]
-            value = entries.get(key)
+            value = self._maps.flows_like(TCP, key).get(key)
             entry = None if value is None else FlowEntry.unpack(value)
             if entry and any(each.compactor.covers(TCP, key, entry) for each in carriers):
                 continue
             if not any(each.refresh_key(key) for each in carriers) and entry:
-                self._reconcile(TCP, entries, key, entry)
+                self._reconcile(TCP, key, entry)
 
     def refresh_key(self, key: bytes) -> bool:
         """Update the TCP flow with ``key`` by its entry; False if the table has no such flow."""
@@ -308,7 +303,7 @@ class BpfCarrier(Carrier[Flow]):
             for keys, values, count in entries.dump(CHUNK):
                 for at in range(count):
                     entry = FlowEntry.unpack(values[at * length : (at + 1) * length])
-                    self._reconcile(protocol, entries, keys[at * size : (at + 1) * size], entry)
+                    self._reconcile(protocol, keys[at * size : (at + 1) * size], entry)
                 yield
         yield from self._settle_restored()
 
@@ -348,12 +343,18 @@ class BpfCarrier(Carrier[Flow]):
                 flow.expected = 0
             self._flows.install(flow)
 
-    def _reconcile(self, protocol: int, entries: Map, key: bytes, entry: FlowEntry) -> None:
-        """Update the flow of an entry of this worker; remove an entry without a flow."""
-        if self._flows.is_own(entry) and not any(
-            carrier.reconcile_entry(protocol, key, entry) for carrier in self._context.carriers
-        ):
-            self._flows.discard(entries, key)
+    def _reconcile(self, protocol: int, key: bytes, entry: FlowEntry) -> bool:
+        """Update the flow of an entry of this worker. An entry without a flow is removed, or waits
+        if its backend may be a new one (``ahead``): returns whether it does.
+        """
+        carriers, own = self._context.carriers, self._flows.is_own(entry)
+        if not own or any(each.reconcile_entry(protocol, key, entry) for each in carriers):
+            return False
+        known = not entry.flags & DECIDED or any(each.slots.find(entry.slot) for each in carriers)
+        waits = not known and self._context.ahead.keep(protocol, key, self._now)
+        if not waits:
+            self._flows.discard(self._maps.flows_like(protocol, key), key)
+        return waits
 
     def reconcile_entry(self, protocol: int, key: bytes, entry: FlowEntry) -> bool:
         """Update or add the flow of ``entry``; returns whether the entry has a flow, or stays

@@ -21,6 +21,7 @@ from paraglider.config.deciding import kernel_decides
 from paraglider.config.model import Config
 from paraglider.config.service import Method
 from paraglider.core.service import VirtualService
+from paraglider.forward.bpf.ahead import EntriesAhead
 from paraglider.forward.bpf.deciding import KernelDecisions
 from paraglider.forward.bpf.events import EventRing, FlowEvents
 from paraglider.forward.bpf.loads import SharedLoads
@@ -51,6 +52,7 @@ class BpfContext:
     reclaimer: SlotReclaimer = field(init=False)
     removed: RemovedKeys = field(init=False)
     events: FlowEvents = field(init=False)
+    ahead: EntriesAhead = field(init=False)
     decisions: KernelDecisions | None = None
     loads: SharedLoads = field(default_factory=lambda: SharedLoads(1))
     lacks: frozenset[Method] = frozenset()
@@ -62,7 +64,8 @@ class BpfContext:
     def __post_init__(self) -> None:
         self.reclaimer = SlotReclaimer(self.maps, self._held)
         self.removed = RemovedKeys()
-        self.events = FlowEvents(self.ring, self.removed)
+        self.ahead = EntriesAhead(self.maps)
+        self.events = FlowEvents(self.ring, self.removed, self.ahead)
 
     @property
     def events_lost(self) -> int:

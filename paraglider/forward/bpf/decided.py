@@ -147,8 +147,8 @@ class DecidedFlows:
         """
         if protocol not in (TCP, UDP):
             return None
+        entries, size = self._maps.flows_like(protocol, key), (len(key) - 4) // 2
         family = 4 if len(key) == KEY4.size else 6
-        entries, size = self._maps.flows[protocol, family], (len(key) - 4) // 2
         value = entries.get(key)
         entry = None if value is None else FlowEntry.unpack(value)
         if entry is not None and not entry.flags & ALIAS:

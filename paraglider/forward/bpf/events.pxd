@@ -20,6 +20,7 @@ cdef class FlowEvents:
     cdef Py_ssize_t _expanded
     cdef object _ring
     cdef RemovedKeys _removed
+    cdef object _ahead
     cdef list _carried
     cdef list _decided
     cdef list _tables

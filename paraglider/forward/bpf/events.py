@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from paraglider.bpf.layout import CLOSED, EVENT, EVENT_OPENED, KEY4, KEY6
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.flow_index import FlowIndex
+from paraglider.forward.bpf.ahead import EntriesAhead
 from paraglider.forward.bpf.decided import DecidedFlows
 from paraglider.forward.bpf.entry import ALIASED, PLAIN, UNKNOWN
 from paraglider.forward.bpf.flows import CarriedFlows
@@ -64,12 +65,12 @@ class EventRing(Protocol):
 
 
 class FlowEvents:
-    """Handles the events in ``ring``; ``removed`` has the doubtful keys. ``count`` is the work of
-    the last reading, as a number of events. ``overflowed``: keys found no room to wait, so all
-    entries have to be read.
+    """Handles the events in ``ring``; ``removed`` has the doubtful keys, ``ahead`` gets those of
+    backends that are not known yet. ``count`` is the work of the last reading, as a number of
+    events. ``overflowed``: keys found no room to wait, so all entries have to be read.
     """
 
-    def __init__(self, ring: EventRing, removed: RemovedKeys) -> None:
+    def __init__(self, ring: EventRing, removed: RemovedKeys, ahead: EntriesAhead) -> None:
         self.count = 0
         self.overflowed = False
         self._waiting: dict[bytes, None] = {}  # keys whose entries have to be read
@@ -77,6 +78,7 @@ class FlowEvents:
         self._expanded = 0  # flows in this reading
         self._ring = ring
         self._removed = removed
+        self._ahead = ahead
         self._carried: list[CarriedFlows] = []
         self._decided: list[DecidedFlows] = []
         self._tables: list[FlowIndex] = []  # their TCP flows by key
@@ -174,7 +176,8 @@ class FlowEvents:
     def _handle_opening(self, protocol: int, key: bytes, slot: int, flags: int, now: float) -> None:
         for decided in self._decided:
             if decided.handle_opening(protocol, key, slot, flags, now):
-                break
+                return
+        self._ahead.keep(protocol, key, now)
 
     def _wait(self, key: bytes) -> None:
         if len(self._waiting) < MOST_WAITING:
