@@ -65,11 +65,34 @@ def pinged(namespace: Namespace, address: str, *options: str) -> None:
     kernel could not send an ICMP message since.
     """
     command = ["ping", "-W", "30", *(options or ("-c", "1")), address]
-    said = ""
+    before, said = losses(), ""
     for said in _attempts(namespace, command):
         if " 0% packet loss" in said:
             return
-    raise AssertionError(f"{address}: {said}")
+    lost = {name: count for name, count in losses().items() if count != before.get(name, 0)}
+    raise AssertionError(f"{address}: {said}\nlosses meanwhile: {lost}\nbefore: {before}")
+
+
+def losses() -> dict[str, int]:
+    """What the kernel has counted as lost so far in each network namespace, by its name and the
+    counter's: a failure shows it.
+    """
+    found = {}
+    for path in NAMES.iterdir():
+        try:
+            with Namespace(path.name, attach=True).entered():
+                six = Path("/proc/thread-self/net/snmp6").read_text()
+                four = Path("/proc/thread-self/net/snmp").read_text()
+        except OSError:  # it is being removed, or made
+            continue
+        counted = [line.split() for line in six.splitlines()]
+        lines = [line.split() for line in four.splitlines()]
+        for names, numbers in zip(lines[::2], lines[1::2], strict=True):
+            counted += [[names[0] + name, n] for name, n in zip(names, numbers, strict=True)]
+        for name, number in counted:
+            if re.search(r"Discards|Fails|Errors|NoRoutes", name) and int(number, 0):
+                found[f"{path.name} {name}"] = int(number, 0)
+    return found
 
 
 def _attempts(namespace: Namespace, command: list[str]) -> Iterator[str]:
