@@ -180,6 +180,9 @@ ONE_SIDED: Final[Transitions] = {
     TIME_WAIT: {C_SYN: SYN_SENT},
 }
 
+#: closed states, from which a SYN opens another flow with the same ports
+CLOSED_STATES: Final = frozenset((TIME_WAIT, RESET, CLIENT_RESET))
+
 #: closed states after which the client's next SYN goes to the same backend if that takes new flows:
 #: the connection may still be alive there
 DOUBTFUL: Final = frozenset((CLIENT_RESET, CLIENT_DONE))

@@ -14,12 +14,12 @@ Rules: time is an argument. Memory is bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, INDEX, KEY4, ORIGIN
 from paraglider.bpf.maps import CarrierMaps, Map
 from paraglider.core.flow import TCP, UDP, Flow
-from paraglider.core.flow_states import CLIENT_RESET, RESET, TIME_WAIT
+from paraglider.core.flow_states import CLOSED_STATES
 from paraglider.core.service import VirtualService
 from paraglider.core.translation import Translation
 from paraglider.forward.bpf.closed import ClosedEntries
@@ -29,9 +29,6 @@ from paraglider.forward.bpf.slots import Slots
 
 if TYPE_CHECKING:
     from paraglider.forward.datapath import Datapath
-
-#: states from which a SYN opens another flow
-_CLOSED: Final = frozenset((TIME_WAIT, RESET, CLIENT_RESET))
 
 
 class DecidedFlows:
@@ -111,7 +108,7 @@ class DecidedFlows:
             flows.update(before, entry)
         # The program removes the entry of a closed flow whose alias it replaces.
         removed = entry is None and was_carried == ALIASED and before.carried == NOT_CARRIED
-        if not (removed or before.state in _CLOSED):
+        if not (removed or before.state in CLOSED_STATES):
             return False
         table.forget(before, now)
         return True

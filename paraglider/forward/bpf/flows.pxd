@@ -13,7 +13,7 @@ from paraglider.forward.bpf.removed cimport RemovedKeys
 # Constants that flows.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int ALIASED, NOT_CARRIED, PLAIN, UNKNOWN
 cdef int ALIAS, CLOSED, DECIDED, DIRECT, EEXIST, NONE, PROVEN, REPLIED, TCP
-cdef int CLIENT_RESET, RESET, SYN_SENT, TIME_WAIT
+cdef int SYN_SENT
 cdef Py_ssize_t _KEY4
 cdef bytes COMPACTED
 

@@ -17,7 +17,7 @@ from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED, DIRECT, FLOW, KEY4, RE
 from paraglider.bpf.layout import ESTABLISHED as PROVEN
 from paraglider.bpf.maps import Map
 from paraglider.core.flow import TCP, UDP, Flow
-from paraglider.core.flow_states import CLIENT_RESET, RESET, SYN_SENT, TIME_WAIT
+from paraglider.core.flow_states import CLOSED_STATES, SYN_SENT
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.translation import Translation
 from paraglider.errors import PlatformError
@@ -238,7 +238,7 @@ class CarriedFlows:
         flags = entry.flags
         if flags & (DECIDED | CLOSED | ALIAS) != DECIDED:
             return False
-        if flow.state in (TIME_WAIT, RESET, CLIENT_RESET):
+        if flow.state in CLOSED_STATES:
             return True
         return not self._matches(flow, entry) and self._slots.find(entry.slot) is not None
 

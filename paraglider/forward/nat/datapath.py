@@ -135,9 +135,9 @@ class NatDatapath(NatFlows):
             elif flow is None and self.flows.fetch(UDP, key, now):
                 return self.handle(buf, offset, length, checksum, now)
             elif flow is None:
-                flow = self._open(UDP, key, now)
-                if flow is None:
-                    back, self._answered = self._answered, None
+                flow = self._first_datagram(key, now)
+                if flow is not None and flow.forward_key != key:
+                    back, flow = flow, None
             elif flow.state != UDP_OPEN:
                 self._client_datagram(flow, now)
         elif kind == ECHO_REPLY:

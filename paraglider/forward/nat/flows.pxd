@@ -25,7 +25,6 @@ cdef class NatFlows:
     cdef public object opened
     cdef public unsigned int _sequence
     cdef public long long _refused  # a mark makes it longer than 32 bits
-    cdef Flow _answered
     cdef FlowIndex _tcp_forward
     cdef FlowIndex _tcp_reverse
     cdef FlowIndex _udp_forward
@@ -42,4 +41,5 @@ cdef class NatFlows:
     cdef Flow _reopen(self, Flow flow, bint opening, double now)
     @cython.locals(flow=Flow)
     cdef Flow _adopt(self, int protocol, bytes key, double now)
+    cdef Flow _first_datagram(self, bytes key, double now)
     cpdef int _refuse(self, int reason) except -1

@@ -24,6 +24,7 @@ from paraglider.core.flow_states import (
 )
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.tcp_events import backend_event, segment_event
 from paraglider.core.verdict import (
@@ -66,7 +67,6 @@ class NatFlows:
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[int, bytes, Backend], object] | None = None
         self._refused = PASS
-        self._answered: Flow | None = None  # of a datagram that opens no flow, but was adopted
         self._sequence = 0  # sequence number of the last SYN that may open a flow, for ``others``
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
@@ -153,16 +153,33 @@ class NatFlows:
             self.opened(protocol, flow.forward_key, flow.translation.backend)
         return flow
 
+    def _first_datagram(self, key: bytes, now: float) -> Flow | None:
+        """The flow of a datagram without one: a new one of the client with ``key``, or, with that
+        as its reverse key, an adopted one of the backend; or None, see ``_refused``.
+        """
+        service = self.balancer.find(UDP, key)
+        # Of equal ports, it may be a client with the service's port (NTP).
+        if service is None and key[-4:-2] != key[-2:]:
+            return self._adopt(UDP, key, now)
+        return self._open_at(service, UDP, key, now, None)
+
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None
     ) -> Flow | None:
         """A new flow for ``key``, to ``before`` if that takes flows; or None, see ``_refused``."""
-        service = self.balancer.find(protocol, key)
+        return self._open_at(self.balancer.find(protocol, key), protocol, key, now, before)
+
+    def _open_at(
+        self,
+        service: VirtualService | None,
+        protocol: int,
+        key: bytes,
+        now: float,
+        before: Backend | None,
+    ) -> Flow | None:
+        """As ``_open``, of ``service``, to which packets with ``key`` go."""
         if service is None:
-            if protocol == UDP and key[-4:-2] != key[-2:]:
-                self._answered = self._adopt(protocol, key, now)
-            else:  # or a client with the service's port (NTP)
-                self._refused = self._refuse(NO_SERVICE)
+            self._refused = self._refuse(NO_SERVICE)
             return None
         if service.offloaded and self.others is not None:
             sequence = self._sequence if protocol == TCP else 0

@@ -12,7 +12,7 @@ from scapy.packet import Raw
 from paraglider.core import flow
 from paraglider.core.flow_states import STATE_NAMES
 from paraglider.core.pool import Event
-from paraglider.core.service import VirtualService
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import DROP, PASS, REASON_NAMES, REWRITTEN
 from paraglider.forward.nat.datapath import NatDatapath
@@ -276,3 +276,19 @@ def family_flow(path: NatDatapath, port: int) -> flow.Flow:
     ):
         run(path, packet)
     return found
+
+
+def test_a_datagram_of_a_lost_flow_adopts_nothing() -> None:
+    """The client is a backend of another service, and its port is that service's; its own service
+    is gone. Its datagram is refused, and so is the next one of another client.
+    """
+    dns = service(V4, protocols=(flow.UDP,), ports=((53, 53),), backends=[backend("10.0.0.9")])
+    path = nat(dns, web(V4, vip=V4.other_vip, name="other"))
+    query = bytes(V4.ip(V4.backends[1], V4.vip) / UDP(sport=80, dport=53) / Raw(b"x"))
+    assert run(path, query)[0] == REWRITTEN
+    dns.pool.apply(dns.pool.backends[0], Event.CHECK_FAILED)
+    path.balancer.services = ServiceMap(path.balancer.services.services[1:])
+    assert run(path, query) == (PASS, query)
+    assert counts(path) == {"no_service": 1}
+    assert len(path.flows) == 0
+    assert run(path, V4.datagram()) == (PASS, V4.datagram())
