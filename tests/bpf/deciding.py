@@ -6,9 +6,13 @@ Rules: as in ``carrying``; the service has the family's VIP and the port ``VIP_P
 
 from __future__ import annotations
 
+import socket
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from threading import Barrier, Thread
 
+from paraglider.bpf import syscall
 from paraglider.bpf.decisions import open_decisions
 from paraglider.bpf.layout import BY_CLIENT, BY_FLOW, BY_TURN, FLOW, SERVICE
 from paraglider.core.pool import Backend
@@ -112,6 +116,28 @@ class Deciding:
         """What counts the first packet of a flow."""
         (reason,) = self.step(family, FIRST_PACKET[protocol], **how).counted
         return reason
+
+    def syns_at_once(self, family: Family, ports: Sequence[int]) -> Counter[str]:
+        """What counts a client's SYN from each of ``ports``, each on two CPUs at once."""
+        bed, interface = self.bed, socket.if_nametoindex("pub")
+        segments = [
+            tcp(family, "S")(family.client, family.vip, port, VIP_PORT, 64) for port in ports
+        ]
+        frames = [bed.frame(bytes(segment)) for segment in segments]
+        begin = Barrier(2)
+
+        def send() -> None:
+            begin.wait()
+            for frame in frames:
+                syscall.run_program(bed.program, frame, interface)
+
+        before = Counter(bed.counts())
+        threads = [Thread(target=send) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return Counter(bed.counts()) - before
 
     def entries(self, family: Family) -> dict[bytes, int]:
         """The translation of each entry of TCP, by its key."""

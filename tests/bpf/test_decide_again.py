@@ -5,12 +5,9 @@ flow gets the entry.
 from __future__ import annotations
 
 import errno
-import socket
-from threading import Barrier, Thread
 
 import pytest
 
-from paraglider.bpf import syscall
 from paraglider.bpf.layout import (
     ALIAS,
     CLOSED,
@@ -191,29 +188,11 @@ def test_a_full_map(deciding: Deciding, family: Family) -> None:
 @pytest.mark.parametrize("aliased", [False, True], ids=("origin", "alias"))
 def test_a_syn_on_two_cpus_at_once(deciding: Deciding, family: Family, aliased: bool) -> None:
     """One of them replaces the entry; the other goes the same way, or to the worker."""
-    bed = deciding.bed
     deciding.decide(family, "turn", [FIRST, SECOND], bound=1 << 31, aliased=aliased)
-    interface = socket.if_nametoindex("pub")
     ports = range(10_000, 10_300)
-    frames = []
     for port in ports:
         close(deciding, family, port=port, aliased=aliased)
-        segment = tcp(family, "S")(family.client, family.vip, port, VIP_PORT, 64)
-        frames.append(bed.frame(bytes(segment)))
-    begin = Barrier(2)
-
-    def send() -> None:
-        begin.wait()
-        for frame in frames:
-            syscall.run_program(bed.program, frame, interface)
-
-    before = bed.counts()
-    threads = [Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counted = {name: count - before[name] for name, count in bed.counts().items()}
+    counted = deciding.syns_at_once(family, ports)
     assert counted["opened"] == len(ports)
     assert counted["opened"] + counted["carried"] + counted["syn"] == 2 * len(ports)
     found = deciding.entries(family)

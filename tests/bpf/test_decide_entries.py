@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from threading import Barrier, Thread
-
 import pytest
 
-from paraglider.bpf import layout, syscall
+from paraglider.bpf import layout
 from paraglider.bpf.layout import (
     ALIAS,
     CLOSED,
@@ -30,7 +27,6 @@ from tests.bpf.carrying import (
     SECOND,
     VIP_PORT,
     Bed,
-    tcp,
 )
 from tests.bpf.deciding import FIRST_PACKET, UNDECIDED, Deciding
 from tests.core.packets import FAMILIES, Family, packed
@@ -177,26 +173,8 @@ def test_a_syn_on_two_cpus_at_once(deciding: Deciding, family: Family, kind: str
     """One of them opens the flow, and the other goes the same way or to the worker."""
     bed = deciding.bed
     deciding.decide(family, kind, [FIRST, SECOND], bound=1 << 31)
-    interface = socket.if_nametoindex("pub")
     ports = range(10_000, 10_300)
-    frames = [
-        bed.frame(bytes(tcp(family, "S")(family.client, family.vip, port, VIP_PORT, 64)))
-        for port in ports
-    ]
-    begin = Barrier(2)
-
-    def send() -> None:
-        begin.wait()
-        for frame in frames:
-            syscall.run_program(bed.program, frame, interface)
-
-    before = bed.counts()
-    threads = [Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counted = {name: count - before[name] for name, count in bed.counts().items()}
+    counted = deciding.syns_at_once(family, ports)
     assert counted["opened"] == len(ports) == deciding.flows()
     assert counted["opened"] + counted["carried"] + counted["syn"] == 2 * len(ports)
     assert kind == "turn" or counted["syn"] == 0

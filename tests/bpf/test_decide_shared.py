@@ -5,12 +5,9 @@ so the replies are those of the flow that is open.
 
 from __future__ import annotations
 
-import socket
-from threading import Barrier, Thread
-
 import pytest
 
-from paraglider.bpf import layout, syscall
+from paraglider.bpf import layout
 from paraglider.bpf.layout import (
     ALIAS,
     CLOSED,
@@ -22,7 +19,7 @@ from paraglider.bpf.layout import (
     REPLIED,
 )
 from paraglider.core.flow import TCP
-from tests.bpf.carrying import CLIENT_PORT, FIRST, SECOND, VIP_PORT, Bed, tcp
+from tests.bpf.carrying import CLIENT_PORT, FIRST, SECOND, VIP_PORT, Bed
 from tests.bpf.deciding import Deciding
 from tests.core.packets import FAMILIES, Family, packed
 
@@ -157,27 +154,11 @@ def test_a_port_that_was_used_at_both(deciding: Deciding, family: Family) -> Non
 @families
 def test_on_two_cpus_at_once(deciding: Deciding, family: Family) -> None:
     """One of them opens the flow; the other goes the same way, or to the worker."""
-    bed = deciding.bed
-    interface, frames, ports = socket.if_nametoindex("pub"), [], range(10_000, 10_300)
+    ports = range(10_000, 10_300)
     for port in ports:
         share(deciding, family, port, OVER, before=True, after=True)
-        segment = tcp(family, "S")(family.client, family.vip, port, VIP_PORT, 64)
-        frames.append(bed.frame(bytes(segment)))
     deciding.decide(family, "turn", bound=1 << 31, aliased=True)
-    begin = Barrier(2)
-
-    def send() -> None:
-        begin.wait()
-        for frame in frames:
-            syscall.run_program(bed.program, frame, interface)
-
-    before = bed.counts()
-    threads = [Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counted = {name: count - before[name] for name, count in bed.counts().items()}
+    counted = deciding.syns_at_once(family, ports)
     assert counted["opened"] + counted["carried"] + counted["syn"] == 2 * len(ports)
     found = deciding.entries(family)
     assert set(found.values()) == {FIRST}

@@ -1,4 +1,4 @@
-"""Makes ``facts`` and ``bpf_world`` here importable by name, and the builders of tests/core."""
+"""Makes the modules here that tests share importable by name, and the builders of tests/core."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from inside import InsideBalancer
@@ -238,17 +237,6 @@ class Fleet:
         self.balancers.clear()
         namespace.close(*self._made)
         namespace.remove_all(self._prefix)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _bits(family: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def three_active(directory: Path, patience: float, **changes: Any) -> tuple[int,
     """How many flows break when one of three active balancers is killed and the router follows,
     and how many the others adopt.
     """
-    with Fleet(directory, 3) as fleet:
+    with closing(Fleet(directory, 3)) as fleet:
         fleet.balance(**changes)
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)
@@ -45,17 +46,22 @@ def three_active(directory: Path, patience: float, **changes: Any) -> tuple[int,
         return flows.broken(patience), fleet.adopted(1, 3)
 
 
+def fail_over(fleet: Fleet) -> None:
+    """The first of a pair is killed, and all packets come to the second."""
+    fleet.balancers[0].stop(signal.SIGKILL)
+    fleet.route([2])
+    fleet.gateway(2)
+
+
 def pair(directory: Path, patience: float, **changes: Any) -> tuple[int, int]:
     """The same if the first of a pair is killed, through which the backends answer."""
-    with Fleet(directory, 2, through=True) as fleet:
+    with closing(Fleet(directory, 2, through=True)) as fleet:
         fleet.route([1])
         fleet.balance(**changes)
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)
         assert flows.broken(PATIENCE) == 0
-        fleet.balancers[0].stop(signal.SIGKILL)
-        fleet.route([2])
-        fleet.gateway(2)
+        fail_over(fleet)
         return flows.broken(patience), fleet.adopted(2)
 
 
@@ -106,7 +112,7 @@ def hanging(directory: Path, **changes: Any) -> int:
     for number in range(TRIES):
         before, place = unsent(), directory / str(number)
         place.mkdir()
-        with Fleet(place, 3, mtu=1300) as fleet:
+        with closing(Fleet(place, 3, mtu=1300)) as fleet:
             fleet.balance(carrier="worker", **changes)
             fleet.serve()
             count = Lasting(fleet.client, 0, 1, spread=True).broken(4.0)
@@ -129,7 +135,7 @@ def test_a_narrow_path_without_adoption(tmp_path: Path, method: str) -> None:
 
 def test_a_backend_drains_when_one_of_three_goes(tmp_path: Path) -> None:
     """Its flows stay: the others have some of it too."""
-    with Fleet(tmp_path, 3) as fleet:
+    with closing(Fleet(tmp_path, 3)) as fleet:
         fleet.balance(carrier="worker", **METHODS["dsr"])
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)
@@ -145,7 +151,7 @@ def test_a_backend_drains_when_the_first_of_a_pair_goes(tmp_path: Path) -> None:
     """Its flows stay, though the other one has none: the RSTs of other backends are dropped, and
     its own answers are adopted.
     """
-    with Fleet(tmp_path, 2, through=True) as fleet:
+    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
         fleet.route([1])
         fleet.balance(carrier="bpf", **METHODS["nat"])
         fleet.serve()
@@ -153,9 +159,7 @@ def test_a_backend_drains_when_the_first_of_a_pair_goes(tmp_path: Path) -> None:
         assert flows.broken(PATIENCE) == 0
         for number in (1, 2):
             fleet.set_state(number, 1, "drain")
-        fleet.balancers[0].stop(signal.SIGKILL)
-        fleet.route([2])
-        fleet.gateway(2)
+        fail_over(fleet)
         assert flows.broken(PATIENCE) == 0
 
 
@@ -164,7 +168,7 @@ def test_backends_that_returned(tmp_path: Path, carrier: str) -> None:
     """Flows that began while a backend was drained are at the backends of the table before: the
     first answer of the present one, a RST, does not reach the client.
     """
-    with Fleet(tmp_path, 2, through=True) as fleet:
+    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
         fleet.route([1])
         fleet.balance(forward="nat", carrier=carrier)
         fleet.serve()
@@ -174,9 +178,7 @@ def test_backends_that_returned(tmp_path: Path, carrier: str) -> None:
         assert flows.broken(PATIENCE) == 0
         for number in (1, 2):
             fleet.set_state(number, 1, "ready")
-        fleet.balancers[0].stop(signal.SIGKILL)
-        fleet.route([2])
-        fleet.gateway(2)
+        fail_over(fleet)
         assert flows.broken(PATIENCE) == 0
 
 
@@ -185,7 +187,7 @@ def test_a_flood_of_stray_segments(tmp_path: Path) -> None:
     the rest is counted.
     """
     limit, strays = 500, 20_000
-    with Fleet(tmp_path, 1, through=True) as fleet:
+    with closing(Fleet(tmp_path, 1, through=True)) as fleet:
         fleet.balance(forward="nat", carrier="worker", openings_rate=limit)
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)

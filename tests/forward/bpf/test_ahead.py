@@ -5,84 +5,51 @@ worker has the configuration with it.
 from __future__ import annotations
 
 import pytest
-from bpf_world import WIDE, MemoryMap, MemoryRing, Program, Worker, client_key, memory_maps, web
+from bpf_deciding import NEW, OPEN, OVER, DecidingProgram
+from bpf_world import WIDE, MemoryRing, Worker, client_key, memory_maps, web
 from packets import V4, backend
 
 from paraglider.bpf.layout import (
-    ALIAS,
-    CLOSED,
     DECIDED,
-    ESTABLISHED,
-    EVENT,
-    EVENT_CLOSED,
     EVENT_ESTABLISHED,
-    EVENT_OPENED,
-    FIN_BACK,
-    FIN_OUT,
-    REPLIED,
 )
 from paraglider.bpf.maps import CarrierMaps
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.service import VirtualService
 from paraglider.core.translation import Translation
 from paraglider.forward.bpf.ahead import INTERVAL, LOOKS, MOST, PATIENCE, EntriesAhead
-from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+from paraglider.forward.bpf.entry import FlowEntry
 
-OPEN = DECIDED | REPLIED | ESTABLISHED
-OVER = OPEN | FIN_OUT | FIN_BACK | CLOSED
 KEY = client_key(1000)
 
 
-class Behind:
-    """A worker whose service has one backend; that of another worker has two already."""
+class Behind(DecidingProgram):
+    """A worker whose service has one backend; that of another worker has two already, and all flows
+    go to the new one.
+    """
 
     def __init__(self, ports: tuple[tuple[int, int], ...]) -> None:
         self.ports = ports
-        self.maps, self.ring = memory_maps(), MemoryRing(1000)
-        program = Program(self.maps, {0: self.ring})
-        service = self.service(1)
-        self.worker = Worker([service], self.maps, self.ring, program)
-        self.worker.carrier.configure([service], (), [service])
-        self.worker.settle(0.0)
+        super().__init__(self.service(1))
         ahead = self.service(2)
-        Worker([ahead], self.maps, MemoryRing(10), program).carrier.sync(0.0)
-        self.new: Translation = list(ahead.translations.values())[1]
+        Worker([ahead], self.maps, MemoryRing(10), self.program).carrier.sync(0.0)
+        self.translations = list(ahead.translations.values())[1:]
+        self.keys = [KEY]
 
     def service(self, backends: int) -> VirtualService:
         """The service with so many backends."""
         addresses = V4.backends[:backends]
         return web(ports=self.ports, backends=[backend(address) for address in addresses])
 
-    def content(self, protocol: int) -> dict[bytes, bytes]:
-        """The entries of ``protocol``."""
-        entries = self.maps.flows[protocol, 4]
-        assert isinstance(entries, MemoryMap)
-        return entries.content
-
-    def opens(self, flags: int, protocol: int = TCP) -> None:
-        """The program opens a flow to the new backend, whose entry has ``flags`` soon after."""
-        content = self.content(protocol)
-        content[KEY] = FlowEntry(ticks_of(0.0), flags, 0, self.new.slot).pack()
-        if self.new.aliased:
-            alias = FlowEntry(0, ALIAS, 0, self.new.slot).pack()
-            content[self.new.reverse_key(KEY)] = alias
-        self.tell(EVENT_OPENED, DECIDED, protocol)
-        if flags & CLOSED:
-            self.tell(EVENT_CLOSED, flags)
-
-    def tell(self, kind: int, flags: int, protocol: int = TCP) -> None:
-        """Send an event."""
-        self.ring.events.append(EVENT.pack(kind, 4, protocol, flags, self.new.slot, KEY))
-
     def sync(self, first: float, last: float) -> None:
         """Ticks from ``first`` to ``last``."""
         for tick in range(round(first * 20), round(last * 20) + 1):
-            self.worker.carrier.sync(tick / 20)
+            self.one.carrier.sync(tick / 20)
 
     def learn(self) -> Translation:
         """The worker gets the configuration with both backends."""
         service = self.service(2)
-        self.worker.carrier.configure([service], (), [service])
+        self.one.carrier.configure([service], (), [service])
         return list(service.translations.values())[1]
 
 
@@ -95,54 +62,55 @@ def behind(request: pytest.FixtureRequest) -> Behind:
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_its_flow_is_added_when_the_backend_is_known(behind: Behind, protocol: int) -> None:
     """Until then the entry stays, with its alias; the connection is counted once."""
-    behind.opens(OPEN if protocol == TCP else DECIDED, protocol)
-    before = dict(behind.content(protocol))
+    behind.opens(0, OPEN if protocol == TCP else NEW, protocol=protocol)
+    before = dict(behind.entries(protocol))
     behind.sync(0, 1)
-    assert behind.content(protocol) == before
-    assert not behind.worker.flows.forward[protocol]
+    assert behind.entries(protocol) == before
+    assert not behind.one.flows.forward[protocol]
     translation = behind.learn()
     behind.sync(1, 2)
-    (flow,) = behind.worker.flows.forward[protocol].values()
+    (flow,) = behind.one.flows.forward[protocol].values()
     assert (flow.translation, translation.backend.conns) == (translation, 1)
-    assert behind.content(protocol).keys() == before.keys()
-    assert not behind.worker.context.ahead
-    behind.worker.check()
+    assert behind.entries(protocol).keys() == before.keys()
+    assert not behind.one.context.ahead
+    behind.one.check()
 
 
 def test_a_later_event_does_not_remove_it(behind: Behind) -> None:
-    """It is established, and then closed, while the backend is unknown."""
-    behind.opens(OPEN)
+    """It is established while the backend is unknown."""
+    behind.opens(0)
     behind.sync(0, 0.2)
-    behind.tell(EVENT_ESTABLISHED, OPEN)
+    behind.set(0, OPEN, 0.2)
+    behind.tell(EVENT_ESTABLISHED, 0, OPEN)
     behind.sync(0.2, 0.4)
-    assert KEY in behind.content(TCP)
+    assert KEY in behind.entries(TCP)
     translation = behind.learn()
     behind.sync(0.4, 1)
-    assert [flow.translation for flow in behind.worker.flows.forward[TCP].values()] == [translation]
+    assert [flow.translation for flow in behind.one.flows.forward[TCP].values()] == [translation]
     assert translation.backend.conns == 1
 
 
 def test_a_connection_that_is_over_is_counted(behind: Behind) -> None:
     """Once, when its backend is known; its entry stays as that of any closed connection."""
-    behind.opens(OVER)
+    behind.opens(0, OVER)
     behind.sync(0, 1)
     translation = behind.learn()
     behind.sync(1, 3)
-    assert KEY in behind.content(TCP)
+    assert KEY in behind.entries(TCP)
     assert translation.backend.conns == 1
-    assert not behind.worker.flows.forward[TCP]
+    assert not behind.one.flows.forward[TCP]
     behind.sync(3, 20)
-    assert not behind.content(TCP)
+    assert not behind.entries(TCP)
 
 
 def test_an_entry_of_a_removed_service_goes(behind: Behind) -> None:
     """After a while, with its alias if a sweep finds that."""
-    behind.opens(OPEN)
+    behind.opens(0, OPEN)
     behind.sync(0, PATIENCE - 1)
-    assert KEY in behind.content(TCP)
+    assert KEY in behind.entries(TCP)
     behind.sync(PATIENCE - 1, PATIENCE + 1)
-    assert KEY not in behind.content(TCP)
-    assert not behind.worker.context.ahead
+    assert KEY not in behind.entries(TCP)
+    assert not behind.one.context.ahead
 
 
 def test_the_entries_that_wait_are_bounded() -> None:

@@ -5,34 +5,24 @@ next one with the same ports, to whichever backend, and the worker hears of it l
 from __future__ import annotations
 
 import pytest
-from bpf_world import WIDE, MemoryMap, MemoryRing, Program, Worker, client_key, memory_maps, web
+from bpf_deciding import OPEN, OVER, DecidingProgram
+from bpf_world import WIDE, client_key, web
 from journals import memory
 
 from paraglider.bpf.layout import (
-    ALIAS,
     CLOSED,
-    DECIDED,
     DIRECT,
-    ESTABLISHED,
     EVENT,
-    EVENT_CLOSED,
     EVENT_ESTABLISHED,
-    EVENT_OPENED,
-    FIN_BACK,
-    FIN_OUT,
-    REPLIED,
 )
 from paraglider.core.flow import TCP
 from paraglider.core.journal import Journal
 from paraglider.core.restore import Translations, restore
 from paraglider.forward.bpf.closed import LINGER
 from paraglider.forward.bpf.compacting import AGE
-from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+from paraglider.forward.bpf.entry import FlowEntry
 from paraglider.forward.bpf.events import PORTION
 
-NEW = DECIDED
-OPEN = DECIDED | REPLIED | ESTABLISHED
-OVER = OPEN | FIN_OUT | FIN_BACK | CLOSED
 HOW = {
     "origin": {"ports": ((80, 80),)},
     "alias": {"ports": WIDE},
@@ -42,74 +32,34 @@ HOW = {
 KEY = client_key(1000)
 
 
-class Kernel:
-    """A program that decides for the worker ``one``, whose service has two backends."""
+class Kernel(DecidingProgram):
+    """A program that decides for a service with two backends, always about the same ports."""
 
     def __init__(self, how: str) -> None:
         service = web(**HOW[how])
-        self.maps, self.ring = memory_maps(), MemoryRing(10_000)
-        self.one = Worker([service], self.maps, self.ring, Program(self.maps, {0: self.ring}))
-        self.one.carrier.configure([service], (), [service])
-        self.one.settle(0.0)
+        super().__init__(service)
         self.translations = [service.translations[each] for each in service.pool.backends]
-        self.direct = DIRECT if self.translations[0].direct else 0
+        self.keys = [KEY, KEY]
 
-    @property
-    def entries(self) -> dict[bytes, bytes]:
-        """All entries of TCP."""
-        flows = self.maps.flows[TCP, 4]
-        assert isinstance(flows, MemoryMap)
-        return flows.content
-
-    def opens(self, to: int, flags: int = NEW, now: float = 0.0) -> None:
-        """A SYN that the program gives to the backend ``to``; what follows leads to ``flags``."""
+    def give_way(self, to: int) -> None:
+        """See ``DecidingProgram``: the alias of the flow before goes."""
         for translation in self.translations:
-            self.entries.pop(translation.reverse_key(KEY), None)
-        self.set(to, flags, now)
-        if self.translations[to].aliased:
-            alias = FlowEntry(0, ALIAS, 0, self.translations[to].slot).pack()
-            self.entries[self.translations[to].reverse_key(KEY)] = alias
-        self.tell(EVENT_OPENED, to, NEW)
-        if flags & ESTABLISHED:
-            self.tell(EVENT_ESTABLISHED, to, OPEN)
-        if flags & CLOSED:
-            self.closes(to, now)
-
-    def closes(self, to: int, now: float = 0.0) -> None:
-        """Both FINs pass."""
-        self.set(to, OVER, now)
-        self.tell(EVENT_CLOSED, to, OVER)
-
-    def set(self, to: int, flags: int, now: float) -> None:
-        """Set the entry."""
-        slot = self.translations[to].slot
-        self.entries[KEY] = FlowEntry(ticks_of(now), flags | self.direct, 0, slot).pack()
-
-    def tell(self, kind: int, to: int, flags: int) -> None:
-        """Send an event."""
-        slot = self.translations[to].slot
-        self.ring.events.append(EVENT.pack(kind, 4, TCP, flags | self.direct, slot, KEY))
+            self.entries().pop(translation.reverse_key(KEY), None)
 
     def delay(self) -> None:
         """Events of other connections come before the next one, so it is in the next portion."""
-        slot = self.translations[0].slot
+        translation = self.translations[0]
+        flags = OPEN | (DIRECT if translation.direct else 0)
         while len(self.ring.events) < PORTION:
             key = client_key(2000 + len(self.ring.events) % 100)
-            flags = OPEN | self.direct
-            self.ring.events.append(EVENT.pack(EVENT_ESTABLISHED, 4, TCP, flags, slot, key))
+            event = EVENT.pack(EVENT_ESTABLISHED, 4, TCP, flags, translation.slot, key)
+            self.ring.events.append(event)
 
     def found(self) -> tuple[list[int], list[int], list[int]]:
         """Of each backend: connections so far, live flows, flows that are closed."""
         backends = [each.backend for each in self.translations]
         live = [each.flows + each.opening for each in backends]
         return [each.conns for each in backends], live, [each.closing for each in backends]
-
-    def check(self, to: int) -> None:
-        """The one flow is that of the backend ``to``, and so is the entry."""
-        (flow,) = self.one.flows.forward[TCP].values()
-        assert flow.translation is self.translations[to]
-        assert FlowEntry.unpack(self.entries[KEY]).slot == self.translations[to].slot
-        self.one.check()
 
 
 @pytest.fixture(params=HOW)
@@ -147,9 +97,9 @@ def test_all_are_over_within_a_tick(kernel: Kernel, to: int) -> None:
     kernel.opens(to, OVER)
     kernel.one.carrier.sync(0.2)
     assert kernel.found() == ([1 + (to == 0), to], [0, 0], [0, 0])
-    assert (len(kernel.one.flows), KEY in kernel.entries) == (0, True)
+    assert (len(kernel.one.flows), KEY in kernel.entries()) == (0, True)
     kernel.one.carrier.sync(0.2 + LINGER)
-    assert kernel.entries == {}
+    assert kernel.entries() == {}
 
 
 @others
@@ -174,7 +124,7 @@ def test_the_end_is_heard_before_the_opening(kernel: Kernel, to: int) -> None:
     kernel.opens(1 - to)
     late, kernel.ring.events = kernel.ring.events, opened
     one.carrier.sync(0.4)
-    assert KEY in kernel.entries
+    assert KEY in kernel.entries()
     kernel.ring.events = late
     one.carrier.sync(0.5)
     kernel.check(1 - to)
@@ -198,9 +148,9 @@ def test_the_next_is_over_before_the_end_is_heard(kernel: Kernel, readings: int)
         kernel.ring.events = late
     one.carrier.sync(0.3)
     assert kernel.found() == ([1, 1], [0, 0], [0, 0])
-    assert len(kernel.entries) == 1 + kernel.translations[1].aliased
+    assert len(kernel.entries()) == 1 + kernel.translations[1].aliased
     one.carrier.sync(0.4 + LINGER)
-    assert kernel.entries == {}
+    assert kernel.entries() == {}
 
 
 @others
@@ -228,7 +178,7 @@ def test_the_opening_is_lost_and_the_sweep_comes_late(kernel: Kernel) -> None:
     kernel.opens(1, OPEN, 0.5)
     kernel.ring.events.clear()
     one.carrier.sync(LINGER + 0.2)
-    assert FlowEntry.unpack(kernel.entries[KEY]).flags & CLOSED == 0
+    assert FlowEntry.unpack(kernel.entries()[KEY]).flags & CLOSED == 0
     one.program.lose_event()
     one.settle(LINGER + 1.5)
     assert kernel.found() == ([1, 1], [0, 1], [0, 0])
@@ -257,7 +207,7 @@ def test_an_entry_that_is_read_before_the_events(kernel: Kernel) -> None:
     kernel.opens(1, OPEN)
     (flow,) = one.flows.forward[TCP].values()
     assert one.carrier.packets(flow) is None
-    assert KEY in kernel.entries
+    assert KEY in kernel.entries()
     one.carrier.sync(0.2)
     assert kernel.found() == ([1, 1], [0, 1], [0, 0])
     kernel.check(1)

@@ -5,104 +5,52 @@ port, one after the other. The replies of both flows have the same key: the clos
 from __future__ import annotations
 
 import pytest
-from bpf_world import MemoryMap, MemoryRing, Program, Worker, client_key, memory_maps, web
+from bpf_deciding import OPEN, OVER, DecidingProgram
+from bpf_world import client_key, web
 from packets import V4
 
 from paraglider.bpf.layout import (
-    ALIAS,
     CLOSED,
     DECIDED,
-    ESTABLISHED,
-    EVENT,
-    EVENT_CLOSED,
-    EVENT_ESTABLISHED,
-    EVENT_OPENED,
-    FIN_BACK,
-    FIN_OUT,
-    REPLIED,
 )
 from paraglider.core.flow import TCP
 from paraglider.core.flow_states import CLIENT_RESET, RESET, TIME_WAIT
-from paraglider.core.translation import Translation
 from paraglider.forward.bpf.closed import LINGER
-from paraglider.forward.bpf.entry import FlowEntry, ticks_of
+from paraglider.forward.bpf.entry import FlowEntry
 
-OPEN = DECIDED | REPLIED | ESTABLISHED
-OVER = OPEN | FIN_OUT | FIN_BACK | CLOSED
 VIPS = (V4.vip, V4.other_vip, "192.168.0.13")
 KEYS = tuple(client_key(1000, vip=vip) for vip in VIPS)
 
 
-class Kernel:
-    """A program that decides for the worker ``one``, which has three services with the same two
-    backends; the first has the origins, so flows of the others have an alias.
+class Kernel(DecidingProgram):
+    """A program that decides for three services with the same two backends; the first has the
+    origins, so flows of the others have an alias. A number is that of a service.
     """
 
     def __init__(self) -> None:
         services = [web(name=f"web{at}", vip=vip) for at, vip in enumerate(VIPS)]
-        self.maps, self.ring = memory_maps(), MemoryRing(10_000)
-        self.one = Worker(services, self.maps, self.ring, Program(self.maps, {0: self.ring}))
-        self.one.carrier.configure(services, (), services)
-        self.one.settle(0.0)
+        super().__init__(*services)
         #: those of the services to the first backend
         self.translations = [each.translations[each.pool.backends[0]] for each in services]
+        self.keys = KEYS
         assert [each.aliased for each in self.translations] == [False, True, True]
-
-    @property
-    def entries(self) -> dict[bytes, bytes]:
-        """All entries of TCP."""
-        flows = self.maps.flows[TCP, 4]
-        assert isinstance(flows, MemoryMap)
-        return flows.content
 
     @property
     def reply_key(self) -> bytes:
         """The key of the backend's replies, of whichever service."""
         return self.translations[0].reverse_key(KEYS[0])
 
-    def opens(self, at: int, flags: int = DECIDED, now: float = 0.0) -> None:
-        """A SYN to the service ``at``; what follows leads to ``flags``."""
-        self.set(at, flags, now)
-        if self.translations[at].aliased:
-            before = self.entries.get(self.reply_key)
-            if before is not None:  # as `end_closed` does
-                slots = [each.slot for each in self.translations]
-                closed = KEYS[slots.index(FlowEntry.unpack(before).slot)]
-                assert FlowEntry.unpack(self.entries.pop(closed)).flags & CLOSED
-            alias = FlowEntry(0, ALIAS, 0, self.translations[at].slot).pack()
-            self.entries[self.reply_key] = alias
-        self.tell(EVENT_OPENED, at, DECIDED)
-        if flags & ESTABLISHED:
-            self.tell(EVENT_ESTABLISHED, at, OPEN)
-        if flags & CLOSED:
-            self.closes(at, now)
-
-    def closes(self, at: int, now: float = 0.0) -> None:
-        """Both FINs pass."""
-        self.set(at, OVER, now)
-        self.tell(EVENT_CLOSED, at, OVER)
-
-    def set(self, at: int, flags: int, now: float) -> None:
-        """Set the entry."""
-        value = FlowEntry(ticks_of(now), flags, 0, self.translations[at].slot)
-        self.entries[KEYS[at]] = value.pack()
-
-    def tell(self, kind: int, at: int, flags: int) -> None:
-        """Send an event."""
-        self.ring.events.append(
-            EVENT.pack(kind, 4, TCP, flags, self.translations[at].slot, KEYS[at])
-        )
+    def give_way(self, to: int) -> None:
+        """See ``DecidingProgram``: as `end_closed` does."""
+        before = self.entries().get(self.reply_key)
+        if self.translations[to].aliased and before is not None:
+            slots = [each.slot for each in self.translations]
+            closed = KEYS[slots.index(FlowEntry.unpack(before).slot)]
+            assert FlowEntry.unpack(self.entries().pop(closed)).flags & CLOSED
 
     def conns(self) -> list[int]:
         """The connections of each service to the backend so far."""
         return [each.backend.conns for each in self.translations]
-
-    def check(self, at: int) -> Translation:
-        """The one flow is that of the service ``at``, and it has the only entries."""
-        (flow,) = self.one.flows.forward[TCP].values()
-        assert flow.translation is self.translations[at]
-        self.one.check()
-        return flow.translation
 
 
 @pytest.fixture
