@@ -66,8 +66,8 @@ class WorkerReconciler:
                 worker.layout = self._store.pools.layout
 
     def when_applied(self, done: Callable[[], object], deadline: float) -> None:
-        """Call ``done`` when all running workers have applied the current store, or at
-        ``deadline`` (monotonic seconds).
+        """Call ``done`` when all workers have applied the current store, also those that are still
+        starting with an older one, or at ``deadline`` (monotonic seconds).
         """
         self._waiting.append(_Waiter(self._store.pools.version, deadline, done))
 
@@ -102,7 +102,7 @@ class WorkerReconciler:
         return ApplyConfig(config=config, states=table.states(), version=table.version)
 
     def _end_waiting(self, now: float) -> None:
-        workers = [(c, w) for c, w in self._known() if c.up]
+        workers = [(c, w) for c, w in self._known() if c.pid and not c.hung]
         over = [
             each
             for each in self._waiting

@@ -264,8 +264,9 @@ class CommandReader:
         self._again: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Receive from now on."""
+        """Handle the messages that wait, before the first connection, and receive from now on."""
         self._loop.add_reader(self._endpoint.fileno(), self._receive)
+        self._receive()
 
     def _receive(self) -> None:
         if self._again is not None:

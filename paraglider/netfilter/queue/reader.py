@@ -103,7 +103,8 @@ class QueueReader:
 
     def serve(self, handle: Handle, tick: Tick) -> None:
         """Read packets and give verdicts until ``stop``, and then one more turn of those that wait;
-        call ``tick(now)`` every TICK seconds, or less often while the worker is idle (``wake_by``).
+        call ``tick(now)`` before the first packet, so that the messages that came while the worker
+        started hold for it, then every TICK seconds, or less often while it is idle (``wake_by``).
         The counters of drops are read every DROPS_INTERVAL.
 
         Raises OSError when the socket of a queue breaks.
@@ -111,8 +112,10 @@ class QueueReader:
         first = self.queues[: self.first]
         queues = {queue.fileno(): queue for queue in self.queues}
         ready: Sequence[int] = tuple(queues)  # poll does not report packets read while binding
-        last_tick = next_tick = next_drops = 0.0
+        last_tick = self._clock()
+        next_tick, next_drops = last_tick + TICK, 0.0
         woken = False
+        tick(last_tick)
         while True:
             stopping = self._stopping
             if stopping:

@@ -303,10 +303,10 @@ def test_waiters_are_called_when_all_have_applied_or_in_time() -> None:
 
 
 def test_a_dead_worker_is_not_waited_for() -> None:
-    """Nor is a starting one: it inherits the store's state."""
+    """Nor is one that hangs."""
     alone = Alone()
-    dead, starting, alive = alone.processes.workers
-    dead.pid, dead.endpoint, starting.report = 0, None, 5
+    dead, hanging, alive = alone.processes.workers
+    dead.pid, dead.endpoint, hanging.hung = 0, None, True
     alone.change()
     alone.wait("all", 99.0)
     alone.reconciler.reconcile(10.0)
@@ -314,6 +314,28 @@ def test_a_dead_worker_is_not_waited_for() -> None:
     alive.spec.heartbeat.applied = alone.store.version
     alone.reconciler.reconcile(10.0)
     assert alone.ends == ["all"]
+
+
+def test_a_starting_worker_is_waited_for_if_it_has_inherited_an_older_state() -> None:
+    """Else its first connections would follow the old one after the answer to a change."""
+    alone = Alone()
+    first, *others = alone.processes.workers
+    alone.reconciler.reconcile(10.0)
+    first.report = 5
+    alone.change()
+    alone.wait("all", 99.0)
+    alone.reconciler.reconcile(10.0)
+    for child in others:
+        child.spec.heartbeat.applied = alone.store.version
+    alone.reconciler.reconcile(10.0)
+    assert alone.ends == []
+    alone.processes.apply()
+    alone.reconciler.reconcile(10.0)
+    assert alone.ends == ["all"]
+    first.starts += 1  # and its successor has inherited the newest
+    alone.wait("next", 99.0)
+    alone.reconciler.reconcile(10.0)
+    assert alone.ends == ["all", "next"]
 
 
 def test_a_worker_that_was_started_again_is_sent_what_came_after() -> None:

@@ -13,13 +13,18 @@ import pytest
 import uvloop
 
 from paraglider.config.load import parse
+from paraglider.core.pool import State
+from paraglider.daemon.ipc import IpcEndpoint
+from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, SetStates
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 from paraglider.daemon.workers import proxy_worker as control
 from paraglider.daemon.workers.proxy_worker import (
     AGAIN,
+    CommandReader,
     ProxyCounts,
     ProxyMonitor,
     ProxySpec,
+    ProxySubject,
     counts,
     room,
 )
@@ -160,6 +165,17 @@ def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
         **zeros,
     }
     counters.close()
+
+
+def test_messages_come_before_the_first_connection(loop: uvloop.Loop, proxy: Proxy) -> None:
+    """What came while the process started is applied when it opens its endpoint."""
+    role = ProxySpec.role
+    ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+    ours.send(SetStates(states={"a": {"10.0.0.1": (State.DOWN.value, 100)}}, version=7))
+    life = spec().heartbeat
+    CommandReader(loop, theirs, ProxySubject(spec(), proxy), life, Heard()).open()
+    assert life.applied == 7
+    assert [backend.name for backend in proxy.services[0].pool.ready] == ["10.0.0.2"]
 
 
 def test_room_for_connections() -> None:
