@@ -75,4 +75,4 @@ def test_the_longest_datagrams(
             namespace.run([sys.executable, str(LINKS), "sums"])
     for family in (4, 6):
         size = "65507" if family == 4 else "65527"
-        pinged(net.client, VIP[family], "-c", "3", "-s", size)
+        pinged(net.client, VIP[family], "-s", size, count=3)

@@ -191,7 +191,7 @@ def test_any_takes_all_ports_and_echo(net: Topology, ask: Any, peer: Any) -> Non
         each = [now - b for now, b in zip(echo_requests(net, family), before, strict=True)]
         assert sum(each) >= 30  # and those that were sent again
         assert max(each) - min(each) <= 1
-        pinged(net.client, address, "-c", "3", "-i", "0.01", "-s", "1400")
+        pinged(net.client, address, "-s", "1400", count=3)
 
 
 @default

@@ -1,10 +1,11 @@
-"""ICMP messages that a kernel has no room to send, and what asks again for them.
+"""Packets that a kernel has no room for, and what asks again for them.
 
 For errors and echo replies the kernel has one small socket buffer a core, over all network
 namespaces (``ipv4_icmp_sk`` in net/ipv4/icmp.c, and in net/ipv6/icmp.c). Messages that wait for the
 hardware address of a neighbour fill it, those of another test too; rates (``icmp_ratelimit``) are
-of each namespace by itself. The kernel counts each message that it could not send, so a question
-is repeated only if there was one.
+of each namespace by itself. Likewise the packets of all namespaces that wait for a core
+(``netdev_max_backlog`` in net/core/dev.c). The kernel counts each message that it could not send,
+and each packet that found no room, so a question is repeated only if there was one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,19 @@ AGAIN = 2.0
 
 
 def unsent() -> int:
-    """How many ICMP messages the network namespaces of this run could not send so far."""
-    return sum(unsent_in(Namespace(path.name, attach=True)) for path in NAMES.iterdir())
+    """How many ICMP messages the network namespaces of this run could not send so far, and how many
+    packets found no room.
+    """
+    messages = sum(unsent_in(Namespace(path.name, attach=True)) for path in NAMES.iterdir())
+    return messages + overflows()
+
+
+def overflows() -> int:
+    """How many packets found their core's queue full so far (/proc/net/softnet_stat, second
+    column).
+    """
+    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines)
 
 
 def unsent_in(namespace: Namespace) -> int:
@@ -47,7 +59,7 @@ def unsent_in(namespace: Namespace) -> int:
 
 def result_of(namespace: Namespace, *arguments: object) -> dict[str, Any]:
     """The result of ``peer.py`` in ``namespace``. A datagram (``udp``) is sent again if it has no
-    answer, and a kernel could not send an ICMP message since.
+    answer, and a kernel had no room since.
     """
     command = [sys.executable, str(PEER), *map(str, arguments)]
     again = arguments[0] == "udp"
@@ -60,24 +72,30 @@ def result_of(namespace: Namespace, *arguments: object) -> dict[str, Any]:
     return result
 
 
-def pinged(namespace: Namespace, address: str, *options: str) -> None:
-    """``address`` answers every ping of ``ping`` with ``options``; they are sent again only if a
-    kernel could not send an ICMP message since.
+def pinged(namespace: Namespace, address: str, *options: str, count: int = 1) -> None:
+    """``address`` answers ``count`` pings of ``ping`` with ``options``, which have one identifier;
+    one is sent again only if a kernel had no room since.
+
+    Each is of a process of its own: one with several waits for the last answers only for twice the
+    longest time that the first took.
     """
-    command = ["ping", "-W", "30", *(options or ("-c", "1")), address]
+    command = ["ping", "-W", "30", "-c", "1", "-e", "4711", *options, address]
     before, said = losses(), ""
-    for said in _attempts(namespace, command):
-        if " 0% packet loss" in said:
-            return
-    lost = {name: count for name, count in losses().items() if count != before.get(name, 0)}
-    raise AssertionError(f"{address}: {said}\nlosses meanwhile: {lost}\nbefore: {before}")
+    for _ in range(count):
+        for said in _attempts(namespace, command):
+            if " 0% packet loss" in said:
+                break
+        else:
+            now = losses().items()
+            lost = {name: n for name, n in now if n != before.get(name, 0)}
+            raise AssertionError(f"{address}: {said}\nlosses meanwhile: {lost}\nbefore: {before}")
 
 
 def losses() -> dict[str, int]:
     """What the kernel has counted as lost so far in each network namespace, by its name and the
     counter's: a failure shows it.
     """
-    found = {}
+    found = {"packets without room": overflows()}
     for path in NAMES.iterdir():
         try:
             with Namespace(path.name, attach=True).entered():
@@ -96,8 +114,8 @@ def losses() -> dict[str, int]:
 
 
 def _attempts(namespace: Namespace, command: list[str]) -> Iterator[str]:
-    """The outputs of ``command``: the last, unless the reader ends before, is one without an ICMP
-    message that could not be sent. One that waits for such a message is ended.
+    """The outputs of ``command``: the last, unless the reader ends before, is one in which no
+    kernel lacked room. One that waits for what had no room is ended.
     """
     while True:
         before = unsent()
