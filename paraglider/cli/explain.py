@@ -145,9 +145,7 @@ def _daemon(control: ControlClient, client: str | None) -> _DaemonState | None:
 def _situation(file: str, options: Options, live: LiveState) -> Situation:
     loaded = load_with_marks(file)
     config = resolved(loaded.config, read_files(loaded)).for_families(options.families)
-    seed = known_seed()
-    if seed is not None:
-        config = config.seeded(seed)
+    config = config.seeded(known_seed())
     registry = policies.load(loaded)
     policies.import_as(config.user, registry)
     return Situation(config, registry, live)

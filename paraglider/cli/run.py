@@ -120,7 +120,8 @@ def run(
         for line in HostRules(families, Host()).adjust(wanted):
             log.logger().info("host changed", what=line)
     queued = wanted.queued.services
-    agree(cores, {service.family for service in queued})
+    steering = steering_seed(wanted.seed)
+    agree(cores, {service.family for service in queued}, steering)
     carrying = cores if queued else ()
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(announce(carrying)))
@@ -145,7 +146,7 @@ def run(
             watches_files=any(source.file is not None for source in named.values()),
             carrier=None if carrier is None else carrier.maps,
             lacks=frozenset(lacks),
-            steering=steering_seed(),
+            steering=steering,
         )
         helper_carrier = None if carrier is None else carrier.duplicate()
         specs.append(HostHelperSpec(len(specs), wanted, families, helper_carrier))

@@ -41,7 +41,7 @@ def apply_steps(
     """Set the host up for ``config`` and print the steps; raises as ``apply.set_up``."""
     with wait_for_setup_lock():
         host, state = Host(), StateFile(owner=owner)
-        config = config.seeded(machine_seed(_print_warning))
+        config = config.seeded(machine_seed(_print_warning) if config.seed is None else None)
         steps = prepare(config, families, host, state)
         if dry_run:
             print(apply.script(steps, host) or "# nothing to do: the host is set up\n", end="")

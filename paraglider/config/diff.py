@@ -24,6 +24,7 @@ RESTART: Final = {
     "control": "the socket is there",
     "stats": "the socket is there",
     "flows": "flow tables have their size",
+    "seed": "packets are steered to the workers by it",
 }
 #: fields of a service that are compared on their own
 _APART: Final = {"name", "listed", "seed"}
@@ -47,9 +48,9 @@ def restarts(old: Config, new: Config) -> list[str]:
     """The differences between ``old`` and ``new`` that need a restart, one line each."""
     before, after = _plain(old), _plain(new)
     return [
-        f"{path}: {was} → {now} takes a restart ({why})"
+        f"{change} takes a restart ({why})"
         for name, why in RESTART.items()
-        for path, was, now in _changes(name, before[name], after[name])
+        for change in _lines(name, before[name], after[name])
     ]
 
 
@@ -181,6 +182,15 @@ def _changes(path: str, old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
             yield from _changes(f"{path}.{key}", old.get(key), new.get(key))
         return
     yield path, _shown(old), _shown(new)
+
+
+def _lines(name: str, old: Any, new: Any) -> Iterator[str]:
+    """The differences of the section ``name``; that of a key without the values."""
+    if name == "seed":
+        yield from ["seed"] if old != new else []
+        return
+    for path, was, now in _changes(name, old, new):
+        yield f"{path}: {was} → {now}"
 
 
 def _shown(value: Any) -> str:

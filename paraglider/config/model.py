@@ -199,11 +199,21 @@ class Config(Section):
     flows: Flows = Flows()
     policies: PoliciesConfig = PoliciesConfig()
     failover: Failover = Failover()
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=18_446_744_073_709_551_615,
+        description="Key of all hashes: of services without a `seed`, of the kernel where it"
+        " decides, of the spread over the workers. Default: the key of this host.",
+    )
     watch: bool = Field(default=False, description="Reload when the file changes.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services.", strict=False)
 
-    def seeded(self, seed: int) -> Config:
-        """The same configuration, with ``seed`` (64 bits) where a service that hashes has none."""
+    def seeded(self, machine: int | None) -> Config:
+        """The same configuration, with a seed where a service that hashes has none: that of the
+        file, or the ``machine``'s (64 bits; None: it is not known, and the service has none).
+        """
+        seed = machine if self.seed is None else self.seed
         services = tuple(
             service.model_copy(update={"seed": seed})
             if service.seed is None and service.strategy_class.uses_seed

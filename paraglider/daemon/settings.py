@@ -53,7 +53,7 @@ class Settings:
         yield
         config = self._with_failover(loaded.for_families(self.families))
         noted = loaded.lines(warnings(self._with_failover(loaded.config)))
-        config = config.seeded(machine_seed(noted.append))
+        config = config.seeded(machine_seed(noted.append) if config.seed is None else None)
         changes: dict[str, object] = {}
         if self.queue_length is not None:
             changes["queue"] = config.queue.model_copy(update={"length": self.queue_length})

@@ -96,7 +96,7 @@ def _rehearsed(
     if any(s.method.conntracked for s in config.for_families(families).services):
         host.nft.require()
     _check_host(config, families, host, earlier)
-    steps = make_plan(config, families, cores, steering_seed(), host, earlier)
+    steps = make_plan(config, families, cores, steering_seed(config.seed), host, earlier)
     refuse_read_only(steps, host)
     for step in steps:
         if step.action == "apply" and isinstance(step.change, RulesChange):

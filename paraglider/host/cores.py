@@ -15,7 +15,7 @@ from pathlib import Path
 from paraglider.config.model import Workers
 from paraglider.errors import OperatorError
 from paraglider.host.ownership import daemon_cores, daemons, state_path, stored
-from paraglider.netfilter.rules.steering import cores_of
+from paraglider.netfilter.rules.steering import cores_of, seeds_of
 
 
 def worker_cores(
@@ -50,9 +50,11 @@ def worker_cores(
     return tuple(chosen)
 
 
-def agree(cores: tuple[int, ...], families: Iterable[int], path: Path | None = None) -> None:
+def agree(
+    cores: tuple[int, ...], families: Iterable[int], steering: int, path: Path | None = None
+) -> None:
     """Raise ``OperatorError`` when the set-up of ``families`` was for other cores than ``cores``,
-    those of the daemon. Does nothing on a host without set-up.
+    those of the daemon, or by another seed of the steering. Does nothing on a host without set-up.
 
     ``path`` is the set-up's state file, by default that of this network namespace.
     """
@@ -68,6 +70,12 @@ def agree(cores: tuple[int, ...], families: Iterable[int], path: Path | None = N
                 f" {listed(cores)}: packets would wait in queues without a reader",
                 "run paraglider.config as the daemon is run (the file's `workers`, CPUAffinity=,"
                 " AllowedCPUs=, taskset), or name the cores under `workers` and run it again",
+            )
+        if any(seed != steering for seed in seeds_of(record["text"])):
+            raise OperatorError(
+                "paraglider.config was run with another `seed`: packets would be steered to other"
+                " workers than those that have their flows",
+                "run paraglider.config again",
             )
 
 

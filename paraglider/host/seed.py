@@ -1,4 +1,4 @@
-"""The seed of this host, the key of every hash that decides about flows.
+"""The seed of this host, the key of every hash that decides about flows if the file has no `seed`.
 
 Lives here: ``machine_seed`` (creates it at the first call), ``known_seed`` (only reads it) and
 ``steering_seed`` (32 bits for the kernel's hashes).
@@ -53,9 +53,12 @@ def known_seed(file: Path = SEED_FILE) -> int | None:
         return None
 
 
-def steering_seed(file: Path = SEED_FILE) -> int:
-    """32 bits for the hashes of the kernel, derived from ``machine_seed``."""
-    digest = hashlib.sha256(b"paraglider steering %d" % machine_seed(file=file)).digest()
+def steering_seed(given: int | None, file: Path = SEED_FILE) -> int:
+    """32 bits for the hashes of the kernel, derived from ``given``, the `seed` of the configuration
+    file, or from ``machine_seed`` if it is None.
+    """
+    seed = machine_seed(file=file) if given is None else given
+    digest = hashlib.sha256(b"paraglider steering %d" % seed).digest()
     return int.from_bytes(digest[:4], "big")
 
 

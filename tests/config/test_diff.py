@@ -129,3 +129,14 @@ def test_a_seed_is_not_shown() -> None:
     """The change is reported without the values."""
     old, new = (config({"strategy": "source", "seed": seed}) for seed in (11111, 22222))
     assert differences(old, new) == ["service web: seed changed"]
+
+
+def test_the_seed_of_the_file_takes_a_restart() -> None:
+    """Packets are steered by it until then; services that hash follow at once. No key is shown."""
+    old, new = (config({"strategy": "source"}, seed=s).seeded(None) for s in (11111, 22222))
+    (line,) = restarts(old, new)
+    assert line == "seed takes a restart (packets are steered to the workers by it)"
+    assert differences(old, new) == ["service web: seed changed"]
+    taken = in_place(old, new)
+    assert (taken.seed, taken.services[0].seed) == (11111, 22222)
+    assert restarts(old, old) == []

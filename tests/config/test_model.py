@@ -118,3 +118,16 @@ def test_a_seed_of_the_host_is_for_services_that_hash_and_have_none() -> None:
     assert [s.hash_seed for s in seeded.services] == [most, most, most, 0, 0, 0, 0]
     again = Config.model_validate(seeded.model_dump(mode="json", by_alias=True))
     assert [s.seed for s in again.services] == [s.seed for s in seeded.services]
+
+
+@pytest.mark.parametrize("machine", [None, 5])
+def test_the_seed_of_the_file_comes_before_the_machines(machine: int | None) -> None:
+    """It is that of every service that hashes and has none of its own."""
+    services = service(strategy="maglev"), service(strategy="source", seed=3), service()
+    seeded = Config(services=services, seed=7).seeded(machine)
+    assert [s.seed for s in seeded.services] == [7, 3, None]
+    assert [s.seed for s in Config(services=services).seeded(machine).services] == [
+        machine,
+        3,
+        None,
+    ]

@@ -82,3 +82,14 @@ def test_services_that_hash_have_the_seed_of_the_host(
         assert read.warnings == ("not kept",)
     file.write_text(file.read_text().replace("strategy: source", "strategy: source, seed: 9"))
     assert Settings(file).read().config.services[0].seed == 9
+
+
+def test_the_seed_of_the_file_needs_none_of_the_host(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a host that cannot store one has no warning."""
+    monkeypatch.setattr(module, "machine_seed", lambda _say: pytest.fail("was read"))
+    file.write_text(f"seed: 7\n{FILE.replace('ports: 80', 'ports: 80, strategy: maglev')}")
+    read = Settings(file).read()
+    assert [service.seed for service in read.config.services] == [7, 7]
+    assert read.warnings == ()

@@ -75,13 +75,17 @@ def test_cores_are_listed_as_a_person_would() -> None:
     ]
 
 
+#: of the steering in the rules
+SEED = 1
+
+
 def rules(forward: str, cores: tuple[int, ...]) -> RulesChange:
     """The state that a set-up for ``cores`` stores."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "udp", "backends": ["10.0.0.1"]}
     service |= {"forward": forward, "ports": 53}
     sides = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
     found = queue_rules(
-        Config.model_validate({"services": [service], "network": sides}), 4, cores, 1
+        Config.model_validate({"services": [service], "network": sides}), 4, cores, SEED
     )
     assert found is not None
     return RulesChange(4, found.text(), None)
@@ -91,15 +95,24 @@ def rules(forward: str, cores: tuple[int, ...]) -> RulesChange:
 def test_a_daemon_agrees_with_the_set_up(tmp_path: Path, forward: str) -> None:
     """With the same cores it starts; otherwise it names the difference and the remedy."""
     state = StateFile(tmp_path, 1)
-    agree((0, 1), {4, 6}, state.path)
+    agree((0, 1), {4, 6}, SEED, state.path)
     state.store([rules(forward, (0, 1))])
-    agree((0, 1), {4, 6}, state.path)
-    agree((0,), {6}, state.path)
+    agree((0, 1), {4, 6}, SEED, state.path)
+    agree((0,), {6}, SEED, state.path)
     for cores, told in (((1,), "core 1"), ((0, 1, 2), "cores 0-2"), ((2, 3), "cores 2-3")):
         with pytest.raises(OperatorError) as refused:
-            agree(cores, {4}, state.path)
+            agree(cores, {4}, SEED, state.path)
         assert f"was run for cores 0-1, and the daemon would work on {told}" in refused.value.what
         assert "run paraglider.config as the daemon is run" in refused.value.remedy
+
+
+def test_a_daemon_with_another_seed_than_the_set_up_is_refused(tmp_path: Path) -> None:
+    """Packets would be steered to other workers than it thinks."""
+    state = StateFile(tmp_path, 1)
+    state.store([rules("nat", (0, 1))])
+    agree((0, 1), {6}, SEED + 1, state.path)
+    with pytest.raises(OperatorError, match="another `seed`.*; run paraglider.config again"):
+        agree((0, 1), {4}, SEED + 1, state.path)
 
 
 @pytest.mark.root

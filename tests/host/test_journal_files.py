@@ -266,8 +266,9 @@ def test_what_steering_contains() -> None:
         steering_of(config("flow"), (0,)),
         steering_of(config("flow"), (0, 2)),
         steering_of(config("flow", "client"), (0, 1)),
+        *(steering_of(config("flow").model_copy(update={"seed": n}), (0, 1)) for n in (1, 2)),
     ]
-    assert len({base, *others}) == 4
+    assert len({base, *others}) == 6
     assert "-" not in base
 
 

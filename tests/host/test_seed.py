@@ -112,8 +112,15 @@ def test_the_kernels_seed_is_derived(tmp_path: Path) -> None:
     """32 bits derived from the seed, which do not reveal it."""
     file = tmp_path / "seed"
     file.write_text("7\n")
-    assert steering_seed(file) == steering_seed(file) < 1 << 32
+    assert steering_seed(None, file) == steering_seed(None, file) < 1 << 32
     other = tmp_path / "other"
     other.write_text("8\n")
-    assert steering_seed(file) != steering_seed(other)
-    assert steering_seed(file) != 7
+    assert steering_seed(None, file) != steering_seed(None, other)
+    assert steering_seed(None, file) != 7
+
+
+def test_the_seed_of_the_configuration_comes_first(tmp_path: Path) -> None:
+    """Then the host needs none of its own, and every host has the same."""
+    file = tmp_path / "here" / "seed"
+    assert steering_seed(7, file) == steering_seed(7, tmp_path / "there") == 3429787747
+    assert not file.parent.exists()

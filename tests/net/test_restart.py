@@ -45,8 +45,8 @@ def test_flows_outlive_workers_and_daemons(
 ) -> None:  # fmt: skip
     """Transfers, idle connections and datagrams, IPv4 and IPv6, while each worker is killed, and
     the daemon is killed, stopped, started, and started with other cores (with one queue I/O only,
-    on which this does not depend): all continue at the same backends, without conntrack; the undo
-    removes the journals.
+    on which this does not depend) or another seed (with the other): all continue at the same
+    backends, without conntrack; the undo removes the journals.
     """
     everything = io == next(iter(QUEUES))
     net = topology()
@@ -107,12 +107,13 @@ def test_flows_outlive_workers_and_daemons(
         restored = taken + 2 * number_of
         wait_until(lambda n=restored: said(running, "flows restored") == n, running.log)
 
-    if everything:
-        running.config.write_text(config(*services, workers=1, **common))
-        running.stop()
-        running.set_up()
-        running.start()
-        await_rounds(busy, running)
+    # Each steers flows to other workers than those that had them.
+    other = {"workers": 1} if everything else {"workers": 2, "seed": 7}
+    running.config.write_text(config(*services, **other, **common))
+    running.stop()
+    running.set_up()
+    running.start()
+    await_rounds(busy, running)
     left = 1 if everything else 2
     wait_until(lambda: len(journals(net)) == left, running.log)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
@@ -119,7 +120,8 @@ class HostRequests:
 
     def kernel_tables(self, config: Config, before: KernelTables | None = None) -> KernelTables:
         """The reconciler of the kernel tables of ``config``; replaces ``before``."""
-        return KernelTables(config, before, load=self.load, seed=steering_seed, log=self._log)
+        seed = partial(steering_seed, config.seed)
+        return KernelTables(config, before, load=self.load, seed=seed, log=self._log)
 
     def forget(
         self,

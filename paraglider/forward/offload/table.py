@@ -36,6 +36,8 @@ from paraglider.netfilter.rules.nft import (
     counters_of,
     elements,
     first_packets,
+    hash_key,
+    in_order,
     postrouting,
     skeleton,
     timed,
@@ -53,7 +55,8 @@ def offload_table(
     """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
 
     ``hairpin`` are the interfaces towards the backends: packets that enter and leave by the same
-    one get the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
+    one get the balancer's address as source. ``seed`` is the 32-bit seed of the hash for services
+    whose strategy has none.
     """
     services = _services(config, family)
     if not services:
@@ -126,13 +129,13 @@ def _unanswered(
     If no backend has weight, a first packet is not changed, and the host refuses it.
     """
     for service, protocol, match in first_packets(services, family):
-        shares = [(mark, weights[mark]) for mark in marks[service.name]]
+        shares = in_order(service, ((mark, weights[mark]) for mark in marks[service.name]))
         if not any(weight for _, weight in shares):
             continue
         fields = f"{NFT_FAMILY[family]} saddr"
         if protocol != "icmp" and service.affinity != "client":
             fields += f" . {protocol} sport"
-        mark = by_hash(fields, seed, shares)
+        mark = by_hash(fields, hash_key(service, seed), shares)
         yield f"{match} meta mark set {mark} goto answered"
 
 

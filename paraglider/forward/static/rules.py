@@ -46,6 +46,8 @@ from paraglider.netfilter.rules.nft import (
     elements,
     exempted,
     first_packets,
+    hash_key,
+    in_order,
     postrouting,
     skeleton,
     spans,
@@ -175,8 +177,8 @@ def _mark(service: Service, marks: tuple[int, ...], seed: int) -> str:
     """The expression that gives a new connection of ``service`` its mark."""
     shares = _shares(service, marks)
     if not _by_turns(service):
-        key = service.hash_seed if service.strategy_class.hashes else seed
-        return by_hash(f"{NFT_FAMILY[service.family]} saddr", key, shares)
+        fields, key = f"{NFT_FAMILY[service.family]} saddr", hash_key(service, seed)
+        return by_hash(fields, key, in_order(service, shares))
     ranges, total = spans(_interleaved(shares))
     return f"numgen inc mod {total} map {ranges}"
 

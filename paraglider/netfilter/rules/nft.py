@@ -251,6 +251,22 @@ def first_packets(services: Iterable[Service], family: int) -> Iterator[tuple[Se
             yield service, "icmp", f"{to_vip} {_ECHO[family]}"
 
 
+def hash_key(service: Service, seed: int) -> int:
+    """The seed of the kernel's hash for ``service``: its own if its strategy has one, else
+    ``seed``.
+    """
+    return service.hash_seed if service.strategy_class.uses_seed else seed
+
+
+def in_order(service: Service, shares: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``shares``, which are in the order of the backends of ``service``, in that of the backends'
+    addresses and ports: the choice does not depend on the order in the file.
+    """
+    found = zip(service.backends, shares, strict=True)
+    ends = sorted(found, key=lambda one: (one[0].address.packed, target_port(service, one[0])))
+    return [share for _, share in ends]
+
+
 def by_hash(fields: str, seed: int, shares: Iterable[tuple[int, int]]) -> str:
     """A mark by the kernel's hash of ``fields``; ``shares`` are marks, each with its part."""
     ranges, total = spans(shares)

@@ -71,6 +71,11 @@ def cores_of(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(number) % OPENINGS for number in numbers}))
 
 
+def seeds_of(text: str) -> frozenset[int]:
+    """The seeds of the steering in the rules in ``text`` (iptables-save's form)."""
+    return frozenset(int(seed, 16) for seed in re.findall(r"--hmark-rnd 0x([0-9a-f]+)", text))
+
+
 def worker_mark(index: int) -> int:
     """The mark of the worker at ``index`` in the sorted cores; ValueError when out of range."""
     if not 0 <= index <= 0xFFFF:

@@ -128,3 +128,40 @@ def test_the_hash_of_other_weights(family: int, ready: str) -> None:
     Nft().rehearse(found.text + text)
     named = {int(mark, 16) for mark in re.findall(r": (0x\w+)", text)}
     assert named == {mark for mark, weight in weights.items() if weight}
+
+
+def test_the_hash_has_the_seed_of_the_service_and_no_order() -> None:
+    """A service that hashes has its own, any other the one of the file or the host. The order of
+    the backends in the file decides nothing.
+    """
+    hosts = ["10.0.0.9", {"address": "10.0.0.10", "weight": 2}, {"address": "10.0.0.1", "port": 81}]
+    texts = []
+    for backends in (hosts, hosts[::-1]):
+        base = {"vip": "192.0.2.1/24", "protocol": "tcp", "forward": "offload"}
+        services = [
+            {
+                **base,
+                "name": "a",
+                "ports": 80,
+                "backends": backends,
+                "strategy": "maglev",
+                "seed": 9,
+            },
+            {**base, "name": "b", "ports": 443, "backends": backends},
+        ]
+        config = Config.model_validate({"services": services})
+        marks = backend_marks(config)
+        weights = {mark: 1 for each in marks.values() for mark in each}
+        texts.append(fallback_text(config, 4, SEED, weights))
+        assert [
+            f"seed 0x{n:08x}" in line
+            for n, line in zip((9, SEED), texts[-1].splitlines()[1:], strict=True)
+        ]
+        of_a = dict(
+            zip((str(b.address) for b in config.services[0].backends), marks["a"], strict=True)
+        )
+        ends = [
+            f"{n} : 0x{of_a[a]:08x}" for n, a in enumerate(("10.0.0.1", "10.0.0.9", "10.0.0.10"))
+        ]
+        assert f"map {{ {', '.join(ends)} }}" in texts[-1]
+    assert texts[0] == texts[1]
