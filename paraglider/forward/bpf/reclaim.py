@@ -105,6 +105,7 @@ class SlotReclaimer:
         maps, retired = self._maps, self._retired
         try:
             yield from self._keep_referenced(retired)
+            yield from self._keep_restored(retired)
             for keys, values, count in maps.origins.dump(CHUNK):
                 for at in range(count):
                     (index,) = INDEX.unpack_from(values, at * INDEX.size)
@@ -126,6 +127,14 @@ class SlotReclaimer:
             retired.clear()
             self._under_way = False
             self._next = self._now + self._pause()
+
+    def _keep_restored(self, slots: set[int]) -> Iterator[None]:
+        """Remove from ``slots`` those whose name another worker has restored."""
+        for keys, names, count in self._maps.slots.dump(CHUNK):
+            for at in range(count):
+                if names[at * len(RETIRED) : (at + 1) * len(RETIRED)] != RETIRED:
+                    slots.discard(INDEX.unpack_from(keys, at * INDEX.size)[0])
+            yield
 
     def _pause(self) -> float:
         """The seconds until the next search."""

@@ -9,7 +9,7 @@ the same one. An origin is for all flows with the same VIP and port. Flows are `
 means that their replies need an entry of their own, if the origin of their backend's port leads to
 another VIP or port, or if their service has many ports.
 
-Slots that no worker holds become free again (``reclaim``).
+Slots that no worker holds become free again, with their origins (``reclaim``).
 
 Rules: all workers write the same values; a value is written only if it has changed.
 """
@@ -96,7 +96,6 @@ class Slots:
         self._written: dict[int, bytes] = {}
         self._changed: set[int] = set()
         self._withdrawn: set[Translation] = set()
-        self._origins: dict[bytes, int] = {}
         self._watched: set[VirtualService] = set()
         self._unverified: list[int] = []
         self._share = 0  # slots to verify in a turn
@@ -243,7 +242,9 @@ class Slots:
         self._changed.update(self._by_index)
 
     def _forget(self) -> None:
-        """Forget the translations of removed services and backends that have no flows."""
+        """Forget the translations of removed services and backends that have no flows here. Their
+        origins stay until the slots become free: other workers may still have flows.
+        """
         here = {t for service in self._services for t in service.translations.values()}
         gone = {
             index
@@ -254,9 +255,6 @@ class Slots:
             self._withdrawn.discard(self._by_index[index])
             del self._by_index[index], self._names[index]
             self._written.pop(index, None)
-        for key in [key for key, index in self._origins.items() if index in gone]:
-            self._maps.origins.delete(key)
-            del self._origins[key]
 
     def _add_origins(self, services: Iterable[VirtualService]) -> None:
         """Add the origins of the backends, and set which translations are aliased."""
@@ -282,7 +280,6 @@ class Slots:
             (index,) = INDEX.unpack(value)
             present = self._by_index.get(index)
             if present is not None and present in translations:
-                self._origins[key] = index
                 return present
         chosen = translations[0]
         try:
@@ -291,7 +288,6 @@ class Slots:
             if error.errno in (errno.E2BIG, errno.ENOMEM):
                 return None
             raise
-        self._origins[key] = chosen.slot
         return chosen
 
     def _value(self, translation: Translation, name: bytes) -> bytes:

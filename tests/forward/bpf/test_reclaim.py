@@ -77,8 +77,6 @@ def test_the_slot_of_a_removed_backend_becomes_free() -> None:
     assert isinstance(origins, MemoryMap)
     lost = [key for key, value in origins.content.items() if value == INDEX.pack(index)]
     workers.configure(kept)
-    for key in lost:  # the worker had no time to remove it
-        origins.put(key, INDEX.pack(index))
     workers.run()
     assert used(workers.maps)[INDEX.pack(index)] == RETIRED
     workers.now += QUARANTINE - 1
@@ -93,19 +91,25 @@ def test_the_slot_of_a_removed_backend_becomes_free() -> None:
 
 
 def test_a_slot_that_another_worker_holds_stays() -> None:
-    """It puts its name back, whatever the first one has configured; in the end it becomes free."""
+    """It puts its name back, whatever the first one has configured, and its origin stays; in the
+    end it becomes free.
+    """
     workers = Workers()
     gone = single(2, "gone")
     workers.configure(single(1))
     workers.other.configure([gone], ())
     (index,) = [t.slot for t in gone.translations.values()]
     name = used(workers.maps)[INDEX.pack(index)]
+    origins = workers.maps.origins
+    assert isinstance(origins, MemoryMap)
     workers.reclaim()
     assert used(workers.maps)[INDEX.pack(index)] == name
+    assert INDEX.pack(index) in origins.content.values()
     workers.other.configure((), ())
     workers.now += INTERVAL
     workers.reclaim()
     assert INDEX.pack(index) not in used(workers.maps)
+    assert INDEX.pack(index) not in origins.content.values()
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -330,15 +330,23 @@ def test_a_renamed_service_answers_for_its_older_places() -> None:
 
 
 def test_removed_services_are_known_while_they_have_flows() -> None:
-    """Then their origins go too."""
+    """Their origins stay after that: other workers may still have flows."""
     maps, service = memory_maps(), single()
     slots = placed(maps, service)
     translation = only(service)
     translation.backend.flows = 1
     slots.configure((), ())
     assert slots.find(translation.slot) is translation
-    assert maps.origins.get(origin(ONE, 80)) is not None
     translation.backend.flows = 0
     slots.configure((), ())
     assert slots.find(translation.slot) is None
-    assert maps.origins.get(origin(ONE, 80)) is None
+    assert maps.origins.get(origin(ONE, 80)) == INDEX.pack(translation.slot)
+
+
+def test_an_origin_of_a_removed_service_is_the_next_one_s() -> None:
+    """Its own flows with that backend's port are carried by the workers from then on."""
+    maps, gone, after = memory_maps(), single(), single(name="after", vip=V4.other_vip)
+    slots = placed(maps, gone)
+    slots.configure([after], ())
+    assert maps.origins.get(origin(ONE, 80)) == INDEX.pack(only(after).slot)
+    assert not only(after).aliased
