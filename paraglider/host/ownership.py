@@ -175,7 +175,16 @@ def orphans(directory: Path = RUN_DIRECTORY) -> bool:
     """Whether a daemon has died whose processes have not ended; they get SIGTERM at its death.
     Needs root.
     """
-    return any(not Path(f"/proc/{pid}").exists() for pid in daemons(directory))
+    return not all(map(_runs, daemons(directory)))
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process ``pid`` runs: one that has ended may wait for its parent (proc(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def daemon_cores(pid: int, directory: Path = RUN_DIRECTORY) -> tuple[int, ...]:

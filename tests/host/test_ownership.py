@@ -123,6 +123,7 @@ def test_the_processes_of_a_dead_daemon_are_orphans(tmp_path: Path) -> None:
         worker = int(daemon.stdout.readline())
         assert not orphans(tmp_path)
         daemon.kill()
+        wait_until(lambda: orphans(tmp_path))  # dead, though nobody has waited for it
         daemon.wait()
         assert orphans(tmp_path)
         os.kill(worker, signal.SIGKILL)
