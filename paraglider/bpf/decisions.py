@@ -23,6 +23,7 @@ from paraglider.bpf.layout import (
     DECISIONS,
     INDEX,
     ROW_SLOTS,
+    SERVICE,
     SLOT,
     STEERING,
     TABLE_ROWS,
@@ -193,11 +194,14 @@ class Decisions:
         """Have the program decide for exactly ``services``: the index of the decision by the key
         of the service (``layout.SERVICE``). Raises ``OSError`` if the kernel refuses; a worker
         decides for the missing ones then.
+
+        Keys of all ports are added last and removed first: while a key of a single port of their
+        VIP is missing, the program would take its packets for theirs.
         """
-        for key in [key for key in self._indices if key not in services]:
+        for key in sorted(self._indices.keys() - services.keys(), key=_is_single):
             self._services.delete(key)
             del self._indices[key]
-        for key, index in services.items():
+        for key, index in sorted(services.items(), key=lambda each: not _is_single(each[0])):
             if self._indices.get(key) != index:
                 self._services.put(key, INDEX.pack(index))
                 self._indices[key] = index
@@ -259,6 +263,11 @@ class Decisions:
                 yield first, start - first
             first = max(first, start + length)
         yield first, len(self._slots) - first
+
+
+def _is_single(key: bytes) -> bool:
+    """Whether the key of a service is that of a single port."""
+    return SERVICE.unpack(key)[1] != bytes(2)
 
 
 def open_decisions(maps: CarrierMaps) -> Decisions:

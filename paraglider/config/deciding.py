@@ -6,7 +6,7 @@ more than a table, a worker decides.
 Lives here: ``kernel_decides``, ``why_python``, ``why_not_kernel``, ``deciders``, ``NO_ROOM``;
 ``exceptions`` and ``carried_by_workers``, what BPF leaves to a worker.
 Rules: pure; depends on the file only. The daemon adds whether BPF carries on this host, and whether
-the kernel has room for the table.
+the kernel has room for the table and the ports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.config.service import Method, Service
 #: most ports of a service for which the program decides, unless it has all ports
 MOST_PORTS: Final = 64
 #: why a worker decides although a table is enough for the service
-NO_ROOM: Final = "the kernel has no room for its table"
+NO_ROOM: Final = "the kernel has no room for its table or its ports"
 _NO_BPF: Final = "the workers carry its flows"
 
 
@@ -43,7 +43,7 @@ def why_python(service: Service) -> str:
 def why_not_kernel(service: Service, *, bpf: bool = True, room: bool = True) -> str | None:
     """Why workers decide about the flows of ``service``; empty if the kernel does, None if the
     method has no choice. ``bpf``: BPF carries on this host; ``room``: the kernel has room for the
-    table.
+    table and the ports.
     """
     if "decide" not in service.method.options:
         return None
@@ -90,7 +90,7 @@ def deciders(
 ) -> dict[str, list[str]]:
     """The names of ``services`` by ``why_not_kernel``, whose ``bpf`` it is, except for those with a
     forward method in ``lacks``; without those that the workers carry by `decide: python`. There is
-    no room for the tables of the services ``unplaced``.
+    no room for the tables or ports of the services ``unplaced``.
     """
     found: dict[str, list[str]] = {}
     for service in services:

@@ -10,6 +10,7 @@ worker as a packet, as in the kernel.
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -98,6 +99,8 @@ class MemoryMap(Map):
         """See ``Elements``."""
         self.calls += 1
         assert (len(key), len(value)) == (self.key_size, self.value_size)
+        if key not in self.content and len(self.content) >= self.entries:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         self.content[key] = value
         self.writes += 1
 

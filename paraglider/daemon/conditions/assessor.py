@@ -99,7 +99,8 @@ class Assessor:
         """Assess whether the kernel decides for the services of ``config`` as they want it."""
         text = (
             f"{NO_ROOM}, so a worker decides about its flows; give services with `maglev` or"
-            " `source` a smaller `table_size`, or write `decide: python` for some"
+            " `source` a smaller `table_size`, give services fewer ports (65,536 in all, with each"
+            " VIP and protocol), or write `decide: python` for some"
         )
         found = {
             f"service {service.name}": Condition("degraded", text)

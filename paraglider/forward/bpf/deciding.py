@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from paraglider.bpf.decisions import Decisions
 from paraglider.bpf.layout import (
@@ -28,6 +28,7 @@ from paraglider.bpf.layout import (
     DIRECT,
     NO_ENTRIES,
     SERVICE,
+    SERVICES,
     STEERED_BY_CLIENT,
     TICK_SHIFT,
 )
@@ -83,12 +84,19 @@ class _DecidedService:
         self.unplaced = False
 
 
+class _Placed(NamedTuple):
+    """The services that have a decision, with its index, and the index by each key."""
+
+    services: dict[VirtualService, int]
+    keys: dict[bytes, int]
+
+
 class KernelDecisions:
     """Writes ``decisions``. ``steering`` is the seed of the steering, ``live`` as ``LiveFlows``.
     Once there are ``no_entries``, the program does not ask for flows of services without them.
 
-    ``unplaced`` has the names of the services for which there is no room: a worker decides for
-    them. It is None while tables wait until no worker is busy. ``floods`` counts the checks, one a
+    ``unplaced`` has the names of the services for which there is no room, for their tables or
+    their keys (an address with a port and a protocol): a worker decides for them. It is None while tables wait until no worker is busy. ``floods`` counts the checks, one a
     second for each service, that found more openings than get an entry.
     """
 
@@ -113,7 +121,7 @@ class KernelDecisions:
         self._services: dict[VirtualService, _DecidedService] = {}
         self.unplaced: tuple[str, ...] | None = ()
         self._unplaced_changed = False
-        self._without_index: list[str] = []
+        self._without_place: list[str] = []
 
     def set_config(self, config: Config, workers: int) -> None:
         """Set steering and limits for ``workers`` by ``config``: entries are inserted at the rate
@@ -136,16 +144,9 @@ class KernelDecisions:
         missing = {
             decided.service.name: decided.needed for decided in before.values() if decided.unplaced
         }
-        self._without_index = []
-        keys: dict[bytes, int] = {}
-        names = set()
-        for service in services:
-            name = slot_name(service.name, b"decision")
-            names.add(name)
-            index = self._decisions.claim(name)
-            if index is None:
-                self._without_index.append(service.name)
-                continue
+        self._without_place = []
+        placed = self._place(services)
+        for service, index in placed.services.items():
             turn = self._decisions.status(index).turn
             self._services[service] = decided = before.get(service) or _DecidedService(
                 service, index, turn
@@ -156,22 +157,36 @@ class KernelDecisions:
             decided.unplaced = decided.needed > 0
             if service not in before:
                 service.pool.watch(partial(self._states_changed, decided))
-            ports = ((0, 0),) if service.ports == ALL_PORTS else service.ports
-            keys.update(dict.fromkeys(_service_keys(service.vip, service.protocols, ports), index))
-        exceptions = set(self._exceptions())
-        if exceptions:
-            names.add(_BY_WORKER)
-            by_worker = self._decisions.claim(_BY_WORKER)
-            for key in exceptions - keys.keys():
-                keys[key] = by_worker or 0
         self._entries_at = 0.0
-        self._decisions.set_services(keys)
-        for name in self._decisions.names():
-            if name not in names:
+        try:
+            self._decisions.set_services(placed.keys)
+        finally:  # a worker decides about a service whose keys the kernel refuses
+            used = {*placed.services.values(), *placed.keys.values()}
+            for name in self._decisions.names():
                 index = self._decisions.claim(name)
-                if index is not None:
+                if index is not None and index not in used:
                     self._decisions.release(index)
-        self._update_unplaced()
+            self._update_unplaced()
+
+    def _place(self, services: Iterable[VirtualService]) -> _Placed:
+        """Decisions and keys for ``services``, as far as there is room. A service with all ports
+        comes last, and only if the keys of its exceptions have room too.
+        """
+        placed = _Placed({}, {})
+        for service in sorted(services, key=_has_all_ports):
+            index = self._decisions.claim(slot_name(service.name, b"decision"))
+            ports = ((0, 0),) if _has_all_ports(service) else service.ports
+            keys = dict.fromkeys(_service_keys(service.vip, service.protocols, ports), index or 0)
+            if _has_all_ports(service):
+                others = set(self._exceptions(service.vip)) - placed.keys.keys()
+                if others:
+                    keys = dict.fromkeys(others, self._decisions.claim(_BY_WORKER) or 0) | keys
+            if index is None or len(placed.keys) + len(keys) > SERVICES:
+                self._without_place.append(service.name)
+            else:
+                placed.services[service] = index
+                placed.keys.update(keys)
+        return placed
 
     def enable(self, on: bool) -> None:
         """Have the kernel decide (``on``) as soon as no worker is busy, or not at all."""
@@ -250,7 +265,7 @@ class KernelDecisions:
             self.unplaced = None
         else:
             names = [one.service.name for one in decided if one.unplaced]
-            self.unplaced = tuple(sorted(self._without_index + names))
+            self.unplaced = tuple(sorted(self._without_place + names))
 
     def _retry_unplaced(self) -> None:
         """Mark the unplaced tables that fit now, so that they are written."""
@@ -269,16 +284,15 @@ class KernelDecisions:
             above = status.tick >= since and status.opened > self._bound
             self.floods += above or status.stateless >= max(since, 1)
 
-    def _exceptions(self) -> Iterator[bytes]:
-        """The keys of services for which a worker decides, while the kernel decides for a service
-        with all ports of the same VIP.
+    def _exceptions(self, vip: bytes) -> Iterator[bytes]:
+        """The keys of all services of ``vip`` that have not all ports. Those for which the kernel
+        does not decide are exceptions of one that has: a worker decides.
         """
-        whole = {each.vip for each in self._services if each.ports == ALL_PORTS}
-        for service in self._config.services if self._config is not None and whole else ():
-            if service.vip.ip.packed in whole and not service.all_ports:
+        for service in self._config.services if self._config is not None else ():
+            if service.vip.ip.packed == vip and not service.all_ports:
                 protocols = [_NUMBERS[name] for name in service.protocols]
                 ports = [(each.first, each.last) for each in service.ports]
-                yield from _service_keys(service.vip.ip.packed, protocols, ports)
+                yield from _service_keys(vip, protocols, ports)
 
     @staticmethod
     def _states_changed(decided: _DecidedService, _ready: tuple[Backend, ...]) -> None:
@@ -337,6 +351,10 @@ def _flags(service: Service, config: Config) -> int:
         | (NO_ENTRIES if service.decide == "hash" else 0)
         | (STEERED_BY_CLIENT if steered_by_client(steered) else 0)
     )
+
+
+def _has_all_ports(service: VirtualService) -> bool:
+    return service.ports == ALL_PORTS
 
 
 def _service_keys(

@@ -128,7 +128,7 @@ def test_a_service_for_which_the_kernel_has_no_room() -> None:
     world.assessor.deciding(config, switch)
     (standing,) = world.conditions
     assert standing.line.startswith(
-        "service web: the kernel has no room for its table, so a worker"
+        "service web: the kernel has no room for its table or its ports, so a worker"
     )
     assert standing.condition.severity == "degraded"
     world.assessor.deciding(CONFIG, switch)

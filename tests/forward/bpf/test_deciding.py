@@ -11,6 +11,7 @@ import pytest
 from bpf_world import MemoryMap, web
 from packets import V4, backend
 
+from paraglider.bpf import layout
 from paraglider.bpf.decisions import Decisions
 from paraglider.bpf.layout import (
     BY_TURN,
@@ -46,7 +47,7 @@ class World:
     """Decisions in memory, and their writer."""
 
     def __init__(self, rows: int = 256) -> None:
-        self.services = MemoryMap(SERVICE.size, INDEX.size, 1000)
+        self.services = MemoryMap(SERVICE.size, INDEX.size, layout.SERVICES)
         self.steering = MemoryMap(INDEX.size, STEERING.size, 2)
         self.records = bytearray(DECISIONS * DECISION.size)
         self.tables = bytearray(rows * ROW_SLOTS * SLOT.size)
@@ -192,6 +193,63 @@ def test_a_service_beside_one_with_all_ports() -> None:
     world.writer.configure([placed(vip="192.0.2.1", ports=((80, 80),))])
     assert len(world.services.content) == 2
     assert len(world.decisions.names()) == 1
+
+
+def test_ports_beyond_the_room_for_them() -> None:
+    """Those of a service with all ports, with the ports beside it for which a worker decides: one
+    of them without the others would have their packets. The other services do not suffer.
+    """
+    world = World()
+    every, other = placed(vip="192.0.2.1", ports=ALL_PORTS, name="all"), placed(name="other")
+    wide = {**SERVICES[0], "name": "wide", "protocol": "any", "decide": "python"}
+    for ports, unplaced in (("1-40000", ("all",)), ("1-30000", ()), ("1-40000", ("all",))):
+        services = [{**SERVICES[0], "name": "all"}, {**wide, "ports": ports}]
+        world.writer.set_config(Config.model_validate({"services": services}), 1)
+        world.writer.configure([every, other])
+        world.writer.sync(0.0)
+        assert world.writer.unplaced == unplaced
+        assert world.table(other) == [1, 2]
+        keys = len(world.services.content)
+        assert keys == (2 if unplaced else 2 + 2 + 60_000)
+        assert len(world.decisions.names()) == (1 if unplaced else 3)
+
+
+def test_a_service_whose_ports_have_no_room_is_an_exception() -> None:
+    """Of the one with all ports of its VIP, which then has no room either."""
+    world = World()
+    ports = tuple((port, port) for port in range(64))
+    many = [placed(name=f"s{n}", vip=f"10.{n >> 8}.{n & 255}.1", ports=ports) for n in range(511)]
+    last = placed(name="last", vip="192.0.2.1", ports=((1, 1), *ports[3:], (99, 103)))
+    every = placed(vip="192.0.2.1", ports=ALL_PORTS, name="all")
+    config = [{**SERVICES[0], "name": "last", "protocol": "any", "ports": "1-80"}]
+    world.writer.set_config(Config.model_validate({"services": config}), 1)
+    world.writer.configure([every, *many, last])
+    world.writer.sync(0.0)
+    assert len(world.services.content) == 511 * 128
+    assert world.writer.unplaced is not None
+    assert set(world.writer.unplaced) == {"all", "last"}
+
+
+def test_a_refusal_of_the_kernel_leaves_decisions_of_services_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker decides about what has no key; the key of all ports would have come last."""
+    world, gone = World(), placed(name="gone", vip=V4.other_vip)
+    every = placed(vip="192.0.2.1", ports=ALL_PORTS, name="all")
+    config = [{**SERVICES[0], "name": "all"}, {**SERVICES[0], "name": "some", "ports": "1-9"}]
+    world.writer.set_config(Config.model_validate({"services": config}), 1)
+    world.writer.configure([gone])
+    with monkeypatch.context() as patch:
+        patch.setattr(world.services, "entries", 5)
+        with pytest.raises(OSError, match="Argument list too long"):
+            world.writer.configure([every])
+    assert world.index(gone) is world.index(every, 0) is None
+    assert len(world.services.content) == 5
+    assert len(world.decisions.names()) == 2
+    world.writer.configure([every])
+    world.writer.sync(0.0)
+    assert world.table(every, 0) == [1, 2]
+    assert len(world.services.content) == 2 + 9
 
 
 def test_weighted_follows_the_flows() -> None:
