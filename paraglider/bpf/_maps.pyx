@@ -1,6 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The compiled twins of ``elements.Elements`` and ``ring.Ring``, which document them."""
+"""The compiled twins of ``elements.Elements``, ``elements.publish`` and ``ring.Ring``, which document
+them.
+"""
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport ENOENT, errno
 from libc.stdint cimport uint32_t, uint64_t, uint8_t, uintptr_t
@@ -46,6 +49,18 @@ cdef enum:
 
 cdef uint32_t _BUSY = 0x80000000
 cdef uint32_t _DISCARDED = 0x40000000
+
+
+def publish(object words, Py_ssize_t at, uint64_t value):
+    """See ``elements.publish``."""
+    cdef Py_buffer memory
+    PyObject_GetBuffer(words, &memory, PyBUF_WRITABLE)
+    try:
+        if not 0 <= at < memory.len // 8:
+            raise IndexError(at)
+        store_release(<uint64_t *>memory.buf + at, value)
+    finally:
+        PyBuffer_Release(&memory)
 
 
 cdef inline int _call(int command, void *what, uint32_t size) noexcept nogil:

@@ -73,8 +73,10 @@ static __always_inline __u64 hash_of(const struct decision *d, const struct key6
 	return siphash13(d->hash_key, (__be32 *)key, sizeof *key / 4);
 }
 
-/* The index of the translation that the table has for the flow with `key`, 0 for none. The table may
- * be written at this moment, so `accepts` must check that the translation is one of the VIP.
+/* The index of the translation that the table has for the flow with `key`, 0 for none. Its slots were
+ * written before its word (bpf/elements.py, publish), and are read at an address that depends on the
+ * word, so no CPU reads older ones. A run that takes longer than two changes of the table may read a
+ * later table in its place, so `accepts` must check that the translation is one of the VIP.
  */
 static __always_inline __u32 pick(struct decision *d, const struct key6 *key, const bool four)
 {

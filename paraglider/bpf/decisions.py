@@ -3,9 +3,10 @@
 Lives here: ``Decisions``, ``DecisionStatus``, ``open_decisions``.
 Rules: one process writes. Records and tables are written in memory that the kernel shares, so that
 a process without privileges can do it. A table is written beside the present one; then one word of
-the record names it, so the program picks from the old table or from the new one. A table without
-slots means that the program does not decide. Records outlast the process: another one continues
-with them.
+the record names it (``elements.publish``), so the program picks from the old table or from the new
+one: it reads the slots at addresses that it computes from the word, so on no CPU does it read them
+before the word. A table without slots means that the program does not decide. Records outlast the
+process: another one continues with them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ from paraglider.bpf.layout import (
     WITHOUT_FLOWS,
 )
 from paraglider.bpf.maps import CarrierMaps, Map
+
+try:
+    from paraglider.bpf._maps import publish
+except ImportError:
+    from paraglider.bpf.elements import publish
 
 _WORDS: Final = DECISION.size // 8
 #: what ``configure`` writes, and its offset in a record: key, bound, kind and flags
@@ -242,7 +248,7 @@ class Decisions:
         the next change, since the program may be reading it.
         """
         before = self._region(index)
-        self._words[index * _WORDS] = region[0] << 32 | region[1]
+        publish(self._words, index * _WORDS, region[0] << 32 | region[1])
         self._regions[index] = (region, before)
 
     def largest_region(self) -> int:
@@ -267,7 +273,8 @@ class Decisions:
 
 def _is_single(key: bytes) -> bool:
     """Whether the key of a service is that of a single port."""
-    return SERVICE.unpack(key)[1] != bytes(2)
+    _, port, *_ = SERVICE.unpack(key)
+    return any(port)
 
 
 def open_decisions(maps: CarrierMaps) -> Decisions:

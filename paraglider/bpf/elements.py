@@ -1,6 +1,6 @@
 """The elements of a map, by its descriptor; ``_maps`` has a compiled version.
 
-Lives here: ``Elements``.
+Lives here: ``Elements``; ``publish``, for maps whose memory is mapped.
 Rules: keys and values must have exactly the sizes of the map, since the kernel reads that many
 bytes. Values to which the program writes are not updated in place: use ``insert`` and ``delete``.
 """
@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 from collections.abc import Sequence
 
 from paraglider.bpf.syscall import ANY, DELETE, DELETE_BATCH, LOOKUP, NOEXIST, UPDATE, raw
@@ -18,6 +19,22 @@ from paraglider.bpf.syscall import ANY, DELETE, DELETE_BATCH, LOOKUP, NOEXIST, U
 _SIZE = 32  # of the attributes of an element: descriptor, key, value, flags
 _DELETE_SIZE = 16
 _BATCH = struct.Struct("=4Q2I2Q")  # of a batch: two tokens, keys, values, count, descriptor, flags
+
+
+_LOCK = threading.Lock()
+
+
+def publish(words: memoryview, at: int, value: int) -> None:
+    """Write ``value`` to ``words[at]`` (64 bits), after everything that was written before: who
+    reads the new value, on whichever CPU, then reads that too. The compiled one is a store with
+    release semantics.
+    """
+    # Interpreted there is none. What precedes the release of a lock is visible before what follows
+    # an acquisition after it (C11, of one lock); on x86 stores keep their order anyway.
+    for _ in range(2):
+        with _LOCK:
+            pass
+    words[at] = value
 
 
 class Elements:

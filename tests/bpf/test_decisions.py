@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paraglider.bpf import decisions as decisions_module
 from paraglider.bpf.decisions import Decisions, open_decisions
+from paraglider.bpf.elements import publish
 from paraglider.bpf.layout import (
     BY_FLOW,
     BY_TURN,
@@ -98,6 +100,27 @@ def test_what_the_program_reads(world: World) -> None:
     first, size = table >> 32, table & 0xFFFFFFFF
     assert array("H", world.tables[2 * first : 2 * (first + size)]) == array("H", [3, 0, 65535])
     assert decisions.read(index) == array("H", [3, 0, 65535])
+
+
+def test_a_table_is_complete_before_its_word(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word is stored last, with release semantics: on a CPU that reorders stores too, who reads
+    it reads the slots.
+    """
+    decisions = world.opened()
+    index = claimed(decisions)
+    decisions.write(index, array("H", [1] * 9))
+    published = []
+
+    def observe(words: memoryview, at: int, value: int) -> None:
+        first, size = value >> 32, value & 0xFFFFFFFF
+        assert set(decisions.read(index)) == {1}
+        published.append(array("H", world.tables[2 * first : 2 * (first + size)]))
+        publish(words, at, value)
+
+    monkeypatch.setattr(decisions_module, "publish", observe)
+    decisions.write(index, array("H", [2] * 7))
+    assert published == [array("H", [2] * 7)]
+    assert decisions.read(index) == published[0]
 
 
 def test_a_table_is_written_beside_the_present_one(world: World) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from paraglider.bpf import maps
-from paraglider.bpf.elements import Elements
+from paraglider.bpf import decisions, maps
+from paraglider.bpf.elements import Elements, publish
 from paraglider.bpf.syscall import HASH, NO_PREALLOC, create_map
 
 pytestmark = pytest.mark.root
@@ -103,3 +104,14 @@ def test_a_closed_descriptor_is_an_error(kind: str) -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             call(KEY)
     assert elements.insert(KEY, bytes(24)) == errno.EBADF
+
+
+@pytest.mark.parametrize("written", [publish, decisions.publish], ids=["interpreted", "chosen"])
+def test_a_word_is_published(written: Any) -> None:
+    """One of eight bytes, in mapped memory too, and none behind the last."""
+    with mmap.mmap(-1, 32) as memory, memoryview(memory) as view, view.cast("Q") as words:
+        written(words, 3, 2**64 - 1)
+        written(words, 1, 5)
+        assert list(words) == [0, 5, 0, 2**64 - 1]
+        with pytest.raises(IndexError):
+            written(words, 4, 1)

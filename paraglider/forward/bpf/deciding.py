@@ -96,8 +96,9 @@ class KernelDecisions:
     Once there are ``no_entries``, the program does not ask for flows of services without them.
 
     ``unplaced`` has the names of the services for which there is no room, for their tables or
-    their keys (an address with a port and a protocol): a worker decides for them. It is None while tables wait until no worker is busy. ``floods`` counts the checks, one a
-    second for each service, that found more openings than get an entry.
+    their keys (an address with a port and a protocol): a worker decides for them. It is None while
+    tables wait until no worker is busy. ``floods`` counts the checks, one a second for each
+    service, that found more openings than get an entry.
     """
 
     def __init__(
@@ -163,9 +164,9 @@ class KernelDecisions:
         finally:  # a worker decides about a service whose keys the kernel refuses
             used = {*placed.services.values(), *placed.keys.values()}
             for name in self._decisions.names():
-                index = self._decisions.claim(name)
-                if index is not None and index not in used:
-                    self._decisions.release(index)
+                unused = self._decisions.claim(name)
+                if unused is not None and unused not in used:
+                    self._decisions.release(unused)
             self._update_unplaced()
 
     def _place(self, services: Iterable[VirtualService]) -> _Placed:

@@ -339,7 +339,10 @@ def test_who_decides_about_the_flows_of_a_service(pools: BackendTable) -> None:
     assert deciding(BPF, table, CarrierSwitch("no libbpf")) == [("python", carried)] * 3
     assert deciding(CONFIG, pools) == [("python", carried), (None, None)]
     able.unplaced = frozenset(service.name for service in BPF.services)
-    assert deciding(BPF, table) == [("python", "the kernel has no room for its table or its ports"), *found[1:]]
+    assert deciding(BPF, table) == [
+        ("python", "the kernel has no room for its table or its ports"),
+        *found[1:],
+    ]
 
 
 def test_a_dead_process_has_no_flows() -> None:
