@@ -39,8 +39,8 @@ class FlowCarrier(Protocol):
         """A compact flow is lost, which may be carried still: find it."""
 
     def fetch(self, protocol: int, key: bytes, now: float) -> bool:
-        """The table has no flow for a packet with ``key``: add the one that the carrier decided,
-        if any; returns whether the table has one now.
+        """The table has no flow for a packet with ``key``, or one that may have ended: add the
+        one that the carrier decided, if any, in its place; returns whether the table has one now.
         """
 
 

@@ -231,7 +231,7 @@ class FlowTable:
 
     def fetch(self, protocol: int, key: bytes, now: float) -> bool:
         """Add the flow that the carrier decided for a packet with ``key``, a client's or a
-        backend's, for which the table has none; returns whether it has one now.
+        backend's, if the table has none or one that has ended; returns whether it has one now.
         """
         return self.carrier is not None and self.carrier.fetch(protocol, key, now)
 

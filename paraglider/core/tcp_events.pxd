@@ -6,9 +6,12 @@ from paraglider.core.flow_table cimport FlowTable
 
 # Constants that tcp_events.py imports: C numbers here, so that comparing them costs nothing.
 cdef int B_ACK, B_FIN, B_RST, B_SYN_ACK, C_ACK, C_FIN, C_PROOF, C_RST, C_SYN, GROWTHS
-cdef int CLIENT_DONE, CLIENT_RESET, RESET, SYN_RECEIVED, SYN_SENT, UNCONFIRMED
-cdef int ACK, FIN, RST, SYN
+cdef int CLIENT_DONE, CLIENT_RESET, GONE, RESET, SYN_RECEIVED, SYN_SENT, UNCONFIRMED
+cdef int ACK, FIN, RST, SYN, TCP
 cdef unsigned int _NUMBERS, _HALF, UNSEEN_WINDOW, WINDOW
+
+
+cpdef bint is_replaced(FlowTable table, Flow flow, bytes key, int kind, double now) except -1
 
 
 @cython.locals(before="unsigned int", known="unsigned int", unseen=bint, event=int)

@@ -14,14 +14,15 @@ Packets may pass without the worker: then ``expected`` is older than the connect
 the kernel may have a newer number, or an older one if the worker has carried some packets
 (``segment_event``). During a lease nobody sees the numbers.
 
-Rules: no table is changed here; the buffer must contain the header up to its flags.
+Rules: no table is changed here, except by its carrier; the buffer must contain the header up to its
+flags.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from paraglider.core.flow import Flow
+from paraglider.core.flow import TCP, Flow
 from paraglider.core.flow_states import (
     B_ACK,
     B_FIN,
@@ -34,6 +35,8 @@ from paraglider.core.flow_states import (
     C_SYN,
     CLIENT_DONE,
     CLIENT_RESET,
+    CLOSED_STATES,
+    GONE,
     GROWTHS,
     RESET,
     SYN_RECEIVED,
@@ -49,6 +52,19 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = 0xFFFFFFFF  # sequence numbers are modulo 2**32
 _HALF: Final = 0x80000000
+
+
+def is_replaced(table: FlowTable, flow: Flow, key: bytes, kind: int, now: float) -> bool:
+    """Whether ``flow``, to which a segment with ``key`` and the flags ``kind`` belongs, has ended
+    for a later one: look the segment up again. If the carrier's program decides, it may have opened
+    a connection from the same port that the worker does not know of yet.
+    """
+    if not flow.translation.decided:
+        return False
+    if not kind & (FIN | SYN | RST) and flow.state not in CLOSED_STATES:
+        return False
+    table.fetch(TCP, key, now)
+    return flow.state == GONE
 
 
 def segment_event(

@@ -53,8 +53,8 @@ class Carrier(ABC, Generic[F]):
         return False
 
     def fetch(self, protocol: int, key: bytes, now: float) -> bool:
-        """Add the flow that the kernel decided for a packet with ``key`` to the flow table;
-        returns whether the table has one now.
+        """Add the flow that the kernel decided for a packet with ``key`` to the flow table, in the
+        place of one that has ended; returns whether the table has one now.
         """
         return False
 

@@ -4,7 +4,7 @@ import cython
 from paraglider.core.flow cimport Flow
 from paraglider.core.flow_index cimport FlowIndex
 from paraglider.core.flow_table cimport FlowTable
-from paraglider.core.tcp_events cimport client_event, segment_event
+from paraglider.core.tcp_events cimport client_event, is_replaced, segment_event
 from paraglider.core.translation cimport Translation
 
 # Constants that one_sided.py imports: C numbers here, so that comparing them costs nothing.

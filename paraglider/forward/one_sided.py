@@ -63,7 +63,7 @@ from paraglider.core.packet import (
 )
 from paraglider.core.pool import Backend, State
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.tcp_events import client_event, segment_event
+from paraglider.core.tcp_events import client_event, is_replaced, segment_event
 from paraglider.core.verdict import (
     FLOW_LOST,
     NO_FLOW,
@@ -178,6 +178,8 @@ class OneSidedDatapath:
         flow = self._tcp.get(key)
         if flow is None and self.flows.fetch(TCP, key, now):
             flow = self._tcp.get(key)  # none, if the key is that of another flow's answers
+        if flow is not None and is_replaced(self.flows, flow, key, buf[transport + 13], now):
+            flow = self._tcp.get(key)
         if flow is not None and flow.translation.lost:
             self.flows.forget(flow, now)
             if buf[transport + 13] & (FIN | SYN | RST | ACK) != SYN:

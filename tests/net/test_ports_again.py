@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from carrying import Carried, name_of, opened
+from counting import connections
 from failing import control, rows
 from services import http_service
 from waiting import wait_until
@@ -87,3 +89,29 @@ def test_no_connection_but_the_first_passes_a_queue(
         lambda: not any(carried.flags(TCP, family) for family in FAMILIES),
         lambda: f"{[carried.flags(TCP, family) for family in FAMILIES]}\n{running.log()}",
     )
+
+
+def test_a_reset_reaches_the_backend_of_the_new_connection(
+    topology: Any, config: Any, balancer: Any
+) -> None:
+    """At once after the connection was opened, before its worker has heard of it: the connection
+    before it, from the same port to another backend, is over.
+    """
+    net = topology()
+    for number, backend in enumerate(net.backends, 1):
+        start_backend(backend, f"backend{number}", http=[81], udp=())
+    plan = http_service(4, ports=81, strategy="rr", carrier="bpf", decide="auto")
+    running = balancer(net, config(plan, workers=2))
+    Carried(running).decide(1)
+    for _ in range(COUNT // 3):
+        answered(net, 4, 81)
+        with opened(net.client, 4, socket.SOCK_STREAM) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.bind((net.client_address(4), PORT + 81))
+            one.connect((VIP[4], 81))
+
+    def left() -> list[str]:
+        return [line for backend in net.backends for line in connections(backend, 81)]
+
+    wait_until(lambda: not left(), lambda: f"{left()}\n{running.log()}")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from paraglider.bpf.layout import ALIAS, CLOSED, DECIDED
 from paraglider.core.flow import TCP, UDP, Flow
-from paraglider.core.flow_states import GONE
+from paraglider.core.flow_states import CLOSED_STATES, GONE
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
@@ -168,17 +168,17 @@ class BpfCarrier(Carrier[Flow]):
         if not (self._kernel_decides or self._tasks):
             return False
         self._now = now
-        table = self._table
+        forward, reverse = self._table.forward[protocol], self._table.reverse[protocol]
         try:
             self._context.events.read(now, 0)  # the entry of this packet is read below
-            found = None
-            if key not in table.forward[protocol] and key not in table.reverse[protocol]:
+            flow = forward.get(key) or reverse.get(key)
+            if flow is None or flow.state in CLOSED_STATES:
                 found = self._decided.find(protocol, key)
-            if found is not None:
-                self._reconcile(protocol, *found)
+                if found and (flow is None or self._flows.is_replaced(flow, found[1])):
+                    self._reconcile(protocol, *found)
         except OSError as error:
             self._flows.refuse(error)
-        return key in table.forward[protocol] or key in table.reverse[protocol]
+        return key in forward or key in reverse
 
     def remove(self, what: Flow | Backend) -> None:
         """See ``Carrier``: the state of a lost backend's translation stops the program."""

@@ -2,6 +2,7 @@
 import cython
 
 from paraglider.core.flow cimport Flow
+from paraglider.core.tcp_events cimport is_replaced
 from paraglider.core.translation cimport Translation
 from paraglider.forward.nat.flows cimport NatFlows
 

@@ -30,6 +30,7 @@ from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
 from paraglider.core.flow import ICMP6, TCP, UDP
 from paraglider.core.flow_states import ESTABLISHED, UDP_ANSWERED, UDP_NEW, UDP_OPEN
 from paraglider.core.packet import ACK, COPY, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
+from paraglider.core.tcp_events import is_replaced
 from paraglider.core.verdict import FROM_LOST, NO_FLOW, OTHER_BACKEND, REWRITTEN, TRUNCATED
 from paraglider.forward.nat.flows import NatFlows
 
@@ -92,6 +93,8 @@ class NatDatapath(NatFlows):
             flags = data[transport + 13]
             if back is not None:
                 if back.state != ESTABLISHED or flags & (FIN | SYN | RST):
+                    if is_replaced(self.flows, back, key, flags, now):
+                        return self.handle(buf, offset, length, checksum, now)
                     if self._backend_segment(back, buf, transport, now):
                         return self._refuse(OTHER_BACKEND)
                 else:
@@ -107,6 +110,8 @@ class NatDatapath(NatFlows):
                     or flags & (FIN | SYN | RST)
                     or flow.translation.direct
                 ):
+                    if is_replaced(self.flows, flow, key, flags, now):
+                        return self.handle(buf, offset, length, checksum, now)
                     flow = self._client_segment(flow, buf, transport, key, now)
             elif self.flows.fetch(TCP, key, now):
                 return self.handle(buf, offset, length, checksum, now)

@@ -16,6 +16,7 @@ from paraglider.bpf.layout import (
     EVENT_ESTABLISHED,
 )
 from paraglider.core.flow import TCP
+from paraglider.core.flow_states import CLIENT_RESET, RESET
 from paraglider.core.journal import Journal
 from paraglider.core.restore import Translations, restore
 from paraglider.forward.bpf.closed import LINGER
@@ -231,6 +232,33 @@ def test_a_sweep_before_the_events(kernel: Kernel, to: int, early: int) -> None:
     one.settle(1.6)
     assert kernel.found() == ([1 + (to == 0), to], [to == 0, to == 1], [0, 0])
     kernel.check(to)
+
+
+@others
+@pytest.mark.parametrize("known", ["end", "nothing", "end, and the opening is lost"])
+@pytest.mark.parametrize("back", [False, True], ids=["client", "backend"])
+def test_a_reset_within_the_tick(kernel: Kernel, to: int, known: str, back: bool) -> None:
+    """It is the new connection's, whatever the worker has heard of the end of the first: it reaches
+    that one's backend or client, and ends its flow.
+    """
+    one, translation = kernel.one, kernel.translations[to]
+    if back and translation.direct:
+        pytest.skip("the backend's packets do not pass here")
+    kernel.opens(0, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(0)
+    if known != "nothing":
+        one.carrier.sync(0.2)
+    kernel.opens(to, OPEN, 0.3)
+    if "lost" in known:
+        kernel.ring.events.clear()
+    assert not one.packet(TCP, translation.reverse_key(KEY) if back else KEY, "R", 0.3)
+    (flow,) = one.flows.forward[TCP].values()
+    assert (flow.translation, flow.state) == (translation, RESET if back else CLIENT_RESET)
+    packets = [(each.packets_out, each.packets_back) for each in kernel.translations]
+    assert packets == [((not back), back) if at == to else (0, 0) for at in range(2)]
+    one.carrier.sync(0.4)
+    assert kernel.found() == ([1 + (to == 0), to], [0, 0], [to == 0, to == 1])
 
 
 def test_a_compact_flow_is_replaced() -> None:

@@ -141,6 +141,21 @@ def test_the_opening_is_lost(kernel: Kernel, before: int, after: int, state: int
     kernel.check(after)
 
 
+@after_another
+def test_a_reset_of_the_backend_within_the_tick(kernel: Kernel, before: int, after: int) -> None:
+    """The client gets it from the VIP that it has a connection to."""
+    one = kernel.one
+    kernel.opens(before, OPEN)
+    one.carrier.sync(0.1)
+    kernel.closes(before)
+    one.carrier.sync(0.2)
+    kernel.opens(after, OPEN, 0.3)
+    assert not one.packet(TCP, kernel.reply_key, "R", 0.3)
+    (flow,) = one.flows.forward[TCP].values()
+    assert (flow.translation, flow.state) == (kernel.translations[after], RESET)
+    assert [each.packets_back for each in kernel.translations] == [at == after for at in range(3)]
+
+
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
 def test_a_flow_that_is_open(kernel: Kernel, before: int, after: int) -> None:
     """It stays, and the entry of the other goes, with its alias alone."""
