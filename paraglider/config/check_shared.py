@@ -76,7 +76,7 @@ def ambiguous_answers(config: Config, chosen: Callable[[Service], bool]) -> Iter
         return _is_rewritten(service) and service.answers == "via"
 
     def adopts_answers(service: Service) -> bool:
-        # Answers of all ports may be the backend's own connections, and are never adopted.
+        # Those of all ports may be the backend's own connections, and adopt nothing by themselves.
         hashes = service.adopts and service.strategy_class.hashes
         return hashes and answers_here(service) and not service.all_ports and chosen(service)
 

@@ -7,7 +7,9 @@ Any packet of a flow leads to its backend, where the service's strategy allows i
                         table. If this answers RST before anything else, the RST is dropped, and the
                         client's next segment goes to the backend of another table
     backend's packet    its address and port answer for one VIP: a flow to this very backend, also
-                        in place of a half-open one that a client's segment has led elsewhere
+                        in place of one that a client's packet has led elsewhere, and whose backend
+                        has not gone on with it. If they may answer for several VIPs, or have a
+                        connection of the backend's own (all ports), only in such a one's place
     ICMP error          translated by the packet inside; no flow is made
 
 A flow that an operator has ended, or that has lost its backend, is not adopted until its client
@@ -24,7 +26,13 @@ from typing import Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, Flow
-from paraglider.core.flow_states import ADOPTED, ADOPTED_BACKEND, ADOPTED_FIN, UDP_ANSWERED
+from paraglider.core.flow_states import (
+    ADOPTED,
+    ADOPTED_BACKEND,
+    ADOPTED_FIN,
+    UDP_ANSWERED,
+    UDP_NEW,
+)
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
@@ -34,6 +42,7 @@ from paraglider.core.verdict import (
     ADOPTION_LIMIT,
     COLLISION,
     FROM_FORGOTTEN,
+    FROM_LOST,
     NO_FLOW,
     NO_SERVICE,
     TABLE_FULL,
@@ -73,18 +82,18 @@ class Adopter:
             translation = self._by_client(balancer, service, protocol, key, now)
             forward, state = key, ADOPTED
         else:
-            translation = self._by_backend(balancer, protocol, key, now)
+            translation = self._by_backend(balancer, flows, protocol, key, now)
             forward = b"" if translation is None else translation.forward_key(key)
             state = ADOPTED_BACKEND
         if translation is None:
             return None
         reverse = translation.reverse_key(forward)
-        guessed = flows.forward[protocol].get(forward) if service is None else None
-        if guessed is not None and guessed.state in (ADOPTED, ADOPTED_FIN):
-            flows.forget(guessed, now)  # at another backend, which has not gone on with it
-        if forward in flows.forward[protocol] or reverse in flows.reverse[protocol]:
+        before = flows.forward[protocol].get(forward)
+        if reverse in flows.reverse[protocol] or not (before is None or _is_guess(flows, before)):
             self.reason = COLLISION
             return None
+        if before is not None:
+            flows.forget(before, now)
         if not flows.make_room(protocol, now):
             self.reason = TABLE_FULL
             return None
@@ -144,20 +153,29 @@ class Adopter:
             return None
         flow = NewFlow(protocol, key, now)
         refused, until = self._refused.get(key, _NONE) if self._refused else _NONE
-        found = balancer.owner(flow, refused) if now < until else None
-        return balancer.owner(flow) if found is None else found
+        found = balancer.owner(flow, refused, service) if now < until else None
+        return balancer.owner(flow, (), service) if found is None else found
 
     def _by_backend(
-        self, balancer: Balancer, protocol: int, reverse_key: bytes, now: float
+        self, balancer: Balancer, flows: FlowTable, protocol: int, reverse_key: bytes, now: float
     ) -> Translation | None:
         """The translation of the flow of a packet that is not to a service."""
-        self.reason = self.stray(balancer, protocol, reverse_key)
-        found = balancer.answering(protocol, reverse_key)
+        forward = flows.forward[protocol]
+
+        def guessed(key: bytes) -> bool:
+            flow = forward.get(key)
+            return flow is not None and _is_guess(flows, flow)
+
+        found = balancer.answering(protocol, reverse_key, guessed)
         if found is None:
-            return None
-        if self._ended and self._ended.get(found.forward_key(reverse_key), 0.0) > now:
-            return None
-        return found if self._is_within_limit(now) else None
+            self.reason = self.stray(balancer, protocol, reverse_key)
+        elif found.lost:
+            self.reason = FROM_LOST
+        elif self._ended and self._ended.get(found.forward_key(reverse_key), 0.0) > now:
+            self.reason = FROM_FORGOTTEN
+        elif self._is_within_limit(now):
+            return found
+        return None
 
     def _is_within_limit(self, now: float) -> bool:
         second = int(now)
@@ -168,3 +186,13 @@ class Adopter:
             return True
         self.reason = ADOPTION_LIMIT
         return False
+
+
+def _is_guess(flows: FlowTable, flow: Flow) -> bool:
+    """Whether ``flow`` is one that a client's packet has led to a backend which has not gone on
+    with it. (A query of `udp_reply` is a new one each time: its answer is not late.)
+    """
+    flows.refresh(flow)
+    if flow.state == UDP_NEW:
+        return not flow.translation.udp_reply
+    return flow.state in (ADOPTED, ADOPTED_FIN)

@@ -5,7 +5,8 @@ every balancer with the same configuration finds a flow's backend by any of its 
 change during the life of a flow, so several tables may have it:
 
     present   the backends that take new flows, and those that only keep their flows (while they
-              drain, for example) and have some here
+              drain, for example) and have active ones here (half-open ones may be strays, which
+              would keep a drain from its end)
     new       the backends that take new flows; it is the one that the kernel may decide by
     whole     all backends that take new flows or keep theirs: they may have flows elsewhere only
     before    the new one before its last change, for ``drain_timeout`` or ``KEPT`` seconds
@@ -74,7 +75,7 @@ class AdoptionTables:
         return None
 
     def _holding(self) -> tuple[Backend, ...]:
-        return tuple(backend for backend in self._keeping if backend.busy)
+        return tuple(backend for backend in self._keeping if backend.flows)
 
     def _refresh(self, ready: tuple[Backend, ...]) -> None:
         """Make the tables that have changed."""

@@ -28,22 +28,45 @@ class Balancer:
         size = (len(key) - 4) // 2
         return self.services.find(protocol, key[size:-4], key[-2:])
 
-    def owner(self, flow: NewFlow, refused: tuple[Backend, ...] = ()) -> Translation | None:
+    def owner(
+        self,
+        flow: NewFlow,
+        refused: tuple[Backend, ...] = (),
+        service: VirtualService | None = None,
+    ) -> Translation | None:
         """The translation of ``flow``, which is not known here, to none of the backends that have
-        ``refused`` it (``AdoptionTables.pick``); None if the flow is not to be adopted.
+        ``refused`` it (``AdoptionTables.pick``); None if the flow is not to be adopted. ``service``
+        is the flow's, if it was found before.
         """
-        service = self.find(flow.protocol, flow.key)
+        if service is None:
+            service = self.find(flow.protocol, flow.key)
         if service is None or service.adoption is None:
             return None
         backend = service.adoption.pick(flow, refused)
         return None if backend is None else service.translations.get(backend)
 
-    def answering(self, protocol: int, reverse_key: bytes) -> Translation | None:
+    def answering(
+        self, protocol: int, reverse_key: bytes, guessed: Callable[[bytes], bool] | None = None
+    ) -> Translation | None:
         """The translation of the flow of a backend's packet with ``reverse_key``, if its address
         and port answer for one VIP only, of a service that adopts flows; else None.
+
+        A packet that may answer for several VIPs, or be of a connection of the backend's own (all
+        ports), answers for the one whose client's packets have begun the same flow: ``guessed``
+        says so of their key.
         """
         size = (len(reverse_key) - 4) // 2
-        return self.services.answering(protocol, reverse_key[:size], reverse_key[-4:-2])
+        source = reverse_key[:size], reverse_key[-4:-2]
+        found = self.services.answering(protocol, *source)
+        if found is not None or guessed is None:
+            return found
+        several = [
+            each.translation
+            for each in self.services.possible_answers(protocol, *source)
+            if guessed(key := each.translation.forward_key(reverse_key))
+            and self.find(protocol, key) is each.service
+        ]
+        return several[0] if len(several) == 1 else None
 
     @staticmethod
     def refusal(service: VirtualService, protocol: int) -> int:

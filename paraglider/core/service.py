@@ -109,13 +109,31 @@ class VirtualService:
             translation.set_lost(backend.lost, backend.datagrams_lost)
 
 
-class _Source(NamedTuple):
-    """Source ports, first and last, of a backend's answers."""
+class Answer(NamedTuple):
+    """The service and the translation by which a backend's packet may be an answer."""
 
-    first: bytes
-    last: bytes
     service: VirtualService
     translation: Translation
+
+
+class _Answers:
+    """The answers of one backend by one protocol, by their source ports."""
+
+    __slots__ = ("everything", "exact", "ranges")
+
+    def __init__(self) -> None:
+        self.exact: dict[bytes, list[Answer]] = {}
+        self.ranges: list[tuple[bytes, bytes, Answer]] = []  # first and last port
+        #: those of services on all ports: no sources, since packets that the backend sends as a
+        #: client have such ports too
+        self.everything: list[Answer] = []
+
+    def at(self, port: bytes) -> list[Answer]:
+        """Those of services with single ports or ranges that have the source ``port``."""
+        found = self.exact.get(port, [])
+        if self.ranges:
+            found = found + [each for first, last, each in self.ranges if first <= port <= last]
+        return found
 
 
 class _Claims:
@@ -139,44 +157,53 @@ class ServiceMap:
             for protocol in service.protocols:
                 claims = self._claims.setdefault((protocol, service.vip), _Claims())
                 self._claim(claims, protocol, service)
-        self._sources: dict[tuple[int, bytes], list[_Source]] = {}
-        self._all_ports: dict[tuple[int, bytes], set[bytes]] = {}  # VIPs with all of a backend's
+        self._answers: dict[tuple[int, bytes], _Answers] = {}  # by protocol and backend's address
         for service in services:
             if not (service.direct or service.offloaded or service.routed):
-                self._add_sources(service)
+                self._add_answers(service)
 
-    def _add_sources(self, service: VirtualService) -> None:
-        if service.ports == ALL_PORTS:
-            # No sources: packets that the backend sends as a client have such source ports too.
-            for protocol, backend in product(service.protocols, service.pool.backends):
-                self._all_ports.setdefault((protocol, backend.address), set()).add(service.vip)
-            return
-        for protocol in service.protocols:
-            for backend in service.pool.backends:
-                sources = self._sources.setdefault((protocol, backend.address), [])
-                ports = ((backend.port, backend.port),) if backend.port else service.ports
-                for first, last in ports:
-                    span = first.to_bytes(2, "big"), last.to_bytes(2, "big")
-                    sources.append(_Source(*span, service, service.translations[backend]))
+    def _add_answers(self, service: VirtualService) -> None:
+        for protocol, backend in product(service.protocols, service.pool.backends):
+            answers = self._answers.setdefault((protocol, backend.address), _Answers())
+            answer = Answer(service, service.translations[backend])
+            if service.ports == ALL_PORTS:
+                answers.everything.append(answer)
+                continue
+            ports = ((backend.port, backend.port),) if backend.port else service.ports
+            for first, last in ports:
+                span = first.to_bytes(2, "big"), last.to_bytes(2, "big")
+                if first == last:
+                    answers.exact.setdefault(span[0], []).append(answer)
+                else:
+                    answers.ranges.append((*span, answer))
 
     def is_source(self, protocol: int, address: bytes, port: bytes) -> bool:
         """Whether packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) are
         answers of a backend, which must leave with a VIP as source. Services on all ports are
         ignored, because their answers cannot be distinguished.
         """
-        sources = self._sources.get((protocol, address))
-        return sources is not None and any(each.first <= port <= each.last for each in sources)
+        answers = self._answers.get((protocol, address))
+        return answers is not None and bool(answers.at(port))
 
     def answering(self, protocol: int, address: bytes, port: bytes) -> Translation | None:
         """The translation of packets of ``protocol`` from ``address`` (packed) and ``port`` (2
         bytes), if they answer for one VIP only and its service adopts flows; else None.
         """
-        sources = self._sources.get((protocol, address), ())
-        found = [each for each in sources if each.first <= port <= each.last]
-        if len(found) != 1 or found[0].service.adoption is None:
+        answers = self._answers.get((protocol, address))
+        found = [] if answers is None else answers.at(port)
+        if answers is None or len(found) != 1 or found[0].service.adoption is None:
             return None
-        others = self._all_ports.get((protocol, address), set())
-        return None if others - {found[0].service.vip} else found[0].translation
+        vip = found[0].service.vip
+        others = any(each.service.vip != vip for each in answers.everything)
+        return None if others else found[0].translation
+
+    def possible_answers(self, protocol: int, address: bytes, port: bytes) -> list[Answer]:
+        """All that packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) may be,
+        of services that adopt flows.
+        """
+        answers = self._answers.get((protocol, address))
+        found = [] if answers is None else answers.at(port) + answers.everything
+        return [each for each in found if each.service.adoption is not None]
 
     @staticmethod
     def _claim(claims: _Claims, protocol: int, service: VirtualService) -> None:

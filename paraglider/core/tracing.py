@@ -62,16 +62,23 @@ class TracingBalancer(Balancer):
             self._reasons[flow.protocol, flow.key] = (service.name, why)
         return backend
 
-    def owner(self, flow: NewFlow, refused: tuple[Backend, ...] = ()) -> Translation | None:
+    def owner(
+        self,
+        flow: NewFlow,
+        refused: tuple[Backend, ...] = (),
+        service: VirtualService | None = None,
+    ) -> Translation | None:
         """See ``Balancer``."""
-        found = super().owner(flow, refused)
+        found = super().owner(flow, refused, service)
         if found is not None:
             self._note_adopted(flow.protocol, flow.key)
         return found
 
-    def answering(self, protocol: int, reverse_key: bytes) -> Translation | None:
+    def answering(
+        self, protocol: int, reverse_key: bytes, guessed: Callable[[bytes], bool] | None = None
+    ) -> Translation | None:
         """See ``Balancer``."""
-        found = super().answering(protocol, reverse_key)
+        found = super().answering(protocol, reverse_key, guessed)
         if found is not None:
             self._note_adopted(protocol, found.forward_key(reverse_key))
         return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from packets import FAMILIES, V4, Family, backend, packed, service
 
@@ -154,6 +157,118 @@ def test_keys_in_use() -> None:
     world = World(*one_backend())
     assert world.adopt(key_of(V4)) is not None
     assert world.reason(key_of(V4, vip=V4.other_vip)) == "collision"
+
+
+@families
+def test_an_answer_of_a_range(family: Family) -> None:
+    """Its port is the VIP's, at either end of the range and within; beside it there is no flow."""
+    world = World(web(family, ports=((70, 80), (100, 200))))
+    for port in (70, 75, 80, 100, 200):
+        found = world.adopt(answer_key(family, family.backends[1], port))
+        assert found is not None
+        assert found.forward_key == key_of(family, vip_port=port)
+    for port in (69, 81, 99, 201):
+        assert world.reason(answer_key(family, family.backends[1], port)) == "no_flow"
+
+
+AMBIGUOUS = {
+    "all ports, or the backend's own": lambda: [web(ports=((1, 65535),))],
+    "two VIPs": lambda: [web(vip=vip) for vip in (V4.vip, V4.other_vip)],
+    "a VIP's port, or all ports of another": lambda: [
+        web(),
+        web(vip=V4.other_vip, ports=((1, 65535),)),
+    ],
+}
+
+
+@pytest.mark.parametrize("services", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_an_answer_that_may_be_of_another_flow(
+    services: Callable[[], list[VirtualService]],
+) -> None:
+    """It is that of the flow which the client's segment has begun, at whichever backend; without
+    one it is not adopted.
+    """
+    world = World(*services())
+    guessed = world.adopt(key_of(V4))
+    assert guessed is not None
+    others = [
+        each
+        for each in world.balancer.services.services[0].pool.backends
+        if each is not guessed.translation.backend
+    ]
+    assert world.adopt(answer_key(V4, others[0].name, client_port=40001)) is None
+    found = world.adopt(answer_key(V4, others[0].name))
+    assert found is not None
+    assert found.translation.backend is others[0]
+    assert found.forward_key == key_of(V4)
+    assert len(world.flows) == 1
+    assert world.reason(answer_key(V4, others[1].name)) != "adoption_limit"
+    assert world.flows.forward[TCP].get(key_of(V4)) is found
+
+
+def test_the_other_ports_of_a_vip_are_answered_by_their_own_service() -> None:
+    """A port with a service of its own is none of the one with all ports: a backend of this one
+    cannot answer for it.
+    """
+    one, every = web(backends=[backend(V4.backends[0])]), web(ports=((1, 65535),))
+    world = World(one, every)
+    assert world.adopt(key_of(V4)) is not None
+    assert world.adopt(answer_key(V4, V4.backends[1])) is None
+
+
+def test_a_datagram_of_another_backend_than_the_client_was_led_to() -> None:
+    """That has said nothing: the flow goes to the one that does. Not so if it has answered, nor if
+    a flow is one query.
+    """
+    for udp_reply in (0.0, 5.0):
+        made = web(udp_reply=udp_reply)
+        world = World(made)
+        first, second, third = made.pool.backends
+        key = key_of(V4)
+        translation = made.translations[first]
+        led = world.flows.open(UDP, key, translation.reverse_key(key), translation, 0.0)
+        found = world.adopt(answer_key(V4, second.name), protocol=UDP)
+        if udp_reply:
+            assert found is None
+            assert world.flows.forward[UDP].get(key) is led
+        else:
+            assert found is not None
+            assert found.translation.backend is second
+            assert world.reason(answer_key(V4, third.name), protocol=UDP) == "collision"
+
+
+def test_an_answer_that_collides_leaves_the_flow() -> None:
+    """Which the client's segment has begun, since nothing takes its place."""
+    made = web()
+    world = World(made)
+    guessed = world.adopt(key_of(V4))
+    assert guessed is not None
+    other = next(each for each in made.pool.backends if each is not guessed.translation.backend)
+    key, translation = key_of(V4, vip="192.0.2.77"), made.translations[other]
+    world.flows.open(TCP, key, translation.reverse_key(key), translation, 0.0)
+    assert world.reason(answer_key(V4, other.name)) == "collision"
+    assert world.flows.forward[TCP].get(key_of(V4)) is guessed
+
+
+def test_a_lost_backend_is_not_heard() -> None:
+    """Its flows are over: the client's next segment is answered with RST, here or by a backend."""
+    made = web(on_down="reset")
+    made.pool.apply(made.pool.backends[0], Event.CHECK_FAILED)
+    assert World(made).reason(answer_key(V4, V4.backends[0])) == "from_lost"
+
+
+def test_the_service_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a client's segment."""
+    world, asked = World(web()), []
+    find = ServiceMap.find
+
+    def counted(*given: Any) -> Any:
+        asked.append(given)
+        return find(*given)
+
+    monkeypatch.setattr(ServiceMap, "find", counted)
+    assert world.adopt(key_of(V4)) is not None
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("fin", [False, True])

@@ -100,6 +100,19 @@ def test_a_draining_backend_counts_while_it_has_flows() -> None:
     assert picked(one) == now
 
 
+def test_strays_do_not_keep_a_drain_from_its_end() -> None:
+    """A half-open flow may be one: it does not lead further ones to a draining backend."""
+    one = made()
+    draining = drain(one, 0)
+    draining.opening = 1
+    one.tick(1.0)
+    draining.flows = 0
+    one.tick(2.0)
+    assert picked(one) == chosen(one)
+    draining.opening = 0
+    assert one.pool.drained(draining)
+
+
 def test_a_draining_backend_may_have_flows_elsewhere_only() -> None:
     """At a standby, for as long as it drains: it is the second choice then."""
     one = made()

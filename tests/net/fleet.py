@@ -258,11 +258,19 @@ def _service(family: int, changes: dict[str, Any]) -> dict[str, Any]:
 
 class Lasting:
     """Open flows of the client: ``echoes`` and ``downs`` of each family, or of each of its
-    addresses if they are ``spread``.
+    addresses if they are ``spread``; of TCP or UDP.
     """
 
-    def __init__(self, client: Namespace, echoes: int, downs: int, *, spread: bool = False) -> None:
-        command = [sys.executable, str(_LASTING), "hold", str(PORT), str(echoes), str(downs)]
+    def __init__(
+        self,
+        client: Namespace,
+        echoes: int,
+        downs: int,
+        *,
+        spread: bool = False,
+        protocol: str = "tcp",
+    ) -> None:
+        command = [sys.executable, str(_LASTING), protocol, str(PORT), str(echoes), str(downs)]
         ends = [f"{VIP[family]}@{each}" for family in (4, 6) for each in CLIENTS[family]]
         self._process = client.popen(
             [*command, *(ends if spread else VIP.values())],

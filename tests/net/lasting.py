@@ -1,7 +1,8 @@
-"""TCP flows that stay open and go on: lasting.py serve PORT, or lasting.py hold PORT ECHOES DOWNS
+"""Flows that stay open and go on: lasting.py serve PORT, or lasting.py tcp|udp PORT ECHOES DOWNS
 ADDRESS….
 
-The server echoes lines, or sends without an end, as the client's first line says. The client opens
+The server echoes lines, or sends without an end, as the client's first line says. By UDP it sends
+for ``LONG`` seconds, whatever the client sends meanwhile for an echo. The client opens
 so many flows of each kind to each address (ADDRESS@OWN: from this address of its own), sends a line
 over each echo five times a second, and reads. For every line on standard input it prints as JSON
 how long ago each flow last got something, in seconds, and the errors of the flows that broke.
@@ -18,6 +19,7 @@ import time
 PACE = 0.2  # seconds between two lines of an echo
 PIECE = 2000  # bytes that a download gets at a time
 PIECES = 0.05  # seconds between two of them
+LONG = 300.0
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,6 +37,27 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         writer.close()
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """The server of UDP."""
+
+    def __init__(self) -> None:
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        """See ``asyncio``."""
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, client: tuple[str, int]) -> None:
+        """See ``asyncio``."""
+        if data == b"down\n":
+            self._sending.add(asyncio.ensure_future(self._send(client)))
+
+    async def _send(self, client: tuple[str, int]) -> None:
+        for _ in range(int(LONG / PIECES)):
+            self._transport.sendto(bytes(100), client)
+            await asyncio.sleep(PIECES)
 
 
 class Flow:
@@ -78,10 +101,32 @@ class Flow:
         self.seen = time.monotonic()
 
 
-async def hold(port: int, echoes: int, downs: int, addresses: list[str]) -> None:
+class DatagramFlow(Flow, asyncio.DatagramProtocol):
+    """A client's flow of UDP."""
+
+    async def open(self) -> None:
+        """Send the first datagram."""
+        loop = asyncio.get_running_loop()
+        self._datagrams, _ = await loop.create_datagram_endpoint(
+            lambda: self, local_addr=self._own, remote_addr=self._place
+        )
+        self._datagrams.sendto(b"down\n")
+
+    def datagram_received(self, data: bytes, server: tuple[str, int]) -> None:
+        """See ``asyncio``."""
+        self.seen = time.monotonic()
+
+    async def _step(self) -> None:
+        if self._kind == "echo":
+            self._datagrams.sendto(b"line\n")
+        else:
+            await asyncio.sleep(LONG)
+
+
+async def hold(flow: type[Flow], port: int, echoes: int, downs: int, addresses: list[str]) -> None:
     """The client."""
     kinds = ["echo"] * echoes + ["down"] * downs
-    flows = [Flow(address, port, kind) for address in addresses for kind in kinds]
+    flows = [flow(address, port, kind) for address in addresses for kind in kinds]
     await asyncio.gather(*(flow.open() for flow in flows))
     tasks = [asyncio.ensure_future(flow.run()) for flow in flows]
     lines = asyncio.StreamReader()
@@ -100,6 +145,8 @@ async def hold(port: int, echoes: int, downs: int, addresses: list[str]) -> None
 
 async def listen(port: int) -> None:
     """The server."""
+    loop = asyncio.get_running_loop()
+    await loop.create_datagram_endpoint(Datagrams, local_addr=("::", port))  # of both families
     server = await asyncio.start_server(serve, None, port, backlog=1000)
     async with server:
         await server.serve_forever()
@@ -111,7 +158,8 @@ def main() -> None:
     if role == "serve":
         asyncio.run(listen(port))
     else:
-        asyncio.run(hold(port, int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]))
+        kind = DatagramFlow if role == "udp" else Flow
+        asyncio.run(hold(kind, port, int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TCP flows that stay open when their balancer goes: another balancer adopts them.
+"""Flows that stay open when their balancer goes: another balancer adopts them.
 
 Both families at once. Without adoption flows break in each of these events, which the tests of
 `adopt: never` show.
@@ -28,6 +28,7 @@ carriers = pytest.mark.parametrize("carrier", ["worker", "bpf"])
 METHODS = {
     "direct": {"forward": "nat", "return": "direct"},
     "dsr": {"forward": "dsr"},
+    "tunnel": {"forward": "tunnel"},
     "nat": {"forward": "nat"},
 }
 
@@ -66,7 +67,7 @@ def pair(directory: Path, patience: float, **changes: Any) -> tuple[int, int]:
 
 
 @carriers
-@pytest.mark.parametrize("method", ["direct", "dsr"])
+@pytest.mark.parametrize("method", ["direct", "dsr", "tunnel"])
 def test_one_of_three_is_killed(tmp_path: Path, method: str, carrier: str) -> None:
     """No flow breaks, and the others have adopted those of the dead one."""
     broken, adopted = three_active(tmp_path, PATIENCE, carrier=carrier, **METHODS[method])
@@ -83,13 +84,50 @@ def test_the_first_of_a_pair_is_killed(tmp_path: Path, carrier: str) -> None:
     assert (broken, adopted) == (0, 2 * (ECHOES + DOWNS))
 
 
-@pytest.mark.parametrize("method", ["direct", "dsr", "nat"])
+@pytest.mark.parametrize("method", ["direct", "dsr", "tunnel", "nat"])
 def test_without_adoption(tmp_path: Path, method: str) -> None:
     """`adopt: never`: the flows of the dead balancer break."""
     changes = {**METHODS[method], "carrier": "worker", "adopt": "never"}
     broken, adopted = (pair if method == "nat" else three_active)(tmp_path, 3.0, **changes)
     assert broken > 2 * (ECHOES + DOWNS) // 6
     assert adopted == 0
+
+
+@pytest.mark.parametrize("adopt", ["auto", "never"])
+@carriers
+def test_datagrams_that_only_the_backends_send(tmp_path: Path, carrier: str, adopt: str) -> None:
+    """After the first of a pair is gone, they reach the client from the VIP; without adoption none
+    does.
+    """
+    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
+        fleet.route([1])
+        fleet.balance(forward="nat", carrier=carrier, protocol="udp", adopt=adopt)
+        fleet.serve()
+        flows = Lasting(fleet.client, 0, DOWNS, protocol="udp")
+        assert flows.broken(PATIENCE) == 0
+        fail_over(fleet)
+        if adopt == "auto":
+            assert flows.broken(PATIENCE) == 0
+            assert fleet.adopted(2) == 2 * DOWNS
+        else:
+            assert flows.broken(3.0) == 2 * DOWNS
+            assert fleet.dropped(2, "from_forgotten") > 2 * DOWNS
+
+
+def test_datagrams_of_a_backend_that_drains(tmp_path: Path) -> None:
+    """The client goes on first, and the second of a pair leads it to another backend, which says
+    nothing: the flow goes to the backend that has gone on sending.
+    """
+    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
+        fleet.route([1])
+        fleet.balance(forward="nat", carrier="worker", protocol="udp")
+        fleet.serve()
+        flows = Lasting(fleet.client, DOWNS, 0, protocol="udp")
+        assert flows.broken(PATIENCE) == 0
+        for number in (1, 2):
+            fleet.set_state(number, 1, "drain")
+        fail_over(fleet)
+        assert flows.broken(PATIENCE) == 0
 
 
 def test_where_the_kernel_decides(tmp_path: Path) -> None:
