@@ -19,4 +19,5 @@ def assert_even(
     ask: Callable[..., Counter[str]], net: Topology, protocol: str, address: str, port: int
 ) -> None:
     """Of thirty flows that ``ask`` opens each backend has ten."""
-    assert ask(net, protocol, address, port, 30) == EVEN
+    found = ask(net, protocol, address, port, 30)
+    assert found == EVEN, found

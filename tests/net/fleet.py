@@ -210,10 +210,17 @@ class Fleet:
             name = f"web{family}/{back_address(family, backend)}"
             self._run(number, "set", "backend", name, "state", state)
 
-    def adopted(self, *numbers: int) -> int:
-        """The flows that the balancers ``numbers`` have adopted."""
-        shown = (json.loads(self._run(number, "show", "--json")) for number in numbers)
-        return sum(row["adopted"] for rows in shown for row in rows)
+    def adopted(self, *numbers: int, least: int = 0) -> int:
+        """The flows that the balancers ``numbers`` have adopted, when they have counted ``least``:
+        the workers write their counters some times a second.
+        """
+
+        def count() -> int:
+            shown = (json.loads(self._run(number, "show", "--json")) for number in numbers)
+            return sum(row["adopted"] for rows in shown for row in rows)
+
+        wait_until(lambda: count() >= least)
+        return count()
 
     def dropped(self, number: int, reason: str) -> int:
         """The packets that the workers of balancer ``number`` dropped for ``reason``."""

@@ -35,6 +35,9 @@ NAMES = set(EVEN)
 FAMILIES = (4, 6)
 HTTP = (80, 81, 82, 83, 84, 443, 8000, 8050, 8080, 8099, 8100, 9000, 65000)
 UDP = (5300, 5353, 9999)
+#: ports of backends at which one service alone is asked, for what must be even (``evenly``)
+EVEN_TCP, EVEN_UDP = 85, 5385
+MAPPED = (86, 87, 88)
 TRANSFERS = 9900
 EXEMPT = 7  # number of the VIP with an exempt endpoint
 
@@ -57,7 +60,8 @@ class World:
     def services_of(self, family: int) -> list[dict[str, Any]]:
         """The services of the balancer with one worker."""
         one, two, three = everyone = [backend_address(family, n) for n in (1, 2, 3)]
-        mapped = [{"address": one, "port": 8080}, two, {"address": three, "port": 80}]
+        first, second, third = MAPPED
+        mapped = [{"address": one, "port": first}, two, {"address": three, "port": third}]
         far = [{"address": address, "port": 9999} for address in everyone]
         wrr, weighted, even = (
             [{"address": a, "weight": w, "port": p} for a, w in zip(everyone, ws, strict=True)]
@@ -65,10 +69,10 @@ class World:
         )
         made = self.service
         return [
-            made(family, "web", ports=80),
-            made(family, "echo", ports=5353, protocol="udp"),
+            made(family, "web", ports=[80, EVEN_TCP]),
+            made(family, "echo", ports=[5353, EVEN_UDP], protocol="udp"),
             made(family, "any", 2, protocol="any"),
-            made(family, "mapped", 3, ports=8080, backends=mapped),
+            made(family, "mapped", 3, ports=second, backends=mapped),
             made(family, "far", 3, ports=53, protocol="udp", backends=far),
             made(family, "list", 4, ports=[80, 443, "8000-8099"]),
             made(family, "exact", 5, ports=80, backends=[one]),
@@ -100,7 +104,7 @@ class World:
 def shared(sharing: Any) -> Shared:
     """The network with its servers; name servers answer at port 53."""
     made: Shared = sharing()
-    made.serve(http=HTTP, udp=UDP)
+    made.serve(http=(*HTTP, EVEN_TCP, *MAPPED), udp=(*UDP, EVEN_UDP))
     made.serve_peer(TRANSFERS)
     for number, backend in enumerate(made.net.backends, 1):
         start_dnsmasq(backend, f"backend{number}")
@@ -143,7 +147,7 @@ def flows_by_worker(balancer: LabBalancer) -> dict[int, int]:
 def test_round_robin_is_even(net: Topology, ask: Any) -> None:
     """Thirty connections, one after the other, over one worker: ten for each backend."""
     for family in FAMILIES:
-        assert_even(ask, net, "tcp", VIP[family], 80)
+        assert_even(ask, net, "tcp", VIP[family], EVEN_TCP)
 
 
 @default
@@ -159,7 +163,7 @@ def test_the_backend_sees_the_client(net: Topology) -> None:
 def test_udp(net: Topology, peer: Any) -> None:
     """Datagrams from thirty ports: ten for each backend, and every answer from the VIP."""
     for family in FAMILIES:
-        assert peer(net.client, "ports", VIP[family], 5353, 30) == EVEN
+        assert peer(net.client, "ports", VIP[family], EVEN_UDP, 30) == EVEN
 
 
 @default
@@ -207,7 +211,7 @@ def test_echo_of_other_services_is_the_hosts(net: Topology) -> None:
 def test_ports_are_mapped(net: Topology, ask: Any, peer: Any) -> None:
     """A backend with a port is reached there, one without on the service's port."""
     for family in FAMILIES:
-        assert_even(ask, net, "tcp", vip(family, 3), 8080)
+        assert_even(ask, net, "tcp", vip(family, 3), MAPPED[1])
         assert peer(net.client, "ports", vip(family, 3), 53, 30) == EVEN
 
 
