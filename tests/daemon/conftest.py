@@ -65,7 +65,9 @@ class DaemonController:
 
     def on_exit(self, child: Child) -> None:
         """Log it."""
-        log.logger().info("gone", worker=child.spec.index, endpoint=str(child.endpoint))
+        counted = {"deaths": len(child.deaths), "requested": child.requested}
+        index, endpoint = child.spec.index, str(child.endpoint)
+        log.logger().info("gone", worker=index, endpoint=endpoint, **counted)
 
     def on_hang(self, child: Child) -> dict[str, str]:
         """Something."""

@@ -2,7 +2,9 @@
 
     services    none of the backends takes new flows
     deciding    the kernel has no room for a service's table
-    processes   one is not running: dead, starting, waiting to be restarted, hanging
+    processes   one is not running: dead, starting, waiting to be restarted, hanging. While it is
+                being replaced, which takes less than REPLACEMENT seconds, that is not unhealthy,
+                unless it keeps dying; and no condition at all if it was asked to exit
     workers     counters of workers: flows that were refused or near their bound, packets that were
                 dropped before a worker read them, flows that would not survive the worker
 
@@ -15,14 +17,14 @@ Rules: pure; time is an argument. Reports to ``conditions.table.Conditions``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from paraglider.config.deciding import NO_ROOM, kernel_decides
-from paraglider.config.model import Config
+from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Condition, Conditions
-from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.child import DEATHS, DEATHS_WITHIN, Child
 from paraglider.daemon.processes.hangs import SILENT
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.shared_memory.counters import Sample
@@ -35,6 +37,13 @@ LATELY: Final = 15.0
 #: shares of `flows.max` at which the condition begins and ends
 NEAR: Final = 0.8
 NO_LONGER_NEAR: Final = 0.75
+#: seconds in which a process is replaced: one that hangs is killed after four, and a successor
+#: restores half a million flows a second
+REPLACEMENT: Final = 10.0
+#: a service whose backends take no new flows
+UNSERVED: Final = Condition(
+    "unhealthy", "no backend takes new flows; see `paraglider show backends`"
+)
 
 #: counter of a worker → the condition while it grows
 _GROWING: Final = {
@@ -86,13 +95,11 @@ class Assessor:
 
     def services(self, config: Config, pools: BackendTable) -> None:
         """Assess the services of ``config``."""
-        found = {}
-        for service in config.services:
-            members = pools.of(service.name)
-            gone = members and all(member.leaving for member in members)  # it still has flows
-            if not gone and not any(member.takes_flows for member in members):
-                text = "no backend takes new flows; see `paraglider show backends`"
-                found[f"service {service.name}"] = Condition("unhealthy", text)
+        found = {
+            f"service {service.name}": UNSERVED
+            for service, served in serving(config.services, pools)
+            if not served
+        }
         self._conditions.report("services", found)
 
     def deciding(self, config: Config, carrier: CarrierSwitch) -> None:
@@ -109,22 +116,13 @@ class Assessor:
         }
         self._conditions.report("deciding", found)
 
-    def processes(self, children: Iterable[Child]) -> None:
+    def processes(self, children: Iterable[Child], now: float) -> None:
         """Assess the processes."""
         found = {}
         for child in children:
-            if child.hung:
-                text = f"hangs, no sign of life for {child.silence:.0f} s; it is being replaced"
-            elif child.trouble:
-                text = f"cannot be started: {child.trouble}; it is tried again"
-            elif not child.up:
-                what = "it starts" if child.pid else "it is started again in a moment"
-                text = f"does not serve; {what}"
-            elif child.silence >= SILENT:
-                text = f"no sign of life for {child.silence:.0f} s; it is replaced if it hangs"
-            else:
-                continue
-            found[child.spec.name] = Condition("unhealthy", text)
+            condition = _process(child, now)
+            if condition is not None:
+                found[child.spec.name] = condition
         self._conditions.report("processes", found, logged=False)
 
     def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
@@ -169,3 +167,34 @@ class Assessor:
             return True
         self._near.discard(index)
         return False
+
+
+def serving(services: Iterable[Service], pools: BackendTable) -> Iterator[tuple[Service, bool]]:
+    """Those of ``services`` that are not being removed, and whether a backend takes new flows."""
+    for service in services:
+        members = pools.of(service.name)
+        gone = members and all(member.leaving for member in members)  # it still has flows
+        if not gone:
+            yield service, any(member.takes_flows for member in members)
+
+
+def _process(child: Child, now: float) -> Condition | None:
+    """What is wrong with ``child``."""
+    absence = child.absence(now)
+    if child.keeps_dying(now):
+        text = f"has died {DEATHS} times within {DEATHS_WITHIN:.0f} s; the log has the reason"
+        return Condition("unhealthy", text)
+    if child.hung:
+        text = f"hangs, no sign of life for {absence:.0f} s; it is being replaced"
+    elif child.up:
+        if absence < SILENT:
+            return None
+        text = f"no sign of life for {absence:.0f} s; it is replaced if it hangs"
+    elif child.trouble:
+        text = f"cannot be started: {child.trouble}; it is tried again"
+    elif child.requested and absence < REPLACEMENT:
+        return None
+    else:
+        what = "it starts" if child.pid else "it is started again in a moment"
+        text = f"does not serve; {what}"
+    return Condition("unhealthy" if absence >= REPLACEMENT else "degraded", text)

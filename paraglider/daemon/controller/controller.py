@@ -265,7 +265,7 @@ class Controller:
         self._assessor.services(self.store.config, self.store.pools)
         self._assessor.deciding(self.store.config, self.carrier)
         self.carrier.log_deciders(self.store.config.services)
-        self._assessor.processes(self.processes())
+        self._assessor.processes(self.processes(), time.monotonic())
 
     def close(self) -> None:
         """See ``supervisor``."""

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from paraglider.daemon.ipc import Frame, IpcEndpoint
 from paraglider.daemon.processes.inbox import Inbox
 from paraglider.daemon.processes.spec import Spec, StartupState
+
+#: unrequested exits within so many seconds by which a process keeps dying
+DEATHS: Final = 3
+DEATHS_WITHIN: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -26,6 +31,8 @@ class Child:
     was started. ``silence`` is for how many seconds it has given no heartbeat although it could;
     ``hung``: it was killed for that. ``inbox`` has its messages that are not handled yet,
     ``trouble`` why it could not be forked. ``confined``: its seccomp filter is installed.
+    ``exited`` is when it last exited, ``requested``: it was asked to; ``deaths`` are the times of
+    the last exits that nobody asked for.
     """
 
     spec: Spec
@@ -42,11 +49,26 @@ class Child:
     hung: bool = False
     inbox: Inbox = field(default_factory=Inbox)
     trouble: str = ""
+    exited: float = 0.0
+    requested: bool = False
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS))
 
     @property
     def up(self) -> bool:
         """True while it runs, has reported that it is ready, and does not hang."""
         return self.pid != 0 and self.report < 0 and not self.hung
+
+    def absence(self, now: float) -> float:
+        """For how many seconds it does not serve: ``silence`` while it runs, else since its exit,
+        or since its first start began.
+        """
+        if self.up or self.hung:
+            return self.silence
+        return now - (self.exited or self.started)
+
+    def keeps_dying(self, now: float) -> bool:
+        """Whether it has died DEATHS times within DEATHS_WITHIN seconds, and may be up between."""
+        return len(self.deaths) == DEATHS and now - self.deaths[0] < DEATHS_WITHIN
 
     @property
     def pending(self) -> bool:

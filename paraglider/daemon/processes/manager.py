@@ -256,12 +256,14 @@ class ProcessManager:
             if child.report >= 0:
                 self._read_report(child)
             spec = child.spec
-            if child.dismissed:
+            child.exited, child.requested = time.monotonic(), child.dismissed > 0.0
+            if child.requested:
                 self._log.info(f"{spec.role} ended, restarting", **spec.labels())
                 child.again = time.monotonic()
             else:
                 cause = _cause(status)
                 self._log.error(f"{spec.role} died", **spec.labels(), pid=pid, cause=cause)
+                child.deaths.append(child.exited)
                 child.again = _when_again(child, time.monotonic())
             self._clear(child)
             with self._faults.contained(f"the end of the {spec.role}"):

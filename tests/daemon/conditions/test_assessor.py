@@ -9,10 +9,11 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.pool import Event
-from paraglider.daemon.conditions.assessor import LATELY, Assessor
+from paraglider.daemon.conditions.assessor import LATELY, REPLACEMENT, Assessor
 from paraglider.daemon.conditions.carrier import CarrierSwitch
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.hangs import SILENT
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.store.backends import BackendTable
@@ -142,10 +143,69 @@ def test_a_service_for_which_the_kernel_has_no_room() -> None:
 def test_a_process_that_does_not_serve() -> None:
     """A starting process and one that waits for its restart have different texts."""
     world = World()
-    world.assessor.processes([Child(Checks(3), pid=5, report=9), world.worker])
+    world.assessor.processes([Child(Checks(3), pid=5, report=9), world.worker], 1.0)
     assert [s.line for s in world.conditions] == ["checker: does not serve; it starts"]
     world.worker.pid = 0
-    world.assessor.processes([world.worker])
+    world.assessor.processes([world.worker], 1.0)
     assert [s.line for s in world.conditions] == [
         "worker 0 on core 1: does not serve; it is started again in a moment"
     ]
+
+
+def test_a_process_that_is_being_replaced() -> None:
+    """It is degraded after a death, and nothing after an exit that was asked for; unhealthy if its
+    successor takes too long.
+    """
+    world, child = World(), Child(Checks(0), pid=0, started=50.0, exited=100.0)
+
+    def severity(now: float) -> str | None:
+        world.assessor.processes([child], now)
+        return world.found().get("checker")
+
+    for report, pid in ((-1, 0), (9, 5)):  # it waits for its start, it starts
+        child.report, child.pid = report, pid
+        for requested, before in ((True, None), (False, "degraded")):
+            child.requested = requested
+            assert severity(100.0) == severity(100.0 + REPLACEMENT - 0.1) == before
+            assert severity(100.0 + REPLACEMENT) == "unhealthy"
+    child.report = -1
+    assert severity(100.0 + REPLACEMENT) is None
+    child.pid, child.trouble = 0, "no memory"
+    assert (severity(101.0), severity(111.0)) == ("degraded", "unhealthy")
+
+
+def test_a_process_that_hangs() -> None:
+    """It is degraded until it has been replaced, which is soon; a starved one is not replaced soon,
+    and unhealthy then.
+    """
+    world, child = World(), Child(Checks(0), pid=5, exited=7.0)
+
+    def line() -> str:
+        world.assessor.processes([child], 1000.0)
+        return " ".join(f"{s.condition.severity} {s.line}" for s in world.conditions)
+
+    assert line() == ""
+    child.silence = SILENT
+    said = "checker: no sign of life for 2 s; it is replaced if it hangs"
+    assert line() == f"degraded {said}"
+    child.silence = REPLACEMENT
+    assert line() == f"unhealthy {said.replace('2', '10')}"
+    child.silence, child.hung = 4.0, True
+    assert line() == "degraded checker: hangs, no sign of life for 4 s; it is being replaced"
+
+
+def test_a_process_that_keeps_dying() -> None:
+    """Is unhealthy, also while it is up between two deaths, until it has lived for long enough."""
+    world, child = World(), Child(Checks(0), pid=5)
+    for at in (10.0, 20.0):
+        child.deaths.append(at)
+    world.assessor.processes([child], 20.0)
+    assert world.found() == {}
+    child.deaths.append(65.0)
+    world.assessor.processes([child], 69.0)
+    assert [s.line for s in world.conditions] == [
+        "checker: has died 3 times within 60 s; the log has the reason"
+    ]
+    assert world.found() == {"checker": "unhealthy"}
+    world.assessor.processes([child], 70.0)
+    assert world.found() == {}

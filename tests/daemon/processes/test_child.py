@@ -11,7 +11,7 @@ import pytest
 from paraglider.daemon.ipc import IpcEndpoint
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, LoadRules
 from paraglider.daemon.processes import child as module
-from paraglider.daemon.processes.child import Child, kill
+from paraglider.daemon.processes.child import DEATHS, DEATHS_WITHIN, Child, kill
 from paraglider.daemon.processes.spec import Spec
 
 
@@ -52,8 +52,33 @@ def test_what_has_yet_to_be_read() -> None:
 
 
 def test_children_share_nothing() -> None:
-    """Each has its own inbox."""
+    """Each has its own inbox, and dies its own deaths."""
     assert Child(Spec(0)).inbox is not Child(Spec(1)).inbox
+    assert Child(Spec(0)).deaths is not Child(Spec(1)).deaths
+
+
+def test_for_how_long_a_process_does_not_serve() -> None:
+    """Since its exit, or since its first start; a running one since its last heartbeat."""
+    child = Child(Spec(0), started=10.0)
+    assert child.absence(12.0) == 2.0
+    child.exited, child.started = 20.0, 21.0
+    assert child.absence(22.0) == 2.0
+    child.pid, child.silence = 7, 0.5
+    assert child.absence(99.0) == 0.5
+    child.hung, child.silence = True, 4.0
+    assert child.absence(99.0) == 4.0
+
+
+def test_only_the_last_deaths_count() -> None:
+    """So many within so long a time, however many there were before."""
+    child = Child(Spec(0))
+    for number in range(10 * DEATHS):
+        child.deaths.append(number * DEATHS_WITHIN)
+        assert not child.keeps_dying(number * DEATHS_WITHIN)
+    for _ in range(DEATHS):
+        child.deaths.append(9999.0)
+    assert child.keeps_dying(9999.0 + DEATHS_WITHIN - 1)
+    assert not child.keeps_dying(9999.0 + DEATHS_WITHIN)
 
 
 @pytest.fixture

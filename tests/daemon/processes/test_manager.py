@@ -28,7 +28,9 @@ STOP = 30.0  # seconds: it takes two, and what SIGTERM does not end is waited fo
 
 
 def test_a_dead_worker_is_replaced(supervise: Any) -> None:
-    """A worker that is killed is back, with the event in the log; the others are not touched."""
+    """A worker that is killed is back, with the event in the log, and the death is counted; the
+    others are not touched.
+    """
     running = supervise(supervise.serve)
     running.await_events("ready")
     victim, other = running.workers(0)[0], running.workers(1)
@@ -38,6 +40,8 @@ def test_a_dead_worker_is_replaced(supervise: Any) -> None:
     assert running.workers(1) == other
     (line,) = running.events("worker died")
     assert all(word in line for word in ("worker=0", "core=10", f"pid={victim}", "cause=SIGKILL"))
+    (gone,) = running.events("gone")
+    assert all(word in gone for word in ("worker=0", "deaths=1", "requested=false"))
     running.end()
     assert running.status == 0
     assert running.nobody_left()
