@@ -13,7 +13,8 @@ top             `paraglider top`: the same live; ``rates`` computes rates, ``top
                 ``terminal`` is the screen and the keys
 flows           `paraglider flows`: lists flows, ends some
 set_backend     `paraglider set backend`: changes a state or weight
-health          `paraglider health`: healthy, degraded or unhealthy
+health          `paraglider health`: healthy, degraded, draining or unhealthy
+node            `paraglider node`: drains this balancer
 common_options  shared by the commands that talk to a running daemon
 backend_setup   `paraglider backend-setup`: sets a backend's host up
 lab             `paraglider lab`: client, balancer and backends in network namespaces

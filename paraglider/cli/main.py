@@ -39,6 +39,7 @@ COMMANDS = {
     "flows": ("paraglider.cli.flows:flows", "List flows, or end them."),
     "health": ("paraglider.cli.health:health", "Print the health of the running daemon."),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
+    "node": ("paraglider.cli.node:node", "Drain this balancer, or announce it again."),
     "reload": ("paraglider.cli.reload:reload", "Reload the configuration of the running daemon."),
     "set": ("paraglider.cli.set_backend:set_", "Set the state or weight of a backend."),
     "show": ("paraglider.cli.show:show", "List services, backends, flows or workers."),

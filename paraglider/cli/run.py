@@ -37,6 +37,7 @@ from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
 from paraglider.daemon.stats.carried import CarriedCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings
+from paraglider.daemon.store.node import Node
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
 from paraglider.daemon.web.page import StatsPage
@@ -56,6 +57,7 @@ from paraglider.host.cores import agree, worker_cores
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.file_watch import FilePoller
 from paraglider.host.journal_files import resteered
+from paraglider.host.node_file import NodeFile
 from paraglider.host.ownership import (
     STARTED,
     CarrierClaim,
@@ -178,6 +180,7 @@ def run(
             kept=kept,
             control=connections,
             resolv_conf=ResolvConf() if named else None,
+            node=Node(NodeFile()),
             kernel=KernelMonitor(
                 watch,
                 KernelCounters(wanted, readings.carried),

@@ -7,7 +7,6 @@ Rules: queries the daemon's control socket, or the kernel after `paraglider star
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
 import click
 
@@ -40,25 +39,23 @@ def show(options: Options, what: str, config: str | None, as_json: bool) -> None
         show_static(options.families, as_json=as_json)
         return
     control = control_client(options, config)
-    if what == "backends" and not as_json:
+    if what in ("backends", "services") and not as_json:
         status = control.get("status")  # one snapshot, so that the sums match the rows
-        print_table(tables.balance(status["services"], status["backends"]))
-        _print_undecided(status["services"])
+        if what == "services":
+            print_table(tables.services(status["services"]))
+        else:
+            print_table(tables.balance(status["services"], status["backends"]))
+        for line in tables.undecided(status["services"]):
+            print(line)
+        if status["node"]["state"] != "ready":
+            print(f"this balancer: {tables.drained(status['node'])}")
         return
     answer = control.get(what)
     if as_json:
         print_json(answer)
-    elif what == "services":
-        print_table(tables.services(answer))
-        _print_undecided(answer)
     elif what == "workers":
         print_table(tables.processes(answer))
     else:
         print_table(tables.flows(answer["flows"]))
         if answer["more"]:
             print("there are more flows; filter them with `paraglider flows`", file=sys.stderr)
-
-
-def _print_undecided(services: Iterable[tables.Row]) -> None:
-    for line in tables.undecided(services):
-        print(line)

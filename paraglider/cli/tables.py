@@ -202,6 +202,15 @@ def forwarding(service: Row) -> str:
     return f"{service['forward']} ({carrier}{decides})"
 
 
+def drained(node: Row) -> str:
+    """Whether a balancer is drained, since when, and until when: a line."""
+    restart = "until the daemon's next start"
+    if node["state"] == "ready":
+        return "ready" if node["kept"] else f"ready {restart}, see its log"
+    until = "until `paraglider node ready`" if node["kept"] else restart
+    return f"draining for {duration(node['seconds'])}, not to be announced {until}"
+
+
 def undecided(services: Iterable[Row]) -> Iterator[str]:
     """Why a worker decides about the flows of services that want the kernel to, a line per
     reason.

@@ -133,6 +133,8 @@ def _head(status: Row, width: int) -> list[Text]:
     ]
     if problems := status["health"]["problems"]:
         lines.append(Text("; ".join(problems), "bold red"))
+    if status["health"].get("draining"):  # an older daemon does not have it
+        lines.append(Text("draining, not to be announced: `paraglider node ready`", "bold yellow"))
     lines.append(Text())
     return [_cut(line, width) for line in lines]
 

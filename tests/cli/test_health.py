@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-WELL = {"healthy": True, "status": "healthy", "problems": []}
+import pytest
+
+WELL = {"healthy": True, "status": "healthy", "announce": True, "draining": False, "problems": []}
 PROBLEMS = ["service web: no backend takes new flows", "api: does not serve"]
-ILL = {"healthy": False, "status": "unhealthy", "problems": PROBLEMS}
+ILL = {**WELL, "healthy": False, "status": "unhealthy", "announce": False, "problems": PROBLEMS}
 
 
 def test_healthy(daemon: Any, say: Any) -> None:
@@ -28,8 +30,56 @@ def test_something_is_wrong(daemon: Any, say: Any) -> None:
 
 def test_degraded_still_serves(daemon: Any, say: Any) -> None:
     """Degraded is printed, and is no reason for keepalived to move the VIP."""
-    daemon.answers["/v1/health"] = (200, {**ILL, "status": "degraded"})
+    daemon.answers["/v1/health"] = (200, {**ILL, "status": "degraded", "announce": True})
     assert say("health", "--exit-code")[:2] == (0, "\n".join(["degraded", *PROBLEMS, ""]))
+
+
+def test_a_drained_balancer_is_not_announced(daemon: Any, say: Any) -> None:
+    """The word, the remedy, and the exit code, though nothing is wrong."""
+    drained = {"status": "draining", "announce": False, "draining": True}
+    daemon.answers["/v1/health"] = (200, {**WELL, **drained})
+    line = "this balancer is drained, not to be announced; `paraglider node ready` ends that\n"
+    assert say("health") == (0, f"draining\n{line}", "")
+    assert say("health", "--exit-code") == (1, f"draining\n{line}", "")
+    daemon.answers["/v1/health"] = (200, {**ILL, "draining": True})
+    assert say("health")[1].endswith(f"api: does not serve\n{line}")
+
+
+@pytest.mark.parametrize(
+    ("words", "query"),
+    [
+        ((), ""),
+        (("--node",), "?of=node"),
+        (("--vip", "2001:db8::11"), "?vip=2001%3Adb8%3A%3A11"),
+        (("--vip", "192.0.2.1", "--when", "all"), "?vip=192.0.2.1&when=all"),
+    ],
+)
+def test_of_what_it_is(daemon: Any, say: Any, words: tuple[str, ...], query: str) -> None:
+    """Of all, of the balancer, or of a VIP."""
+    daemon.answers["/v1/health"] = (200, WELL)
+    assert say("health", "--exit-code", *words)[0] == 0
+    assert daemon.asked == [("GET", f"/v1/health{query}", None)]
+
+
+def test_of_one_thing_at_a_time(daemon: Any, say: Any) -> None:
+    """A VIP, or the balancer, which has no services."""
+    for words, said in (
+        (("--node", "--vip", "192.0.2.1"), "give --vip or --node, not both"),
+        (("--node", "--when", "all"), "--when is for --vip"),
+    ):
+        code, out, err = say("health", *words)
+        assert (code, out, daemon.asked) == (1, "", [])
+        assert said in err
+
+
+def test_a_vip_that_there_is_not(daemon: Any, say: Any) -> None:
+    """Is not to be announced, with and without the option."""
+    daemon.answers["/v1/health"] = (
+        400,
+        {"error": "no service has the VIP 192.0.2.9", "remedy": ""},
+    )
+    for words in ((), ("--exit-code",)):
+        assert say("health", "--vip", "192.0.2.9", *words)[0] == 1
 
 
 def test_no_answer_is_not_healthy(daemon: Any, say: Any) -> None:

@@ -23,6 +23,7 @@ SERVICE = {
     "ready": 1,
     **COUNTS,
 }
+READY = {"state": "ready", "since": "x", "seconds": 5.0, "kept": True}
 BACKEND = {
     "service": "web",
     "backend": "fd00::1",
@@ -34,6 +35,11 @@ BACKEND = {
 }
 
 
+def status(services: list[Any], **node: Any) -> dict[str, Any]:
+    """The status of a daemon with ``services`` and one backend."""
+    return {"services": services, "backends": [BACKEND], "node": {**READY, **node}}
+
+
 @pytest.fixture(autouse=True)
 def _no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """This host is not set up by `paraglider start`."""
@@ -42,7 +48,7 @@ def _no_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_backends_are_the_default(daemon: Any, say: Any) -> None:
     """One request, so that services and backends are of the same instant."""
-    daemon.answers["/v1/status"] = (200, {"services": [SERVICE], "backends": [BACKEND]})
+    daemon.answers["/v1/status"] = (200, status([SERVICE]))
     code, out, err = say("show")
     assert (code, err) == (0, "")
     assert "web tcp [2001:db8::11]:80 nat rr 1 of 1 ready" in out
@@ -56,8 +62,7 @@ def test_why_a_worker_decides(daemon: Any, say: Any, what: str) -> None:
     service = {**SERVICE, "carrier": "bpf", "decided_by": "python", "why_python": "too many ports"}
     for decide, line in (("auto", "a worker decides for web: too many ports"), ("python", None)):
         rows = [{**service, "decide": decide}]
-        daemon.answers["/v1/status"] = (200, {"services": rows, "backends": [BACKEND]})
-        daemon.answers["/v1/services"] = (200, rows)
+        daemon.answers["/v1/status"] = (200, status(rows))
         lines = say("show", what)[1].splitlines()
         assert (lines[-1] == line) == (line is not None)
         assert ("worker decides" in "".join(lines)) == (line is not None)
@@ -75,11 +80,20 @@ def test_json_is_the_answer(daemon: Any, say: Any, what: str) -> None:
 
 def test_services_and_workers(daemon: Any, say: Any) -> None:
     """A line each."""
-    daemon.answers["/v1/services"] = (200, [SERVICE])
+    daemon.answers["/v1/status"] = (200, status([SERVICE]))
     process = {"name": "api", "up": True, "pid": 9, "seconds": 1.0}
     daemon.answers["/v1/workers"] = (200, [process])
     assert "tcp [2001:db8::11]:80" in say("show", "services")[1]
     assert " up " in say("show", "workers")[1]
+
+
+@pytest.mark.parametrize("what", ["services", "backends"])
+def test_a_drained_balancer(daemon: Any, say: Any, what: str) -> None:
+    """A line below the table, until it is ready."""
+    line = "this balancer: draining for 5s, not to be announced until `paraglider node ready`"
+    for state, shown in (("drain", True), ("ready", False)):
+        daemon.answers["/v1/status"] = (200, status([SERVICE], state=state))
+        assert (line in say("show", what)[1].splitlines()) is shown
 
 
 def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:

@@ -126,6 +126,13 @@ def test_what_is_wrong_is_said() -> None:
     assert lines[-1] == "no answer; retrying"
 
 
+def test_a_drained_balancer() -> None:
+    """Above everything, below the problems."""
+    drained = {**STATUS, "health": {"healthy": False, "draining": True, "problems": ["api"]}}
+    lines = [line.plain for line in screen_lines(drained, TopView(), 80, 24)]
+    assert lines[2:4] == ["api", "draining, not to be announced: `paraglider node ready`"]
+
+
 def test_scrolling_ends_at_the_end() -> None:
     """The last line stays on the screen at any number of scrolls."""
     view = TopView()

@@ -119,6 +119,7 @@ def test_page(page: tuple[Page, Topology, LabBalancer]) -> None:
     shown.browser.refresh()
     shown.wait(lambda: shown.js("return document.querySelectorAll('figure canvas').length") == 3)
     looks_drained(shown)
+    drains_the_balancer(shown, net, running)
     shown.wait(lambda: len(get(net.balancer, "/api/v1/history")["at"]) > 0)
     has_both_schemes(shown)
     has_room(shown)
@@ -156,6 +157,18 @@ def looks_drained(shown: Page) -> None:
     assert shape == "#drain"
     assert "2 of 3 ready" in shown.js("return document.querySelector('.service').innerText")
     assert shown.text(SECOND, "state") == "ready"
+
+
+def drains_the_balancer(shown: Page, net: Topology, running: LabBalancer) -> None:
+    """A balancer that is not to be announced says so in place of its health, and is no problem."""
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
+    badge = "return document.getElementById('health').textContent"
+    control.post("node", {"state": "drain"})
+    shown.wait(lambda: shown.js(badge) == "draining")
+    assert get(net.balancer, "/api/v1/node")["state"] == "drain"
+    assert shown.js("return document.getElementById('problems').hidden")
+    control.post("node", {"state": "ready"})
+    shown.wait(lambda: shown.js(badge) == "healthy")
 
 
 def has_both_schemes(shown: Page) -> None:

@@ -7,7 +7,7 @@ and a source that restarts after a failure ends the conditions that no longer ho
     degraded     the service continues, with less than it should have
     unhealthy    clients are not served, or an established flow can be lost
 
-Lives here: ``Condition``, ``Conditions``.
+Lives here: ``Condition``, ``Conditions``, ``worst``.
 Rules: a condition is logged once when it begins, when it becomes worse, and when it ends; one that
 returns within QUIET seconds of its last line is not logged again. All are warnings: errors in the
 log are failures of the daemon. Pure except for the log.
@@ -16,7 +16,7 @@ log are failures of the daemon. Pure except for the log.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -25,8 +25,8 @@ from paraglider.daemon import log
 Severity = Literal["degraded", "unhealthy"]
 
 HEALTHY: Final = "healthy"
-DEGRADED: Final = "degraded"
-UNHEALTHY: Final = "unhealthy"
+DEGRADED: Final[Severity] = "degraded"
+UNHEALTHY: Final[Severity] = "unhealthy"
 #: seconds between two log lines about the begin of the same condition
 QUIET: Final = 60.0
 #: most conditions of one source; one more has the number of the others
@@ -72,9 +72,8 @@ class Conditions:
 
     @property
     def status(self) -> str:
-        """HEALTHY, or the worst severity."""
-        found = {s.condition.severity for s in self}
-        return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
+        """See ``worst``."""
+        return worst(self)
 
     def report(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
         """Replace the conditions of ``source`` by ``found``, by object; ``logged`` is false if they
@@ -111,6 +110,12 @@ class Conditions:
 
     def _log_standing(self, standing: Standing) -> None:
         self._log.warning(standing.line, severity=standing.condition.severity)
+
+
+def worst(standing: Iterable[Standing]) -> str:
+    """HEALTHY, or the worst severity of ``standing``."""
+    found = {each.condition.severity for each in standing}
+    return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
 
 
 def _cause(over: Standing) -> str:

@@ -1,12 +1,14 @@
 """The requests of the control socket: HTTP and JSON under /v1/, and the message that each one is.
 
-    GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health   /v1/carrier   /v1/status
+    GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/carrier   /v1/node   /v1/status
+    GET  /v1/health     /v1/health?of=node      /v1/health?vip=ADDRESS&when=any|all
     GET  /v1/metrics            the same in Prometheus' format
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
     POST /v1/reload                     {"force": true}
     POST /v1/carrier                    {"state": "on"} or {"state": "off"}
+    POST /v1/node                       {"state": "drain", "until_restart": true} or …"ready"
 
 The http process sends the message; the supervisor reads the same request and compares
 (``connections``).
@@ -31,6 +33,7 @@ from paraglider.daemon.messages import (
     KillRequest,
     Listener,
     Message,
+    NodeRequest,
     ReloadRequest,
     SetRequest,
     ShowRequest,
@@ -114,6 +117,8 @@ def message_of(request: RawRequest, connection: int) -> Message | None:
             return build(ReloadRequest, object_in(request.body), "control", connection)
         case ("POST", "carrier"):
             return build(CarrierRequest, object_in(request.body), "control", connection)
+        case ("POST", "node"):
+            return build(NodeRequest, object_in(request.body), "control", connection)
     return None
 
 

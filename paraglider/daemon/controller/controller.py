@@ -60,6 +60,7 @@ from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters, samples
+from paraglider.daemon.store.node import Node
 from paraglider.daemon.store.store import Desired, Store
 from paraglider.forward.worker_datapath import kind_of
 from paraglider.host.file_watch import FilePoller
@@ -74,7 +75,7 @@ class Controller:
     ``adjust`` changes the host instead of the host helper. ``named`` are the sources of backends
     that are not listed in the file; ``config`` includes the backends that they listed, ``kept`` is
     the DNS cache, ``resolv_conf`` has the host's name servers. ``control`` has the connections of
-    the control socket.
+    the control socket, ``node`` whether this balancer is drained.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class Controller:
         control: ControlConnections | None = None,
         resolv_conf: ResolvConf | None = None,
         kernel: KernelMonitor | None = None,
+        node: Node | None = None,
     ) -> None:
-        self.store = Store(config, time.monotonic())
+        self.store = Store(config, time.monotonic(), node)
         self._planner = Planner(self.store)
         self._group = Processes()
         self.requests = Broadcasts(self._group.request)
@@ -120,12 +122,8 @@ class Controller:
         self._tables = self._host.kernel_tables(config)
         self._adjust = adjust or self._host.adjust
         flows = FlowCounts(
-            self.store,
-            self._kernel,
-            self.requests,
-            self._host,
-            self._group.active,
-            self._group.carriers,
+            *(self.store, self._kernel, self.requests, self._host),
+            *(self._group.active, self._group.carriers),
         )
         self._reloader = Reloader(self, self._group, self._sources, flows, read=read, file=file)
         self._draining = DrainReconciler(self.store, self._group.active, self.apply, self._host)

@@ -5,6 +5,7 @@
     kill      end flows
     set       set a backend's state or weight
     carrier   have BPF carry flows, or the workers alone
+    node      drain this balancer, or end that
     reload    reload the configuration file
 
 Lives here: ``Handlers``, which replies to each request once: immediately, or when the processes
@@ -17,8 +18,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
+from paraglider.daemon.conditions.health import of_all, of_node, of_vip
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant, Viewable
 from paraglider.daemon.inputs.reload import ReloadOutcome
@@ -34,6 +37,7 @@ from paraglider.daemon.messages import (
     KillRequest,
     ListFlows,
     Message,
+    NodeRequest,
     Refusal,
     ReloadRequest,
     Result,
@@ -98,6 +102,8 @@ class Handlers:
                 self._reload(request, reply)
             elif isinstance(request, CarrierRequest):
                 self._carrier(request, reply)
+            elif isinstance(request, NodeRequest):
+                self._node(request, reply)
             else:
                 raise OperatorError("there is no such request")
 
@@ -121,7 +127,7 @@ class Handlers:
         def show() -> None:
             reply(Result(value=self._view(request)))
 
-        if request.view in ("workers", "health"):
+        if request.view in ("workers", "health", "node"):
             show()
         else:
             self._controller.when_read(lambda: self._try(show, reply))
@@ -145,9 +151,25 @@ class Handlers:
         if request.view == "carrier":
             return views.carrier(controller, self._samples())
         if request.view == "health":
-            controller.assess()
-            return views.health(controller.conditions, _now())
+            return self._health(request)
+        if request.view == "node":
+            return views.node(store.node, _now())
         return views.status(controller, self._samples(), _queues(), _now())
+
+    def _health(self, request: ShowRequest) -> Any:
+        """The health that is requested; raises ``OperatorError``."""
+        controller, at = self._controller, _now()
+        parts = controller.conditions, controller.store
+        controller.assess()
+        if request.vip is None:
+            return views.health((of_all if request.of is None else of_node)(*parts), at)
+        if request.of is not None:
+            raise OperatorError("health of a VIP or of the balancer?", "ask for one of them")
+        try:
+            vip = ip_address(request.vip)
+        except ValueError:
+            raise OperatorError(f"{request.vip!r} is no address", "give that of a VIP") from None
+        return views.health(of_vip(*parts, vip, request.when, at.now), at)
 
     def _flows(self, request: FlowsRequest, reply: Reply) -> None:
         """List flows of all processes that carry flows."""
@@ -219,6 +241,15 @@ class Handlers:
             reply(Result(value=views.carrier(self._controller, self._samples())))
 
         self._controller.carrier.switch(request.state == "on", done)
+
+    def _node(self, request: NodeRequest, reply: Reply) -> None:
+        """Drain this balancer or end that; the answer is its state then."""
+        node = self._controller.store.node
+        if request.state == "drain":
+            node.drain(keep=not request.until_restart)
+        else:
+            node.ready()
+        reply(Result(value=views.node(node, _now())))
 
     def _samples(self) -> Samples:
         """The counters of the workers."""

@@ -19,11 +19,13 @@ from paraglider._compiled import build_of
 from paraglider.config.deciding import carried_by_workers, why_not_kernel
 from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.carrier import CarrierSwitch
+from paraglider.daemon.conditions.health import Health, of_all
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.shared_memory.counters import GAUGES, Sample
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
+from paraglider.daemon.store.node import Node
 from paraglider.daemon.store.store import Store
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.nat import datapath as nat
@@ -129,13 +131,14 @@ def carrier(whole: Viewable, samples: Samples) -> dict[str, Any]:
     }
 
 
-def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
-    """The overall health, and every problem: as a line, and as separate fields."""
-    standing = list(conditions)
+def health(found: Health, at: Instant) -> dict[str, Any]:
+    """The health, whether to announce, and every problem: as a line, and as separate fields."""
     return {
-        "healthy": not standing,
-        "status": conditions.status,
-        "problems": [each.line for each in standing],
+        "healthy": not found.standing,
+        "status": found.status,
+        "announce": found.announce,
+        "draining": found.draining,
+        "problems": [each.line for each in found.standing],
         "conditions": [
             {
                 "source": each.source,
@@ -144,8 +147,18 @@ def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
                 "text": each.condition.text,
                 "since": at.date(each.since),
             }
-            for each in standing
+            for each in found.standing
         ],
+    }
+
+
+def node(state: Node, at: Instant) -> dict[str, Any]:
+    """Whether this balancer is drained; ``kept``: also by the next daemon."""
+    return {
+        "state": state.state,
+        "since": at.date(at.now - (at.wall - state.since)),
+        "seconds": round(max(at.wall - state.since, 0.0), 1),
+        "kept": state.kept,
     }
 
 
@@ -183,7 +196,9 @@ class Viewable(Protocol):
 def status(
     whole: Viewable, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
-    """Services, backends, processes, health, the program and the last reload, at one instant."""
+    """Services, backends, processes, health, whether it is drained, the program and the last
+    reload, at one instant.
+    """
     config, pools, children = whole.store.config, whole.store.pools, whole.processes()
     traffic = whole.traffic(samples)
     whole.assess()
@@ -192,7 +207,8 @@ def status(
         "services": services(config, pools, traffic, whole.carrier),
         "backends": backends(config, pools, traffic, at),
         "workers": processes(children, samples, queues, at, switch=whole.carrier),
-        "health": health(whole.conditions, at),
+        "health": health(of_all(whole.conditions, whole.store), at),
+        "node": node(whole.store.node, at),
         "carrier": carrier(whole, samples),
         "daemon": {
             "version": paraglider.__version__,

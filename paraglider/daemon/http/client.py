@@ -34,7 +34,7 @@ class ControlClient:
         self._timeout = timeout
 
     def get(self, what: str, **words: str | int | None) -> Any:
-        """GET ``what`` from the daemon: services, backends, flows, workers, health."""
+        """GET ``what`` from the daemon: services, backends, flows, workers, health, node."""
         given = {name: value for name, value in words.items() if value is not None}
         return self._ask("GET", f"/v1/{what}?{urlencode(given)}" if given else f"/v1/{what}")
 

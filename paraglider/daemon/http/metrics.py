@@ -16,6 +16,7 @@ from typing import Final
 from paraglider.core.pool import State
 from paraglider.core.verdict import DROP, PASS, REASONS
 from paraglider.daemon.http.carrier_metrics import CARRIER
+from paraglider.daemon.http.daemon_metrics import DAEMON
 from paraglider.daemon.http.exposition import (
     Described,
     MetricSection,
@@ -121,47 +122,6 @@ def _decided(row: Row) -> tuple[str, str]:
 _SERVICE_INFO: Final = ("vip", "protocol", "ports", "forward", "strategy", "affinity")
 _DECIDED: Final = ("by", "reason")
 
-_DAEMON: Final = (
-    Described(
-        "paraglider_build_info",
-        "The version that runs; the value is always 1.",
-        lambda _row: [((), 1)],
-    ),
-)
-_HUB: Final = (
-    Described(
-        "paraglider_status_timestamp_seconds",
-        "When the numbers were taken; it stands still while the supervisor hangs.",
-        plain("at"),
-    ),
-    Described(
-        "paraglider_start_time_seconds",
-        "When the daemon was started.",
-        plain("daemon", "started"),
-    ),
-    Described(
-        "paraglider_healthy",
-        "Whether `paraglider health` has no problem.",
-        plain("health", "healthy"),
-    ),
-    Described(
-        "paraglider_config_last_reload_success",
-        "Whether the last reading of the configuration succeeded.",
-        plain("config", "success"),
-    ),
-    Described(
-        "paraglider_config_last_reload_timestamp_seconds",
-        "When the configuration was last read, with or without success.",
-        plain("config", "at"),
-    ),
-)
-_CONDITION: Final = (
-    Described(
-        "paraglider_condition",
-        "1 for each problem of `paraglider health`.",
-        lambda _row: [((), 1)],
-    ),
-)
 _SERVICE: Final = (
     Described(
         "paraglider_service_info",
@@ -384,11 +344,7 @@ _KERNEL: Final = (
 
 #: all sections
 SECTIONS: Final = (
-    MetricSection(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
-    MetricSection(lambda status: [status], (), _HUB),
-    MetricSection(
-        lambda status: status["health"]["conditions"], ("source", "object", "severity"), _CONDITION
-    ),
+    *DAEMON,
     MetricSection(_dated("services"), ("service",), _SERVICE),
     MetricSection(_dated("backends"), ("service", "backend"), _BACKEND),
     MetricSection(_dated("workers"), ("role", "name"), _PROCESS),

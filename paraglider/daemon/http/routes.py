@@ -59,7 +59,7 @@ def application(ask: Ask, number_of: NumberOf, waits: Waits = lambda _: None) ->
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for view in (*get_args(View), "flows", "metrics"):
         app.router.add_get(f"/v1/{view}", handle)
-    for path in ("backends/{service}/{backend}", "flows/kill", "reload", "carrier"):
+    for path in ("backends/{service}/{backend}", "flows/kill", "reload", "carrier", "node"):
         app.router.add_post(f"/v1/{path}", handle)
     return app
 

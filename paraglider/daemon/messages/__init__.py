@@ -11,7 +11,7 @@
     from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,
                             Reading, CarrierDevices, Acknowledged, Refusal
     from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest,
-                CarrierRequest
+                CarrierRequest, NodeRequest
     to http     answers: Result, Refusal
 
 Rules: pure. Processes are not trusted: the supervisor validates their messages strictly against the
@@ -54,6 +54,7 @@ from paraglider.daemon.messages.from_processes import (
     KilledFlows,
     KillRequest,
     Listener,
+    NodeRequest,
     Reading,
     ReloadRequest,
     SetRequest,
@@ -118,6 +119,7 @@ __all__ = [
     "Listener",
     "LoadRules",
     "Message",
+    "NodeRequest",
     "ReadTables",
     "Reading",
     "Receives",
@@ -160,7 +162,15 @@ FromHostHelper = (
 ToHostHelper = (
     ApplyHost | LoadRules | ForgetConnections | CountConnections | ReadTables | SwitchCarrier
 )
-FromHttp = ShowRequest | FlowsRequest | KillRequest | SetRequest | ReloadRequest | CarrierRequest
+FromHttp = (
+    ShowRequest
+    | FlowsRequest
+    | KillRequest
+    | SetRequest
+    | ReloadRequest
+    | CarrierRequest
+    | NodeRequest
+)
 ToHttp = Result | Refusal
 
 

@@ -40,7 +40,7 @@ _Scalar = (
 Severity = Literal["degraded", "unhealthy"]
 #: the listener of a request
 Listener = Literal["control", "stats"]
-View = Literal["services", "backends", "workers", "health", "carrier", "status"]
+View = Literal["services", "backends", "workers", "health", "carrier", "node", "status"]
 
 
 class FlowList(Message):
@@ -196,12 +196,18 @@ class ClientRequest(Message):
 
 class ShowRequest(ClientRequest):
     """Show services, backends (of ``service``, or all), processes, health, the carrier of
-    flows, or all of it.
+    flows, whether this balancer is drained, or all of it.
+
+    Health is that of ``vip``, well while ``when`` of its services have a backend; or ``of`` this
+    balancer alone; or of everything.
     """
 
     type: Literal["show"] = "show"
     view: View
     service: Name | None = None
+    of: Literal["node"] | None = None
+    vip: Name | None = None
+    when: Literal["any", "all"] = "any"
 
 
 class FlowsRequest(ClientRequest):
@@ -243,3 +249,11 @@ class CarrierRequest(ClientRequest):
 
     type: Literal["carrier"] = "carrier"
     state: Literal["on", "off"]
+
+
+class NodeRequest(ClientRequest):
+    """Drain this balancer, over restarts of the daemon or ``until_restart``; or end that."""
+
+    type: Literal["node"] = "node"
+    state: Literal["drain", "ready"]
+    until_restart: bool = False

@@ -4,7 +4,7 @@
                  DNS that it refers to
     discovery    hosts that failover discovered: backends until they no longer answer
     (draining)   backends that none of these lists any more: until their last flow has ended
-    operator     states and weights set by request
+    operator     states and weights set by request, and whether this balancer is drained
     health       results of checks
 
 ``Desired`` is immutable: an input makes a new one, the host is changed for it, and then
@@ -27,6 +27,7 @@ from paraglider.daemon import log
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import Draining, after, draining_of, keys_of, with_draining
+from paraglider.daemon.store.node import Node
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ class Desired:
 
 
 class Store:
-    """The desired state, initially ``config``."""
+    """The desired state, initially ``config`` and ``node``."""
 
-    def __init__(self, config: Config, now: float) -> None:
+    def __init__(self, config: Config, now: float, node: Node | None = None) -> None:
         self.desired = Desired(config)
+        self.node = node or Node()
         self.discovered = DiscoveredHosts()
         self.pools = BackendTable(config, now)
         self._log: Any = log.logger()

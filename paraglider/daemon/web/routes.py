@@ -3,6 +3,7 @@
     GET  /                  the page                  GET  /static/FILE
     GET  /api/v1/status     all of a sample           GET  /events     samples, as they come
     GET  /api/v1/services   /api/v1/backends?service=   /api/v1/workers   /api/v1/health
+    GET  /api/v1/node
     GET  /api/v1/history?service=                     what the charts begin with
     GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
@@ -87,6 +88,7 @@ def application(
     add.add_get("/api/v1/backends", _shown(lambda r: of_service(feed.now()["backends"], _named(r))))
     add.add_get("/api/v1/workers", _shown(lambda _: feed.now()["workers"]))
     add.add_get("/api/v1/health", _shown(lambda _: feed.now()["health"]))
+    add.add_get("/api/v1/node", _shown(lambda _: feed.now()["node"]))
     add.add_get("/api/v1/history", _shown(lambda r: feed.history.plain(_named(r))))
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))

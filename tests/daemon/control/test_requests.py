@@ -23,6 +23,7 @@ from paraglider.daemon.messages import (
     FlowsRequest,
     KillRequest,
     Message,
+    NodeRequest,
     ReloadRequest,
     SetRequest,
     ShowRequest,
@@ -59,6 +60,19 @@ def sent(first: str, body: str = "", *, fields: str = "") -> bytes:
         ("POST /v1/flows/kill", '{"all": true}', KillRequest(**HERE, all=True)),
         ("POST /v1/reload", "", ReloadRequest(**HERE)),
         ("POST /v1/carrier", '{"state": "on"}', CarrierRequest(**HERE, state="on")),
+        ("GET /v1/node", "", ShowRequest(**HERE, view="node")),
+        ("GET /v1/health?of=node", "", ShowRequest(**HERE, view="health", of="node")),
+        (
+            "GET /v1/health?vip=2001:db8::1&when=all",
+            "",
+            ShowRequest(**HERE, view="health", vip="2001:db8::1", when="all"),
+        ),
+        ("POST /v1/node", '{"state": "ready"}', NodeRequest(**HERE, state="ready")),
+        (
+            "POST /v1/node",
+            '{"state": "drain", "until_restart": true}',
+            NodeRequest(**HERE, state="drain", until_restart=True),
+        ),
         ("POST /v1/reload", '{"force": true}', ReloadRequest(**HERE, force=True)),
         ("POST /v1/status", "", None),
         ("GET /v1/nosuch", "", None),
@@ -116,6 +130,23 @@ def test_a_malformed_target(target: str) -> None:
     """It is the client's error."""
     with pytest.raises((BadRequestError, OperatorError)):
         message_of(RawRequest("GET", target), 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "body"),
+    [
+        ("GET /v1/health?of=all", ""),
+        ("GET /v1/health?vip=192.0.2.1&when=some", ""),
+        ("POST /v1/node", ""),
+        ("POST /v1/node", '{"state": "maint"}'),
+        ("POST /v1/node", '{"state": "drain", "until_restart": "yes"}'),
+    ],
+)
+def test_a_word_that_there_is_not(first: str, body: str) -> None:
+    """Is the operator's mistake, and no other request."""
+    method, target = first.split()
+    with pytest.raises(OperatorError, match="is not valid"):
+        message_of(RawRequest(method, target, body.encode()), 1)
 
 
 def test_the_body_is_an_object() -> None:

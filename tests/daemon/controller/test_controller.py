@@ -390,10 +390,11 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
     for view in get_args(View):
         world.controller.handlers.handle(ShowRequest(listener="control", view=view), replies.append)
     values = [reply.value for reply in replies if isinstance(reply, Result)]
-    services, backends, workers, health, carrier, status = values
+    services, backends, workers, health, carrier, node, status = values
     assert status["services"] == services
     assert status["carrier"] == carrier
     assert status["health"] == health
+    assert {**status["node"], "seconds": None} == {**node, "seconds": None}
     assert services[0]["flows"] == 12
     assert [row["backend"] for row in status["backends"]] == [row["backend"] for row in backends]
     assert [row["flows"] for row in status["backends"]] == [5, 7]

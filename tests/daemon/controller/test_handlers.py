@@ -29,6 +29,7 @@ from paraglider.daemon.messages import (
     KillRequest,
     ListFlows,
     Message,
+    NodeRequest,
     Refusal,
     ReloadRequest,
     Result,
@@ -175,9 +176,47 @@ def test_what_there_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     assert health["problems"] == ["http: does not serve"]
 
 
+def test_health_of_all_of_the_balancer_and_of_a_vip(asked: Asked) -> None:
+    """Each by its own words; the process that does not serve concerns all of them."""
+    asked.controller.conditions.report("services", {"service web": Condition("degraded", "few")})
+    for more in ({}, {"of": "node"}, {"vip": "192.0.2.1"}, {"vip": "192.0.2.1", "when": "all"}):
+        asked.ask(ShowRequest(listener="control", view="health", **more))
+    values = [reply.value for reply in asked.replies if isinstance(reply, Result)]
+    assert [value["problems"] for value in values] == [
+        ["http: does not serve", "service web: few"],
+        *([["http: does not serve"]] * 3),
+    ]
+    assert {(value["status"], value["announce"]) for value in values} == {("unhealthy", False)}
+
+
+def test_the_balancer_is_drained_and_ready_again(asked: Asked) -> None:
+    """At once; the answer is its state, as it is shown."""
+
+    def node(state: Any, **more: bool) -> Any:
+        (*_, reply) = asked.ask(NodeRequest(listener="control", state=state, **more))
+        (*_, shown) = asked.ask(show("node"))
+        assert isinstance(reply, Result)
+        assert isinstance(shown, Result)
+        timeless = [{**each.value, "seconds": None} for each in (reply, shown)]
+        assert timeless[0] == timeless[1]
+        return reply.value["state"], reply.value["kept"]
+
+    assert node("drain", until_restart=True) == ("drain", False)
+    assert asked.controller.store.node.draining
+    assert node("drain") == ("drain", False)  # there is no file
+    assert node("ready") == ("ready", True)
+    assert not asked.controller.store.node.draining
+
+
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
+        (ShowRequest(listener="control", view="health", vip="web"), "'web' is no address; give"),
+        (ShowRequest(listener="control", view="health", vip="192.0.2.9"), "there are: 192.0.2.1"),
+        (
+            ShowRequest(listener="control", view="health", vip="192.0.2.1", of="node"),
+            "of a VIP or of the balancer",
+        ),
         (Acknowledged(), "no such request"),
         (show("backends", "wbe"), "no service called `wbe`; did you mean web"),
         (flows(client="here"), "no address and no network"),

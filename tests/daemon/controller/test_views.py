@@ -12,6 +12,7 @@ from paraglider.config.model import Config
 from paraglider.config.service import METHODS
 from paraglider.core.pool import Event
 from paraglider.daemon.conditions.carrier import CarrierSwitch
+from paraglider.daemon.conditions.health import of_all
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant
@@ -21,6 +22,8 @@ from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable, Checked
+from paraglider.daemon.store.node import Node
+from paraglider.daemon.store.store import Store
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
 from paraglider.netfilter.queue.proc import QueueStatus
@@ -360,14 +363,17 @@ def test_a_dead_process_has_no_flows() -> None:
 def test_health_has_all_conditions() -> None:
     """The worst severity, and every condition as a line and in parts."""
     conditions = Conditions(lambda: 990.0)
-    assert views.health(conditions, AT) == {
+    store = Store(CONFIG, 0.0)
+    assert views.health(of_all(conditions, store), AT) == {
         "healthy": True,
         "status": "healthy",
+        "announce": True,
+        "draining": False,
         "problems": [],
         "conditions": [],
     }
     conditions.report("host", {"eth0": Condition("degraded", "is down; plug it in")})
-    found = views.health(conditions, AT)
+    found = views.health(of_all(conditions, store), AT)
     assert (found["healthy"], found["status"]) == (False, "degraded")
     assert found["problems"] == ["eth0: is down; plug it in"]
     assert found["conditions"] == [
@@ -379,3 +385,16 @@ def test_health_has_all_conditions() -> None:
             "since": "2023-11-14T22:13:10+00:00",
         }
     ]
+
+
+def test_whether_it_is_drained() -> None:
+    """Since when, as a date and in seconds; a clock that was set back makes it no negative time."""
+    node = Node(clock=lambda: AT.wall - 90.0)
+    node.drain(keep=False)
+    assert views.node(node, AT) == {
+        "state": "drain",
+        "since": "2023-11-14T22:11:50+00:00",
+        "seconds": 90.0,
+        "kept": False,
+    }
+    assert views.node(Node(clock=lambda: AT.wall + 5.0), AT)["seconds"] == 0.0

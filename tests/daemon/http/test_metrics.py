@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paraglider.core.pool import State
@@ -73,7 +72,7 @@ def status(**changes: Any) -> dict[str, Any]:
             worker(1, counts={"short": 2, "expired": 6}),
             {"role": "api", "name": "api", "up": True, "starts": 3},
         ],
-        "health": {"healthy": True, "conditions": [CONDITION]},
+        "health": {"healthy": True, "draining": True, "conditions": [CONDITION]},
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "config": {"success": True, "at": 950.0},
         "kernel": None,
@@ -185,17 +184,6 @@ def test_a_worker_that_is_dead() -> None:
     assert found["paraglider_worker_packets_total", "worker", "0", "0"] == 7
     assert not found.names & {"paraglider_worker_flows", "paraglider_worker_busy_ratio"}
     assert not [name for name in found.names if name.startswith("paraglider_queue")]
-
-
-@pytest.mark.parametrize("success", [True, False])
-def test_the_daemon(success: bool) -> None:
-    """The version, the start time, and the last load of the configuration."""
-    found = Found(status(config={"success": success, "at": 950.0}))
-    assert found["paraglider_build_info", "1.2", "3.11.2", "compiled"] == 1
-    assert found[("paraglider_start_time_seconds",)] == 900
-    assert found[("paraglider_status_timestamp_seconds",)] == 1000
-    assert found[("paraglider_config_last_reload_success",)] == success
-    assert found[("paraglider_config_last_reload_timestamp_seconds",)] == 950
 
 
 def test_metrics_of_the_kernel() -> None:

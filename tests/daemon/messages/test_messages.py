@@ -46,6 +46,7 @@ from paraglider.daemon.messages import (
     ListFlows,
     LoadRules,
     Message,
+    NodeRequest,
     Reading,
     ReadTables,
     Refusal,
@@ -173,11 +174,14 @@ SENT: dict[str, tuple[Message, ...]] = {
     ),
     "from http": (
         ShowRequest(listener="control", view="backends", service="web"),
+        ShowRequest(listener="control", view="health", vip="192.0.2.1", when="all"),
+        ShowRequest(listener="control", view="health", of="node"),
         FlowsRequest(listener="control", match=MATCH, limit=1),
         KillRequest(listener="control", all=True),
         SetRequest(listener="stats", service="web", backend="b", weight=0, token="t"),
         ReloadRequest(listener="control", force=True),
         CarrierRequest(listener="control", state="off"),
+        NodeRequest(listener="control", state="drain", until_restart=True),
     ),
     "to http": (
         Result(value={"rows": [1, None, "x"]}),

@@ -23,9 +23,12 @@ function show(sample) {
   put(by("version"), `Paraglider ${sample.version}`);
   document.title = `${sample.health.healthy ? "" : "! "}${sample.host} · Paraglider`;
   const health = by("health");
-  put(health, sample.health.healthy ? "healthy" : `${sample.health.status}: ${sample.health.problems.length}`);
-  health.classList.toggle("bad", !sample.health.healthy);
-  health.classList.toggle("good", sample.health.healthy);
+  const { healthy, draining, status } = sample.health;
+  const words = draining && status !== "draining" ? `${status}, draining` : status;
+  put(health, healthy ? words : `${words}: ${sample.health.problems.length}`);
+  health.title = draining ? "Not to be announced until `paraglider node ready`" : "";
+  health.classList.toggle("bad", !healthy);
+  health.classList.toggle("good", healthy && !draining);
   const problems = by("problems");
   problems.hidden = sample.health.healthy;
   if (problems.dataset.said !== sample.health.problems.join("\n")) {
