@@ -192,6 +192,7 @@ def test_installed_run_removed(
     assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
     assert client.end().startswith('{"rounds": ')
     refused(host)
+    drained(host)
     last = main(host)
     kept(host)
     for address in (VIP[4], MORE):
@@ -297,6 +298,18 @@ def refused(host: Machine) -> None:
     host.write(CONFIG, right)
     host.run("systemctl", "start", UNIT)
     assert active(host)
+
+
+def drained(host: Machine) -> None:
+    """A stop has drained the balancer until the next start; a drain by the operator holds over
+    it.
+    """
+    assert "balancer drained" in host.log()
+    assert host.run("paraglider", "node", "show").stdout == "ready\n"
+    host.run("paraglider", "node", "drain")
+    host.run("systemctl", "restart", UNIT)
+    assert host.run("paraglider", "node", "show").stdout.startswith("draining")
+    host.run("paraglider", "node", "ready")
 
 
 def kernel_alone(host: Machine) -> None:
