@@ -29,7 +29,8 @@ LINGER: Final = 10.0
 FRESH: Final = 2.0
 #: most entries of closed connections; beyond it, the oldest are removed
 MOST_CLOSED: Final = 1 << 16
-#: entries that are removed in one ``sync``: 30,000 a second
+#: entries that are removed in one ``sync``: 30,000 a second, in less than 4 ms. Each is read by a
+#: call of its own, since the kernel has none that reads several given keys of a hash
 REMOVALS: Final = 1500
 
 # In the compiled module, names with an underscore are C numbers and not importable.
