@@ -8,8 +8,9 @@ Any packet of a flow leads to its backend, where the service's strategy allows i
                         client's next segment goes to the backend of another table
     backend's packet    its address and port answer for one VIP: a flow to this very backend, also
                         in place of one that a client's packet has led elsewhere, and whose backend
-                        has not gone on with it. If they may answer for several VIPs, or have a
-                        connection of the backend's own (all ports), only in such a one's place
+                        has not gone on with it. If they may answer for several VIPs, only in such
+                        a one's place; if it may be of a connection of the backend's own (all
+                        ports), the client has to go on with it at once (``own_connections``)
     ICMP error          translated by the packet inside; no flow is made
 
 A flow that an operator has ended, or that has lost its backend, is not adopted until its client
@@ -26,6 +27,7 @@ from typing import Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, Flow
+from paraglider.core.flow_index import FlowIndex
 from paraglider.core.flow_states import (
     ADOPTED,
     ADOPTED_BACKEND,
@@ -34,6 +36,7 @@ from paraglider.core.flow_states import (
     UDP_NEW,
 )
 from paraglider.core.flow_table import FlowTable
+from paraglider.core.own_connections import OwnConnections
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
@@ -65,6 +68,7 @@ class Adopter:
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.reason = NO_FLOW
+        self.own = OwnConnections()
         self._second = 0
         self._asked = 0  # in that second
         self._ended: dict[bytes, float] = {}  # keys of TCP flows with a deadline; the oldest first
@@ -72,17 +76,25 @@ class Adopter:
         self._refused: dict[bytes, tuple[tuple[Backend, ...], float]] = {}
 
     def adopt(
-        self, balancer: Balancer, flows: FlowTable, protocol: int, key: bytes, now: float
+        self,
+        balancer: Balancer,
+        flows: FlowTable,
+        protocol: int,
+        key: bytes,
+        now: float,
+        *,
+        speaks: bool = False,
     ) -> Flow | None:
         """The flow, now in ``flows``, of a client's or a backend's packet with ``key``; None, and a
-        ``reason``, if it is not adopted. ``flows`` must have none for the packet.
+        ``reason``, if it is not adopted. ``flows`` must have none for the packet. ``speaks``: it is
+        a segment with data or FIN, which its receiver has to acknowledge.
         """
         service = balancer.find(protocol, key)
         if service is not None:
             translation = self._by_client(balancer, service, protocol, key, now)
             forward, state = key, ADOPTED
         else:
-            translation = self._by_backend(balancer, flows, protocol, key, now)
+            translation = self._by_backend(balancer, flows, protocol, key, now, speaks=speaks)
             forward = b"" if translation is None else translation.forward_key(key)
             state = ADOPTED_BACKEND
         if translation is None:
@@ -95,7 +107,7 @@ class Adopter:
         if before is not None:
             flows.forget(before, now)
         if not flows.make_room(protocol, now):
-            self.reason = TABLE_FULL
+            self.reason = NO_FLOW if self.own.answer(key) else TABLE_FULL
             return None
         flow = flows.open(protocol, forward, reverse, translation, now)
         translation.backend.adopted += 1
@@ -116,6 +128,12 @@ class Adopter:
         """A SYN with ``key`` has opened a flow: the one before may have ended."""
         if self._ended:
             self._ended.pop(key, None)
+
+    def begin_own(self, balancer: Balancer, key: bytes, now: float) -> None:
+        """A SYN with ``key`` to no service: a connection of a backend's own may begin."""
+        size = (len(key) - 4) // 2
+        if balancer.services.possible_answers(TCP, key[:size], key[-4:-2]):
+            self.own.add(key, now)
 
     def reject(self, balancer: Balancer, flow: Flow, now: float) -> bool:
         """The backend of ``flow`` has answered RST. Returns whether another backend may have the
@@ -157,7 +175,14 @@ class Adopter:
         return balancer.owner(flow, (), service) if found is None else found
 
     def _by_backend(
-        self, balancer: Balancer, flows: FlowTable, protocol: int, reverse_key: bytes, now: float
+        self,
+        balancer: Balancer,
+        flows: FlowTable,
+        protocol: int,
+        reverse_key: bytes,
+        now: float,
+        *,
+        speaks: bool,
     ) -> Translation | None:
         """The translation of the flow of a packet that is not to a service."""
         forward = flows.forward[protocol]
@@ -169,6 +194,8 @@ class Adopter:
         found = balancer.answering(protocol, reverse_key, guessed)
         if found is None:
             self.reason = self.stray(balancer, protocol, reverse_key)
+            if speaks and self.reason == NO_FLOW and not self.own.has(reverse_key, now):
+                return self._by_asking(balancer, forward, reverse_key, now)
         elif found.lost:
             self.reason = FROM_LOST
         elif self._ended and self._ended.get(found.forward_key(reverse_key), 0.0) > now:
@@ -176,6 +203,17 @@ class Adopter:
         elif self._is_within_limit(now):
             return found
         return None
+
+    def _by_asking(
+        self, balancer: Balancer, forward: FlowIndex, reverse_key: bytes, now: float
+    ) -> Translation | None:
+        """The translation of a flow that may also be a connection of the backend's own."""
+        found = balancer.answering(TCP, reverse_key, lambda key: forward.get(key) is None)
+        if found is None or found.lost or not self._is_within_limit(now):
+            self.reason = NO_FLOW
+            return None
+        self.own.ask(reverse_key, now)
+        return found
 
     def _is_within_limit(self, now: float) -> bool:
         second = int(now)

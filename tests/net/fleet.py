@@ -197,11 +197,13 @@ class Fleet:
             set_up_backends(self.backends, config, [f"web{family}" for family in (4, 6)])
         return self.balancers
 
-    def serve(self) -> None:
-        """Start the server of lasting flows in each backend, and wait until it listens."""
-        for backend in self.backends:
+    def serve(self, *hosts: Namespace) -> None:
+        """Start the server of lasting flows in each backend, or in other ``hosts``, and wait until
+        it listens.
+        """
+        for backend in hosts or self.backends:
             backend.popen([sys.executable, str(_LASTING), "serve", str(PORT)])
-        for backend in self.backends:
+        for backend in hosts or self.backends:
             wait_until(lambda one=backend: f":{PORT}" in one.run(["ss", "-ltn"]).stdout)
 
     def set_state(self, number: int, backend: int, state: str) -> None:
@@ -251,7 +253,8 @@ def _bits(family: int) -> int:
 
 
 def _service(family: int, changes: dict[str, Any]) -> dict[str, Any]:
-    return {
+    """A service of the file; a key of ``changes`` that is None is left out."""
+    given = {
         "name": f"web{family}",
         "vip": f"{VIP[family]}/{_bits(family)}",
         "protocol": "tcp",
@@ -261,11 +264,12 @@ def _service(family: int, changes: dict[str, Any]) -> dict[str, Any]:
         "backends": [back_address(family, number) for number in (1, 2, 3)],
         **changes,
     }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 class Lasting:
-    """Open flows of the client: ``echoes`` and ``downs`` of each family, or of each of its
-    addresses if they are ``spread``; of TCP or UDP.
+    """Open flows of the client to the VIPs, or ``to`` other addresses: ``echoes`` and ``downs`` of
+    each family, or of each of its addresses if they are ``spread``; of TCP or UDP.
     """
 
     def __init__(
@@ -276,11 +280,12 @@ class Lasting:
         *,
         spread: bool = False,
         protocol: str = "tcp",
+        to: Iterable[str] = VIP.values(),
     ) -> None:
         command = [sys.executable, str(_LASTING), protocol, str(PORT), str(echoes), str(downs)]
         ends = [f"{VIP[family]}@{each}" for family in (4, 6) for each in CLIENTS[family]]
         self._process = client.popen(
-            [*command, *(ends if spread else VIP.values())],
+            [*command, *(ends if spread else to)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

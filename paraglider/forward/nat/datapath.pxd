@@ -27,6 +27,7 @@ cdef class NatDatapath(NatFlows):
         end=Py_ssize_t,
         protocol="unsigned char",
         transport=Py_ssize_t,
+        data_at=Py_ssize_t,
         four=bint,
         cut=bint,
         key=bytes,

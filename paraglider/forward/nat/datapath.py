@@ -93,7 +93,7 @@ class NatDatapath(NatFlows):
             flags = data[transport + 13]
             if back is not None:
                 if back.state != ESTABLISHED or flags & (FIN | SYN | RST):
-                    if is_replaced(self.flows, back, key, flags, now):
+                    if is_replaced(self.flows, back, key, flags, now) or self._is_own(back, now):
                         return self.handle(buf, offset, length, checksum, now)
                     if self._backend_segment(back, buf, transport, now):
                         return self._refuse(OTHER_BACKEND)
@@ -120,7 +120,8 @@ class NatDatapath(NatFlows):
                 self.adopter.begin(key)
                 flow = self._open(TCP, key, now)
             elif flags & (SYN | RST | ACK) == ACK:
-                flow = self._adopt(TCP, key, now)
+                data_at = transport + (data[transport + 12] >> 4) * 4
+                flow = self._adopt(TCP, key, now, flags & FIN != 0 or data_at < end)
                 if flow is None:
                     return self._refused
                 if flow.forward_key == key:

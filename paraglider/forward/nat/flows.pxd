@@ -9,7 +9,8 @@ from paraglider.core.translation cimport Translation
 
 # Constants that flows.py imports: C numbers here, so that comparing them costs nothing.
 cdef int TCP, UDP
-cdef int SYN_SENT, UDP_ANSWERED, UDP_OPEN
+cdef int ADOPTED_BACKEND, ADOPTED_BACKEND_FIN, SYN_SENT, UDP_ANSWERED, UDP_OPEN
+cdef int ACK, RST
 cdef int B_RST, C_SYN, EVENTS
 cdef bytes ONE_SIDED_NEXT, TWO_SIDED_NEXT
 cdef int PASS
@@ -36,10 +37,16 @@ cdef class NatFlows:
     )
     @cython.locals(event=int, after=int)
     cdef bint _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now) except -1
+    cdef bint _goes_on(self, Flow flow, int kind, double now) except -1
+    cdef bint _is_own(self, Flow flow, double now) except -1
+    cdef _end_own(self, Flow flow, double now)
     @cython.locals(translation=Translation)
     cdef _client_datagram(self, Flow flow, double now)
     cdef Flow _reopen(self, Flow flow, bint opening, double now)
     @cython.locals(flow=Flow)
-    cdef Flow _adopt(self, int protocol, bytes key, double now)
+    cdef Flow _adopt(self, int protocol, bytes key, double now, bint speaks=*)
     cdef Flow _first_datagram(self, bytes key, double now)
     cpdef int _refuse(self, int reason) except -1
+
+
+cdef bint _is_backends(int state) noexcept

@@ -12,6 +12,8 @@ from paraglider.core.adoption import Adopter
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, Flow
 from paraglider.core.flow_states import (
+    ADOPTED_BACKEND,
+    ADOPTED_BACKEND_FIN,
     B_RST,
     C_SYN,
     DOUBTFUL,
@@ -23,6 +25,7 @@ from paraglider.core.flow_states import (
     UDP_OPEN,
 )
 from paraglider.core.flow_table import FlowTable
+from paraglider.core.packet import ACK, RST
 from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
@@ -30,6 +33,7 @@ from paraglider.core.tcp_events import backend_event, segment_event
 from paraglider.core.verdict import (
     COLLISION,
     FLOW_LOST,
+    NO_FLOW,
     NO_SERVICE,
     PASS,
     REASONS,
@@ -82,7 +86,11 @@ class NatFlows:
     def _client_segment(
         self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
     ) -> Flow | None:
-        """The flow of a client's TCP segment: ``flow`` in its next state, or a new one."""
+        """The flow of a client's TCP segment: ``flow`` in its next state, or a new one; or None,
+        see ``_refused``.
+        """
+        if _is_backends(flow.state) and not self._goes_on(flow, buf[transport + 13], now):
+            return None
         direct = flow.translation.direct
         event = segment_event(self.flows, flow, buf, transport, direct, False, now)
         if event < 0:
@@ -119,6 +127,33 @@ class NatFlows:
             self.flows.move(flow, after, now)
         return False
 
+    def _goes_on(self, flow: Flow, kind: int, now: float) -> bool:
+        """Whether a segment with the flags ``kind`` may be of the client of ``flow``, which a
+        backend's segment has begun: a RST may be a stranger's, to which that segment belonged to
+        no connection. Then ``flow`` is a connection of the backend's own.
+        """
+        own = self.adopter.own
+        if kind & RST and own.is_asked(flow.reverse_key):
+            self._end_own(flow, now)
+            self._refused = self._refuse(NO_FLOW)
+            return False
+        if kind & ACK:
+            own.answer(flow.reverse_key)
+        return True
+
+    def _is_own(self, flow: Flow, now: float) -> bool:
+        """Whether ``flow`` was a connection of the backend's own, and has ended: its client was
+        silent.
+        """
+        if not _is_backends(flow.state) or not self.adopter.own.is_overdue(flow.reverse_key, now):
+            return False
+        self._end_own(flow, now)
+        return True
+
+    def _end_own(self, flow: Flow, now: float) -> None:
+        self.flows.forget(flow, now)
+        self.adopter.own.add(flow.reverse_key, now)
+
     def _client_datagram(self, flow: Flow, now: float) -> None:
         """Update ``flow`` by a client's datagram that is not its first."""
         translation = flow.translation
@@ -142,11 +177,11 @@ class NatFlows:
         self._refused = self._refuse(FLOW_LOST)
         return None
 
-    def _adopt(self, protocol: int, key: bytes, now: float) -> Flow | None:
+    def _adopt(self, protocol: int, key: bytes, now: float, speaks: bool = False) -> Flow | None:
         """The flow, begun elsewhere, of a client's or a backend's packet with ``key``; or None, see
-        ``_refused``.
+        ``_refused``. ``speaks``: see ``Adopter``.
         """
-        flow = self.adopter.adopt(self.balancer, self.flows, protocol, key, now)
+        flow = self.adopter.adopt(self.balancer, self.flows, protocol, key, now, speaks=speaks)
         if flow is None:
             self._refused = self._refuse(self.adopter.reason)
         elif self.opened is not None:
@@ -179,6 +214,8 @@ class NatFlows:
     ) -> Flow | None:
         """As ``_open``, of ``service``, to which packets with ``key`` go."""
         if service is None:
+            if protocol == TCP:
+                self.adopter.begin_own(self.balancer, key, now)
             self._refused = self._refuse(NO_SERVICE)
             return None
         if service.offloaded and self.others is not None:
@@ -219,3 +256,8 @@ class NatFlows:
     def _refuse(self, reason: int) -> int:
         self.counts[reason] += 1
         return VERDICT_OF[reason]
+
+
+def _is_backends(state: int) -> bool:
+    """Whether a backend's segment has begun the flow with ``state``, and its client is silent."""
+    return state in (ADOPTED_BACKEND, ADOPTED_BACKEND_FIN)
