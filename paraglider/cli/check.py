@@ -30,6 +30,7 @@ from paraglider.host.carrier_support import not_carried
 from paraglider.host.changes.base import Host
 from paraglider.host.foreign import seen_from_here
 from paraglider.host.neighbours import neighbour_table_warnings
+from paraglider.host.own_addresses import with_own_addresses
 
 
 @click.command()
@@ -41,13 +42,14 @@ from paraglider.host.neighbours import neighbour_table_warnings
 def check(options: Options, config: str | None, host: bool) -> None:
     """Validate a configuration file and summarize its services."""
     file = find_config(config if config is not None else options.config)
-    loaded = load_with_marks(file)
+    loaded, notes = load_with_marks(file), list[str]()
     if host:
         here = {name for _, name in socket.if_nameindex()}
         loaded.refuse(check_interfaces(loaded.config, here))
+        loaded, notes = with_own_addresses(loaded, options.families)
     whole = resolved(loaded.config, read_files(loaded))
     policies.load(loaded)
-    for line in loaded.lines(warnings(loaded.config)):
+    for line in (*notes, *loaded.lines(warnings(loaded.config))):
         print(f"warning: {line}", file=sys.stderr)
     for line in neighbour_table_warnings(whole, options.families, Host()) if host else ():
         print(f"warning: {line}", file=sys.stderr)

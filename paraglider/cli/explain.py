@@ -19,6 +19,7 @@ from paraglider.cli import explain_output
 from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.main import Options, config_option
 from paraglider.config import source
+from paraglider.config.addresses import fill_addresses
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
@@ -37,6 +38,7 @@ from paraglider.forward.listing import (
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.capture import ip_packets
+from paraglider.host.own_addresses import host_addresses
 from paraglider.host.seed import known_seed
 
 
@@ -145,7 +147,7 @@ def _daemon(control: ControlClient, client: str | None) -> _DaemonState | None:
 def _situation(file: str, options: Options, live: LiveState) -> Situation:
     loaded = load_with_marks(file)
     config = resolved(loaded.config, read_files(loaded)).for_families(options.families)
-    config = config.seeded(known_seed())
+    config = fill_addresses(config.seeded(known_seed()), options.families, host_addresses()).config
     registry = policies.load(loaded)
     policies.import_as(config.user, registry)
     return Situation(config, registry, live)

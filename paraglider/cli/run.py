@@ -176,6 +176,7 @@ def run(
             token.digest,
             read=settings.reading,
             file=FilePoller([path]),
+            begun=found,
             named=named,
             kept=kept,
             control=connections,

@@ -28,6 +28,7 @@ from paraglider.host.apply import prepare
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user
 from paraglider.host.dns_cache import DnsCacheFile
+from paraglider.host.own_addresses import with_own_addresses
 from paraglider.host.ownership import SET_UP
 
 PROG = "paraglider.config"
@@ -66,7 +67,8 @@ def setup_host(
         return
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(wanted)
-    for line in loaded.lines(warnings(loaded.config)):
+    loaded, notes = with_own_addresses(loaded, wanted)
+    for line in (*notes, *loaded.lines(warnings(loaded.config))):
         print(f"warning: {line}", file=sys.stderr)
     listed = read_files(loaded)
     check_root(PROG)

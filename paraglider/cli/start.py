@@ -24,6 +24,7 @@ from paraglider.forward.static.rules import rounded
 from paraglider.host.apply import prepare_start
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root
+from paraglider.host.own_addresses import with_own_addresses
 from paraglider.host.ownership import STARTED, refuse_beside_daemon
 
 
@@ -45,8 +46,9 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
     loaded.refuse(unserved(loaded.config))
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(options.families)
+    loaded, taken = with_own_addresses(loaded, options.families)
     notes = [*warnings(loaded.config), *cautions(loaded.config), *rounded(loaded.config)]
-    for line in loaded.lines(notes):
+    for line in (*taken, *loaded.lines(notes)):
         print(f"warning: {line}", file=sys.stderr)
     check_root("paraglider start")
     refuse_beside_daemon()

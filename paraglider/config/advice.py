@@ -12,6 +12,7 @@ from paraglider.config.check_shared import ambiguous_answers
 from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config
+from paraglider.config.own_address import OwnAddress
 from paraglider.core.strategies import KINDS
 
 # Minimum timeouts that the standards require of a NAT: seconds, and the section.
@@ -97,7 +98,7 @@ def _gateways(config: Config) -> Iterator[Problem]:
     families = {service.family for service in config.services}
     private = config.network.private
     for index, gateway in enumerate(private.gateway if private is not None else ()):
-        if gateway.version not in families:
+        if not isinstance(gateway, OwnAddress) and gateway.version not in families:
             what = f"gateway {gateway} serves no service: none is IPv{gateway.version}"
             remedy = "leave it out, or add a service of that family"
             yield Problem(("network", "private", "gateway", index), what, remedy)

@@ -18,6 +18,7 @@ from paraglider.config.check_strategy import check_strategy
 from paraglider.config.deciding import kernel_decides
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config, Service
+from paraglider.config.own_address import OwnAddress
 from paraglider.config.service import METHODS, Method
 from paraglider.config.steps import Steps, completed
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
@@ -94,7 +95,7 @@ def _network(config: Config) -> Iterator[Problem]:
             taken.setdefault(backend.address, (f"a backend of `{service.name}`", place))
     for index, gateway in enumerate(gateways):
         place = ("network", "private", "gateway", index)
-        if gateway.ip in taken:
+        if not isinstance(gateway, OwnAddress) and gateway.ip in taken:
             whose, needed = taken[gateway.ip]
             what = f"gateway {gateway.ip} is also {whose}"
             remedy = "give the balancer an address of its own on the private side"
@@ -137,8 +138,15 @@ def _addresses(path: Path, service: Service) -> Iterator[Problem]:
                 remedy += ", or a `port` that the service does not have"
             ports = ((*path, "ports"), (*path, "backends", index, "port"))
             yield Problem(place, what, remedy, needs=(*needs, *forward, *ports))
-    if service.snat is not None and service.snat.version != vip.version:
-        what = f"`snat` {service.snat} is IPv{service.snat.version}, the VIP is IPv{vip.version}"
+    snat = service.snat
+    if isinstance(snat, OwnAddress) and snat.network is not None:
+        if snat.network.version != vip.version:
+            what = f"`snat`: the network {snat.network} is IPv{snat.network.version}"
+            what += f", the VIP is IPv{vip.version}"
+            remedy = f"write an IPv{vip.version} network, or leave it out"
+            yield Problem((*path, "snat", "network"), what, remedy, needs=needs)
+    elif snat is not None and not isinstance(snat, OwnAddress) and snat.version != vip.version:
+        what = f"`snat` {snat} is IPv{snat.version}, the VIP is IPv{vip.version}"
         remedy = f"write an IPv{vip.version} address"
         yield Problem((*path, "snat"), what, remedy, needs=needs)
 

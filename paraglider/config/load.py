@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from paraglider.config import check, messages, reader, source
+from paraglider.config.addresses import given_addresses
 from paraglider.config.diagnostics import ConfigError, Marks, Path, PathSet, Problem, report
 from paraglider.config.importers import glider
 from paraglider.config.importers.draft import Draft
@@ -145,7 +146,7 @@ def _checked(
         yield
         if known:
             return config, _consistent(data, unknown)
-        return config, (yield from check.checking(config))
+        return config, [*given_addresses(config), *(yield from check.checking(config))]
     except ValidationError as error:
         findings = error.errors(include_url=False)
     problems: list[Problem] = []

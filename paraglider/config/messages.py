@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import ErrorDetails
 
 from paraglider.config.diagnostics import Marks, Path, Problem, spelled
@@ -30,6 +31,9 @@ _STAND_INS: dict[type[Section], dict[str, Any]] = {
     PublicSide: {"interface": "x"},
     PrivateSide: {"interface": "x"},
 }
+
+#: marks a field that is no key of a file
+_HIDDEN: type = SkipJsonSchema
 
 _PATTERNS = {
     "^/": ("is no absolute path", "write one that starts with /"),
@@ -60,8 +64,12 @@ def _field(model: type[Section], key: str) -> FieldInfo | None:
 
 
 def known_keys(model: type[Section]) -> list[str]:
-    """The keys of a section, with the file's names."""
-    return [info.alias or name for name, info in model.model_fields.items()]
+    """The keys of a section, with the file's names; without those that are no part of a file."""
+    return [
+        info.alias or name
+        for name, info in model.model_fields.items()
+        if not any(type(item) is _HIDDEN for item in info.metadata)
+    ]
 
 
 def section_at(path: Path) -> type[Section] | None:
@@ -85,7 +93,7 @@ def reword(error: ErrorDetails, marks: Marks) -> list[Problem]:
     if kind == "missing":
         return [_missing(path)]
     if kind == "extra_forbidden":
-        return [_unknown_key(path, marks)]
+        return [unknown_key(path, suggestion(path, marks))]
     if kind == "value_error":
         return _from_type(path, value, str(context["error"]))
     if kind == "too_short" and value:
@@ -120,9 +128,9 @@ def suggestion(path: Path, marks: Marks) -> str | None:
     return close[0] if close else None
 
 
-def _unknown_key(path: Path, marks: Marks) -> Problem:
+def unknown_key(path: Path, meant: str | None = None) -> Problem:
+    """The key at ``path`` is not known; perhaps the one ``meant``."""
     model = section_at(path[:-1])
-    meant = suggestion(path, marks)
     known = ", ".join(known_keys(model)) if model is not None else "none"
     remedy = f"did you mean `{meant}`?" if meant else f"the keys here are: {known}"
     return Problem(path, f"unknown key {ticked(path[-1])}", remedy, at="key")

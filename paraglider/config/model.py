@@ -16,11 +16,12 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from paraglider.config.backend import BackendConfig, BackendSource
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.network import Network
 from paraglider.config.section import Seconds, Section
-from paraglider.config.service import BackendConfig, BackendSource, Service
+from paraglider.config.service import Service
 
 __all__ = ["BackendConfig", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
 

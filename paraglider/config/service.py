@@ -1,7 +1,7 @@
-"""A service of the configuration file, its backends and its forward method.
+"""A service of the configuration file, and its forward method.
 
-Lives here: ``Service``, ``BackendConfig``, ``BackendSource``, ``ServiceTimeouts``; ``config.model``
-has the rest of the file, and gives these names on. ``Method`` is the part of
+Lives here: ``Service``, ``ServiceTimeouts``; ``config.backend`` has its backends, ``config.model``
+the rest of the file. ``Method`` is the part of
 ``forward.base.ForwardMethod`` that the configuration and the layers below ``forward`` use, and
 ``METHODS`` are the methods by name.
 Rules: as in ``config.model``. No I/O. ``METHODS`` is empty until ``paraglider.forward.registry`` is
@@ -13,32 +13,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     GetJsonSchemaHandler,
     PlainValidator,
-    TypeAdapter,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
+from paraglider.config.backend import BackendConfig, BackendsOrSource, BackendSource
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.encapsulation import EncapsulationConfig
 from paraglider.config.health import Check
 from paraglider.config.network import Network
+from paraglider.config.own_address import AddressOrOwn, OwnAddress
 from paraglider.config.section import Seconds, Section
 from paraglider.config.strategy import StrategyName, StrategyParameters
 from paraglider.config.types import (
     ALL_PORTS,
-    Address,
     AddressWithPrefix,
-    Port,
+    IPAddress,
     PortRange,
     Ports,
 )
@@ -133,75 +129,6 @@ class ServiceTimeouts(Section):
     )
 
 
-def _backend_from_text(value: Any) -> Any:
-    return {"address": value} if isinstance(value, str) else value
-
-
-class _AddressAlone:
-    """Lets the JSON Schema accept a backend written as its address only."""
-
-    @staticmethod
-    def __get_pydantic_json_schema__(
-        schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
-
-
-class BackendConfig(Section):
-    """One real server."""
-
-    address: Address = Field(description="Address of the backend.")
-    port: Port | None = Field(
-        default=None, description="Port of the backend, if it differs from the service's."
-    )
-    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0: none.")
-
-    @cached_property
-    def name(self) -> str:
-        """Its name in messages: ADDRESS, or ADDRESS:PORT if its port is mapped."""
-        if self.port is None:
-            return str(self.address)
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
-
-
-class BackendSource(Section):
-    """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""
-
-    file: str | None = Field(
-        default=None,
-        pattern=r"^/",
-        max_length=4095,
-        description="A file with one backend per line.",
-    )
-    dns: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?$",
-        max_length=253,
-        description="A name with SRV records, which have ports and weights.",
-    )
-    server: str | None = Field(
-        default=None,
-        description="With dns: ADDRESS:PORT of the name server; default: /etc/resolv.conf.",
-    )
-
-
-_Backends = Annotated[
-    tuple[Annotated[BackendConfig, BeforeValidator(_backend_from_text), _AddressAlone], ...],
-    Field(min_length=1, strict=False),
-]
-_LISTED: TypeAdapter[tuple[BackendConfig, ...]] = TypeAdapter(_Backends)
-
-
-def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
-    """Validates each form by itself, so that an error is about the form that was used."""
-    if isinstance(value, BackendSource):
-        return value
-    if isinstance(value, dict):
-        return BackendSource.model_validate(value)
-    return _LISTED.validate_python(value)
-
-
 def _known_method(value: Any) -> str:
     """Refuses names that are not registered methods, with pydantic's error for a ``Literal``."""
     names = method_names()
@@ -277,7 +204,10 @@ class Service(Section):
         description="TCP flows that began at another balancer: auto: they continue here, if the"
         " strategy is a hash; never: they are reset.",
     )
-    snat: Address | None = Field(default=None, description="Source address that the backends see.")
+    snat: AddressOrOwn | None = Field(
+        default=None,
+        description="Source address that the backends see, or the interface of this host with it.",
+    )
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         default=None,
         description="Proxy: send the client's address to the backends before its data.",
@@ -301,7 +231,7 @@ class Service(Section):
         le=86_400,
         description="Seconds until a backend that comes up has its full weight.",
     )
-    listed: Annotated[_Backends | BackendSource, WrapValidator(_listed_or_source)] = Field(
+    listed: BackendsOrSource = Field(
         alias="backends", description="The backends, or where they are listed."
     )
 
@@ -338,6 +268,16 @@ class Service(Section):
     def answers(self) -> Literal["via", "direct"]:
         """The way of the replies: by ``return``, unless the method has only one way."""
         return self.method.answers(self)
+
+    @property
+    def snat_address(self) -> IPAddress | None:
+        """The source address that the backends see; None without `snat`, and while the address of
+        its interface is not known.
+        """
+        if not isinstance(self.snat, OwnAddress):
+            return self.snat
+        found = self.snat.of_family(self.family)
+        return None if found is None else found.ip
 
     @property
     def adopts(self) -> bool:

@@ -1,6 +1,7 @@
 """Small value types of the configuration file, and their parsers.
 
-Lives here: port and status ranges, exempt endpoints, IP interfaces, user-facing literals.
+Lives here: port and status ranges, exempt endpoints, IP interfaces and networks, names of
+interfaces, user-facing literals.
 Rules: a type raises ``ValueError`` with a message "what is wrong; remedy"; it never reads the host.
 ``load`` adds file:line:column. Editors use the schema beside each type.
 """
@@ -15,11 +16,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# As the kernel's dev_valid_name() (net/core/dev.c), without iptables' special characters "+" and
+# "!".
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
 _LONGEST_PATTERN = 1000
 _SHOWN = 60  # most characters of a value in a message
@@ -300,6 +305,22 @@ def parse_interface(value: Any) -> IPInterface:
         ) from None
 
 
+def parse_network(value: Any) -> IPNetwork:
+    """A network with its prefix length."""
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
+    shape = "write one such as 10.0.0.0/8 or fd00:10::/64"
+    try:
+        if not isinstance(value, str) or "%" in value:
+            raise ValueError
+        within = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no network; {shape}") from None
+    if within.ip != within.network.network_address:
+        raise ValueError(f"{shown(value)} is an address in a network; write {within.network}")
+    return within.network
+
+
 def _type(parse: Any, schema: dict[str, Any]) -> Any:
     return (BeforeValidator(parse), PlainSerializer(_plain), WithJsonSchema(schema))
 
@@ -347,3 +368,4 @@ Pattern = Annotated[str, BeforeValidator(parse_pattern), WithJsonSchema(_PATTERN
 ExemptEndpoint = Annotated[Exempt, *_type(parse_exempt, _EXEMPT)]
 Address = Annotated[IPAddress, *_type(parse_address, _ADDRESS)]
 AddressWithPrefix = Annotated[IPInterface, *_type(parse_interface, _PREFIXED)]
+NetworkPrefix = Annotated[IPNetwork, *_type(parse_network, _PREFIXED)]

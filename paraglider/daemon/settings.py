@@ -16,6 +16,7 @@ from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
 from paraglider.config.steps import Steps, completed
 from paraglider.forward.load import LoadedConfig, loading
+from paraglider.host.own_addresses import with_own_addresses
 from paraglider.host.seed import machine_seed
 
 
@@ -49,10 +50,10 @@ class Settings:
 
     def reading(self) -> Steps[Read]:
         """As ``read``, in steps."""
-        loaded = yield from loading(self.path)
+        loaded, noted = with_own_addresses((yield from loading(self.path)), self.families)
         yield
         config = self._with_failover(loaded.for_families(self.families))
-        noted = loaded.lines(warnings(self._with_failover(loaded.config)))
+        noted += loaded.lines(warnings(self._with_failover(loaded.config)))
         config = config.seeded(machine_seed(noted.append) if config.seed is None else None)
         changes: dict[str, object] = {}
         if self.queue_length is not None:

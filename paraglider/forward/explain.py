@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from paraglider.config.deciding import why_not_kernel
@@ -72,7 +72,17 @@ class Situation:
         service = self.balancer.find(flow.protocol, flow.key)
         seeded = service is None or service.name in self._seeded
         decider = None if service is None else self._decider(service, flow)
-        return explain(self.balancer, flow, existing, seeded=seeded, decider=decider)
+        found = explain(self.balancer, flow, existing, seeded=seeded, decider=decider)
+        return found if service is None else self._with_source(service, found)
+
+    def _with_source(self, service: VirtualService, found: Explanation) -> Explanation:
+        """``found`` with the source address that the backend sees, if the file has one."""
+        source = self._configured[service.name].snat
+        if source is None or (found.backend is None and not found.candidates):
+            return found
+        whose = "the balancer's " if self._configured[service.name].snat_address is None else ""
+        step = DecisionStep("source", f"the backend sees {whose}{source} as the source")
+        return replace(found, why=(*found.why, step))
 
     def source_of(self, service: VirtualService) -> str | None:
         """The source of the backends of ``service``, if they are neither in the file nor known."""

@@ -75,7 +75,7 @@ def scope(config: Config) -> Scope:
     interface, without the balancer's addresses in the file.
     """
     private = config.network.private
-    gateways = private.gateway if private is not None else ()
+    gateways = private.gateways if private is not None else ()
     broadcasts: list[IPAddress] = [
         gateway.network.broadcast_address
         for gateway in gateways
@@ -86,8 +86,8 @@ def scope(config: Config) -> Scope:
     never = {gateway.ip for gateway in gateways}
     for service in config.services:
         never.add(service.vip.ip)
-        if service.snat is not None:
-            never.add(service.snat)
+        if service.snat_address is not None:
+            never.add(service.snat_address)
     never.update(exempt.address for exempt in config.network.exempt)
     return Scope(
         config.failover,

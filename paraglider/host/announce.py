@@ -80,7 +80,7 @@ def advertisement(address: IPAddress, hardware: bytes, source: IPAddress, *, rou
 def addresses_of(config: Config) -> set[IPAddress]:
     """The addresses to announce if the host has them: VIPs and gateway addresses."""
     private = config.network.private
-    gateways = {gateway.ip for gateway in (private.gateway if private is not None else ())}
+    gateways = {gateway.ip for gateway in (private.gateways if private is not None else ())}
     return gateways | {service.vip.ip for service in config.services}
 
 

@@ -294,7 +294,7 @@ def foreign_sources(config: Config, families: frozenset[int], host: Host) -> lis
         for interface in host.netlink.interfaces()
         for address in host.netlink.addresses(interface)
     }
-    sources = (service.snat for service in config.for_families(families).services)
+    sources = (service.snat_address for service in config.for_families(families).services)
     return [str(a) for a in dict.fromkeys(sources) if a is not None and a not in here]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from paraglider.config.model import BackendConfig, Config, Service
+from paraglider.config.network import gateways_of
 from paraglider.config.types import IPAddress, IPInterface, PortRange
 from paraglider.errors import OperatorError
 from paraglider.forward import registry
@@ -270,6 +271,14 @@ def _route(config: Config, role: Role, host: Host, records: Records) -> Iterator
     address = role.backends[0].address
     near = [gateway for gateway in _gateways(config, service) if address in gateway.network]
     if not near:
+        private = config.network.private
+        if private is not None and not private.complete:
+            raise OperatorError(
+                "`network.private.gateway` names an interface of the balancer, and its address"
+                " there is not known on this host",
+                "write the address into this copy of the file; or lead the answers to the balancer"
+                " by your routers",
+            )
         raise OperatorError(
             f"`network.private.gateway` has no IPv{family} address in the network of {address}",
             "add the balancer's address there; or lead the answers to the balancer by your routers",
@@ -306,9 +315,7 @@ def _route(config: Config, role: Role, host: Host, records: Records) -> Iterator
 
 
 def _gateways(config: Config, service: Service) -> list[IPInterface]:
-    private = config.network.private
-    every = private.gateway if private is not None else ()
-    return [gateway for gateway in every if gateway.version == service.family]
+    return gateways_of(config.network, service.family)
 
 
 def _shows(shown: str, route: str) -> bool:

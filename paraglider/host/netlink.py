@@ -24,6 +24,8 @@ from paraglider.netfilter.nfnetlink import attribute
 from paraglider.netfilter.programs import attempt, complaint, run
 
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+# IFA_F_TEMPORARY, _DADFAILED, _DEPRECATED, _TENTATIVE, linux/if_addr.h
+_UNFIT = 0x01 | 0x08 | 0x20 | 0x40
 _FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME, linux/if_addr.h
 _MANAGED = 0x01  # NTF_EXT_MANAGED, linux/neighbour.h: the kernel keeps the entry resolved
 _NUD_INCOMPLETE, _NUD_STALE, _NUD_FAILED = 0x01, 0x04, 0x20
@@ -67,6 +69,25 @@ class Netlink:
             )
             if rtnetlink.index_of_address(message) == index
         )
+
+    def own_addresses(self) -> dict[str, tuple[IPInterface, ...]]:
+        """The addresses of each interface by which other hosts may know this one, in the order in
+        which they were added: not link-local ones, nor those that the kernel does not begin
+        connections from (temporary, deprecated, and in duplicate address detection).
+        """
+        names = dict(socket.if_nameindex())
+        found: dict[str, list[IPInterface]] = {name: [] for name in names.values()}
+        for family in FAMILY:
+            body = rtnetlink.address_body(family, 0)
+            messages = rtnetlink.dump("list the addresses", rtnetlink.GETADDR, body)
+            # The kernel lists the IPv6 addresses of an interface from the newest on.
+            for message in messages if family == 4 else reversed(messages):
+                index, address = _address(message)
+                flags = rtnetlink.read_address(message)[2]
+                unfit = family == 6 and (flags & _UNFIT or address.is_link_local)
+                if index in names and not unfit and not address.is_loopback:
+                    found[names[index]].append(address)
+        return {name: tuple(addresses) for name, addresses in found.items()}
 
     def has_address(self, address: IPAddress) -> bool:
         """Whether an interface has ``address``, also before the kernel has its local route."""

@@ -44,7 +44,7 @@ def on_link_backends(config: Config, family: int, host: Host) -> Iterator[IPAddr
     private = config.network.private
     if private is None:
         return
-    links = [*host.netlink.addresses(private.interface), *private.gateway]
+    links = [*host.netlink.addresses(private.interface), *private.gateways]
     networks = Networks(link.network for link in links)
     backends = (b.address for s in config.services if s.family == family for b in s.backends)
     for address in dict.fromkeys(backends):
@@ -111,7 +111,7 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
                 wanted.setdefault((network.public.interface, service.vip.ip), service.vip)
         vips.update(wanted)
     if network.private is not None:
-        for gateway in network.private.gateway:
+        for gateway in network.private.added:
             if gateway.version == family:
                 wanted.setdefault((network.private.interface, gateway.ip), gateway)
     interfaces = dict.fromkeys(interface for interface, _ in wanted)

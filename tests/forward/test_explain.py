@@ -11,6 +11,7 @@ from scapy.packet import Packet
 
 from paraglider.config.load import parse
 from paraglider.core import flow
+from paraglider.core.explain import DecisionStep
 from paraglider.core.impact import Impact
 from paraglider.core.strategies import STRATEGIES, NewFlow
 from paraglider.forward import explain
@@ -298,3 +299,17 @@ def test_impacts() -> None:
     assert anew["web"].total() == 300
     assert 60 < anew["web"][Impact.LOST] < 140
     assert anew["web"][Impact.KEPT] > anew["web"][Impact.MOVED]
+
+
+@pytest.mark.parametrize(
+    ("snat", "source"),
+    [
+        ("10.0.0.9", "the backend sees 10.0.0.9 as the source"),
+        ("{interface: eth1}", "the backend sees the balancer's address on eth1 as the source"),
+    ],
+)
+def test_the_source_that_the_backend_sees(snat: str, source: str) -> None:
+    """It is the last step, where the file has one."""
+    text = TEXT.partition("  - name: all")[0] + f"    forward: offload\n    snat: {snat}\n"
+    assert situation(text).explain(new(80)).why[-1] == DecisionStep("source", source)
+    assert situation().explain(new(80)).why[-1].about != "source"

@@ -297,10 +297,11 @@ def test_the_default_route(
         ("default proto static nexthop via 10.0.0.8 dev eth0", "10.0.0.254/8", "cannot be put"),
         (None, "10.255.0.254/16", "no IPv4 address in the network of 10.0.0.1"),
         (None, "fd00:10::fe/64", "no IPv4 address in the network of 10.0.0.1"),
+        (None, {"interface": "eth1"}, "an interface of the balancer.*; write the address into"),
     ],
 )
 def test_a_route_that_cannot_be(
-    backend: Any, tmp_path: Path, route: str | None, gateway: str, what: str
+    backend: Any, tmp_path: Path, route: str | None, gateway: Any, what: str
 ) -> None:
     """It is refused before the first change."""
     backend.netlink.routes[4] = [route] if route else []

@@ -153,3 +153,25 @@ def test_the_interface_towards_an_address(peer: Namespace, inside: Namespace) ->
     inside.ip("route add 192.0.2.0/24 via 10.0.0.1", "route add unreachable 198.51.100.0/24")
     assert netlink.interface_towards(ip_address("192.0.2.1")) == "eth0"
     assert netlink.interface_towards(ip_address("198.51.100.1")) is None
+
+
+def test_the_hosts_own_addresses(inside: Namespace) -> None:
+    """In the order in which they were added, of all interfaces; without those that other hosts do
+    not know it by, or not for long.
+    """
+    inside.ip(
+        "addr add 10.0.0.7/8 dev eth0",
+        "addr add 10.0.0.5/8 dev eth0",
+        "addr add 10.0.0.1/32 dev eth0",
+        "addr add fd00::7/64 dev eth0 nodad",
+        "addr add fd00::5/64 dev eth0 nodad",
+        "addr add fd00::9/64 dev eth0 nodad preferred_lft 0",
+        "addr add 127.0.0.2/8 dev lo",
+    )
+    found = Netlink().own_addresses()
+    assert found.keys() == {"lo", "eth0", "eth1"}
+    assert list(map(str, found["eth0"])) == [
+        *("10.0.0.7/8", "10.0.0.1/32", "10.0.0.5/8"),
+        *("fd00::7/64", "fd00::5/64"),
+    ]
+    assert (found["eth1"], found["lo"]) == ((), ())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.network import PrivateSide
 from paraglider.host import apply
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
@@ -248,3 +249,14 @@ def test_without_a_private_side_there_is_no_neighbour(air: Any) -> None:
     """No network of it, no neighbour."""
     content = {"network": {"public": {"interface": "eth0"}}, "services": [HTTP]}
     assert list(on_link_backends(Config.model_validate(content), 4, air.host)) == []
+
+
+def test_a_gateway_of_the_hosts_own_is_not_added(air: Any) -> None:
+    """Nor is it restored when it is gone; its network is that of the backends all the same."""
+    own = {"interface": "eth1", "addresses": ["10.0.0.5/8"]}
+    wanted = config(WEB)
+    side = PrivateSide.model_validate({"interface": "eth1", "gateway": [own]})
+    network = wanted.network.model_copy(update={"private": side})
+    steps = links(air, wanted.model_copy(update={"network": network}))
+    assert addresses(steps).keys() == {"192.168.0.11/24"}
+    assert any("neighbour 10.0.0.1" in line for line in told(steps)), told(steps)

@@ -32,6 +32,7 @@ from paraglider.daemon.controller.reloader import FlowCounts, Reloader
 from paraglider.daemon.controller.views import Loaded
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.health import HealthInput
+from paraglider.daemon.inputs.own_addresses import OwnAddressInput
 from paraglider.daemon.inputs.planner import Planner
 from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome
 from paraglider.daemon.inputs.reload_queue import NONE_ENDS, UNCOUNTED, Done
@@ -72,10 +73,11 @@ class Controller:
 
     ``all_ready`` is called once, when every process is ready for the first time. ``token`` is the
     hash of the token for changes on the stats page. ``read`` reads ``file`` again, in steps,
-    ``adjust`` changes the host instead of the host helper. ``named`` are the sources of backends
-    that are not listed in the file; ``config`` includes the backends that they listed, ``kept`` is
-    the DNS cache, ``resolv_conf`` has the host's name servers. ``control`` has the connections of
-    the control socket, ``node`` whether this balancer is drained.
+    ``begun`` is what it was at the start; ``adjust`` changes the host instead of the host helper.
+    ``named`` are the sources of backends that are not listed in the file; ``config`` includes the
+    backends that they listed, ``kept`` is the DNS cache, ``resolv_conf`` has the host's name
+    servers. ``control`` has the connections of the control socket, ``node`` whether this balancer
+    is drained.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Controller:
         *,
         read: Callable[[], Steps[Read]],
         file: FilePoller,
+        begun: Read | None = None,
         adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
         kept: DnsCache | None = None,
@@ -125,7 +128,10 @@ class Controller:
             *(self.store, self._kernel, self.requests, self._host),
             *(self._group.active, self._group.carriers),
         )
-        self._reloader = Reloader(self, self._group, self._sources, flows, read=read, file=file)
+        own = None if begun is None else OwnAddressInput(self.conditions, begun)
+        self._reloader = Reloader(
+            *(self, self._group, self._sources, flows), read=read, file=file, own=own
+        )
         self._draining = DrainReconciler(self.store, self._group.active, self.apply, self._host)
         self._workers = WorkerReconciler(self.store, self._group.active, self._group.send)
         self._checks = CheckReconciler(self.store, self._group.monitor, self._group.send)
@@ -134,7 +140,8 @@ class Controller:
             "requests to processes": self.requests.poll,
             "connections of the control socket": self._poll_control,
             "backends that are listed elsewhere": self._poll_sources,
-            "the configuration file": self._watch_file,
+            "the configuration file": lambda now: self._reloader.watch(self.store.wanted, now),
+            "addresses of this host": self._reloader.follow,
             "reloads": self._continue_reloads,
             "backends that drain": self._reconcile_draining,
             "results of checks": self._apply_results,
@@ -221,13 +228,6 @@ class Controller:
             for index in self._group.discovering():
                 self._group.send(index, self._sources.order())
         return self._sources.turn(now)
-
-    def _watch_file(self, now: float) -> float:
-        if not self.store.wanted.watch:
-            return inf
-        if self._reloader.file.changed(now):
-            self._reloader.queue.attempt("watch")
-        return self._reloader.file.wait(now)
 
     def _apply_results(self, now: float) -> float:
         if not self._host.adjusting:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
@@ -16,6 +17,7 @@ from paraglider.daemon import log
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.controller.processes import Processes
 from paraglider.daemon.controller.views import Loaded
+from paraglider.daemon.inputs.own_addresses import OwnAddressInput
 from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
 from paraglider.daemon.inputs.reload_queue import NONE_ENDS, ReloadQueue
 from paraglider.daemon.inputs.sources import SourceInput
@@ -87,7 +89,7 @@ class Applies(Protocol):
 
 class Reloader:
     """Reads ``file`` by ``read``, and has ``controller`` apply it; ``queue`` runs one reload at a
-    time. ``loaded`` is the result of the last one.
+    time. ``loaded`` is the result of the last one. ``own`` follows the addresses of this host.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Reloader:
         *,
         read: Callable[[], Steps[Read]],
         file: FilePoller,
+        own: OwnAddressInput | None = None,
     ) -> None:
         self._controller = controller
         self._processes = processes
@@ -106,6 +109,7 @@ class Reloader:
         self._flows = flows
         self._read = read
         self.file = file
+        self._own = own
         self.loaded = Loaded(True, time.monotonic())
         self.queue = ReloadQueue(self)
         self._log: Any = log.logger()
@@ -132,12 +136,34 @@ class Reloader:
             config = self._sources.prepared(config, found.listed)
         change = self._controller.apply_config(config, requested_by, self.queue.advance, ending)
         self.loaded = Loaded(True, time.monotonic())
+        if self._own is not None:
+            self._own.note_applied(found)
         if discovering:
             self._sources.apply_config(found.config)
         self._controller.reloaded()
         for index in discovering:
             self._processes.send(index, self._sources.order())
         return change
+
+    def watch(self, config: Config, now: float) -> float:
+        """Reload the file if it has changed, and ``config`` is to follow it; returns the seconds
+        until the next look.
+        """
+        if not config.watch:
+            return inf
+        if self.file.changed(now):
+            self.queue.attempt("watch")
+        return self.file.wait(now)
+
+    def follow(self, now: float) -> float:
+        """Apply the addresses of this host that the file names by their interface, if they have
+        changed; returns the seconds until the next look.
+        """
+        if self._own is None:
+            return inf
+        if not self.queue.busy and (found := self._own.changed(now)) is not None:
+            self.queue.attempt("addresses of this host", found=found)
+        return self._own.wait(now)
 
     def flows_of(self, service: str) -> int:
         """See ``reload_queue.ReloadSteps``."""

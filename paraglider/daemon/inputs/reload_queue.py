@@ -85,8 +85,20 @@ class ReloadQueue:
         """Reload, now or in turn, and call ``done``; live flows may end only with ``force``."""
         self._add(_Job(requested_by, done, force))
 
-    def attempt(self, requested_by: str, done: Callable[[], object] = lambda: None) -> None:
-        """Reload, and log the result; ``done`` is called after it."""
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is in progress or queued."""
+        return bool(self._jobs)
+
+    def attempt(
+        self,
+        requested_by: str,
+        done: Callable[[], object] = lambda: None,
+        found: Read | None = None,
+    ) -> None:
+        """Reload, and log the result; ``done`` is called after it. ``found`` is applied instead of
+        the file, if it is given.
+        """
         for job in self._jobs:
             if job.ends is not None and job.requested_by == requested_by and job.reading is None:
                 job.ends.append(done)
@@ -104,7 +116,7 @@ class ReloadQueue:
             for end in ends:
                 end()
 
-        self._add(_Job(requested_by, log_it, force=False, ends=ends))
+        self._add(_Job(requested_by, log_it, force=False, ends=ends, found=found))
 
     def _add(self, job: _Job) -> None:
         if len(self._jobs) >= MOST:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from paraglider.config import check
 from paraglider.config.model import BackendConfig, Config, Service
+from paraglider.config.network import gateways_of
 from paraglider.config.types import IPAddress
 from paraglider.daemon.store.backends import Key
 from paraglider.daemon.store.draining import without
@@ -98,9 +99,7 @@ def _keys(config: Config) -> frozenset[Key]:
 def _may_join(address: IPAddress, config: Config) -> bool:
     if address in scope(config).never:
         return False
-    private = config.network.private
-    gateways = private.gateway if private is not None else ()
-    networks = [g.network for g in gateways if g.version == address.version]
+    networks = [gateway.network for gateway in gateways_of(config.network, address.version)]
     return not networks or any(address in network for network in networks)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Network, Service
+from paraglider.config.network import gateways_of
 from paraglider.forward.one_sided_checks import check_keys
 
 _NETWORK = {
@@ -36,9 +37,9 @@ def _network(path: Path, network: Network) -> Iterator[Problem]:
 
 def _links(path: Path, service: Service, network: Network) -> Iterator[Problem]:
     """Backends that are in no network of the gateways, if the file has any."""
-    private = network.private
-    gateways = private.gateway if private is not None else ()
-    networks = [gateway.network for gateway in gateways if gateway.version == service.family]
+    networks = [gateway.network for gateway in gateways_of(network, service.family)]
+    if network.private is not None and not network.private.complete:
+        return  # the set-up knows the network, and checks it
     for index, backend in enumerate(service.backends):
         of_family = backend.address.version == service.family
         if networks and of_family and not any(backend.address in network for network in networks):

@@ -72,7 +72,7 @@ def check_host(
         return
     services = dsr_services(config, family)
     refuse_local_vips(services, addresses, leaving)
-    links = [*addresses.get(private.interface, ()), *private.gateway]
+    links = [*addresses.get(private.interface, ()), *private.gateways]
     networks = [link.network for link in links if link.version == family]
     on_link = Networks(networks)
     for service in services:

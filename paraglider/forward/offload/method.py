@@ -38,11 +38,10 @@ class OffloadMethod(ForwardMethod):
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
-        source = (
-            f"the backends see {service.snat}"
-            if service.snat is not None
-            else "the backends see the client's address and must answer through this host"
-        )
+        source = "the backends see the client's address and must answer through this host"
+        if service.snat is not None:
+            ours = "this host's " if service.snat_address is None else ""
+            source = f"the backends see {ours}{service.snat}"
         parts = [
             "a worker decides about the first packet, the kernel carries the rest at its own speed",
             source,

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from paraglider.config.model import BackendConfig, Network, Service
+from paraglider.config.network import gateways_of
 from paraglider.config.types import Exempt, IPAddress, IPInterface, IPNetwork, PortRange
 from paraglider.netfilter.rules.nft import NFT_FAMILY, port_match
 
@@ -58,8 +59,7 @@ def spared(network: Network, service: Service, own: IPInterface | None) -> Spare
     the backend's address on this host (``own``). If the VIP is in that network too, it may contain
     clients: then only the gateways' addresses are returned.
     """
-    gateways = network.private.gateway if network.private is not None else ()
-    links = [gateway for gateway in gateways if gateway.version == service.family]
+    links = gateways_of(network, service.family)
     if not links and own is not None and service.vip.ip not in own.network:
         links = [own]
     found = (

@@ -178,8 +178,8 @@ def elements(
             port = target_port(service, backend)
             name, end = ("backends", f" . {port}") if port else ("addresses", "")
             yield add_element(name, mark, f"{backend.address}{end}", family)
-            if service.snat is not None:
-                yield add_element("sources", mark, str(service.snat), family)
+            if service.snat_address is not None:
+                yield add_element("sources", mark, str(service.snat_address), family)
 
 
 def add_element(name: str, mark: int, value: str, family: int) -> str:

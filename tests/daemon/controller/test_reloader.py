@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -250,3 +251,19 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     world.reloader._read = in_steps(read)
     completed(world.reloader.read())
     assert order == ["mark_read", "read"]
+
+
+def test_addresses_of_the_host_are_applied_as_a_reload(file: Path) -> None:
+    """From the file as it was read, when no reload is in progress; what was applied is noted."""
+    world = World(file, [])
+    noted: list[Any] = []
+    other = cast(Read, SimpleNamespace(config="moved", listed="listed", warnings=()))
+    own = SimpleNamespace(changed=lambda _: other, wait=lambda _: 7.0, note_applied=noted.append)
+    assert world.reloader.follow(1.0) == inf
+    world.reloader._own = cast(Any, own)
+    assert world.reloader.follow(1.0) == 7.0
+    assert world.done == [("apply", "moved", "addresses of this host"), "reloaded"]
+    assert noted == [other]
+    world.reloader.queue._jobs.append(cast(Any, None))
+    assert world.reloader.follow(1.0) == 7.0
+    assert len(noted) == 1

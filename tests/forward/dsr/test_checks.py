@@ -100,3 +100,10 @@ def test_a_vip_of_another_forward(forward: str) -> None:
     assert lines_of("ports: 80", "ports: 81") == []
     other = f"ports: 80, forward: {forward}, vip: 192.168.0.12/24, backends: [10.0.0.2]"
     assert lines_of("ports: 80", other) == []
+
+
+def test_a_gateway_of_the_hosts_own() -> None:
+    """Its network is known on the balancer only, and checked there."""
+    named = NETWORK % ", gateway: [10.9.0.1/24, {interface: eth1}]"
+    assert lines_of("ports: 80", network=named) == []
+    assert len(lines_of("ports: 80", network=NETWORK % ", gateway: [10.9.0.1/24]")) == 1

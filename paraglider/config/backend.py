@@ -1,0 +1,96 @@
+"""The backends of a service of the configuration file, or where they are listed.
+
+Lives here: ``BackendConfig``, ``BackendSource``, and ``BackendsOrSource``, the type of `backends`.
+Rules: as in ``config.model``. No I/O.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from paraglider.config.section import Section
+from paraglider.config.types import Address, Port
+
+
+def _backend_from_text(value: Any) -> Any:
+    return {"address": value} if isinstance(value, str) else value
+
+
+class _AddressAlone:
+    """Lets the JSON Schema accept a backend written as its address only."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(
+        schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
+
+
+class BackendConfig(Section):
+    """One real server."""
+
+    address: Address = Field(description="Address of the backend.")
+    port: Port | None = Field(
+        default=None, description="Port of the backend, if it differs from the service's."
+    )
+    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0: none.")
+
+    @cached_property
+    def name(self) -> str:
+        """Its name in messages: ADDRESS, or ADDRESS:PORT if its port is mapped."""
+        if self.port is None:
+            return str(self.address)
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+class BackendSource(Section):
+    """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""
+
+    file: str | None = Field(
+        default=None,
+        pattern=r"^/",
+        max_length=4095,
+        description="A file with one backend per line.",
+    )
+    dns: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?$",
+        max_length=253,
+        description="A name with SRV records, which have ports and weights.",
+    )
+    server: str | None = Field(
+        default=None,
+        description="With dns: ADDRESS:PORT of the name server; default: /etc/resolv.conf.",
+    )
+
+
+Backends = Annotated[
+    tuple[Annotated[BackendConfig, BeforeValidator(_backend_from_text), _AddressAlone], ...],
+    Field(min_length=1, strict=False),
+]
+_LISTED: TypeAdapter[tuple[BackendConfig, ...]] = TypeAdapter(Backends)
+
+
+def _one_of_both(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
+    """Validates each form by itself, so that an error is about the form that was used."""
+    if isinstance(value, BackendSource):
+        return value
+    if isinstance(value, dict):
+        return BackendSource.model_validate(value)
+    return _LISTED.validate_python(value)
+
+
+BackendsOrSource = Annotated[Backends | BackendSource, WrapValidator(_one_of_both)]
