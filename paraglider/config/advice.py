@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from paraglider.config.addresses import own_addresses
 from paraglider.config.check_shared import ambiguous_answers
 from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
-from paraglider.config.model import Config
+from paraglider.config.model import Config, Service
 from paraglider.config.own_address import OwnAddress
 from paraglider.core.strategies import KINDS
 
@@ -74,24 +75,67 @@ def _carrying(config: Config) -> Iterator[Problem]:
 
 
 def _adopting(config: Config) -> Iterator[Problem]:
+    # What all balancers are to have alike, or what each is to fill in: the file is for several.
+    several = config.seed is not None or any(own_addresses(config))
     for index, service in enumerate(config.services):
-        place: Path = ("services", index, "adopt")
-        if "adopt" not in service.model_fields_set or service.adopt != "auto":
+        path: Path = ("services", index)
+        if service.adopt == "never":
             continue
-        known = service.strategy in KINDS
-        if known and not service.strategy_class.hashes:
-            what = f"`adopt: auto` has no effect with `strategy: {service.strategy}`, which is no"
-            what += " hash: segments of unknown flows are reset"
-            yield Problem(place, what, "use `strategy: maglev` or `source`, or leave `adopt` out")
-        elif service.affinity == "client":
-            what = "`adopt: auto` has no effect with `affinity: client`: a client may have had"
-            what += " another backend elsewhere"
-            yield Problem(place, what, "use `strategy: source`, or leave `adopt` out")
-        elif service.strategy_class.uses_seed and service.seed is None:
-            what = "`adopt: auto` without a `seed`: each balancer draws its own, so they pick"
-            what += " different backends"
-            yield Problem(place, what, "write the same `seed` in the file of each balancer")
+        if "adopt" in service.model_fields_set:
+            yield from _without_effect(path, service)
+        elif (several or service.seed is not None) and "adopt" in service.method.options:
+            yield from _not_taken_over(path, service)
+        if several or service.seed is not None or "adopt" in service.model_fields_set:
+            yield from _another_hash(path, service, config)
     yield from ambiguous_answers(config, lambda s: "adopt" not in s.model_fields_set)
+
+
+def _is_no_hash(service: Service) -> bool:
+    """Whether its strategy is a built-in one without a hash; a policy may be one."""
+    return service.strategy in KINDS and not service.strategy_class.hashes
+
+
+def _without_effect(path: Path, service: Service) -> Iterator[Problem]:
+    """Of a service whose file asks for adoption."""
+    place = (*path, "adopt")
+    if _is_no_hash(service):
+        what = f"`adopt: auto` has no effect with `strategy: {service.strategy}`, which is no"
+        what += " hash: segments of unknown flows are reset"
+        yield Problem(place, what, "use `strategy: maglev` or `source`, or leave `adopt` out")
+    elif service.affinity == "client":
+        what = "`adopt: auto` has no effect with `affinity: client`: a client may have had"
+        what += " another backend elsewhere"
+        yield Problem(place, what, "use `strategy: source`, or leave `adopt` out")
+
+
+def _not_taken_over(path: Path, service: Service) -> Iterator[Problem]:
+    """Of a service that adopts by default, of a file for several balancers."""
+    if _is_no_hash(service):
+        what = f"`strategy: {service.strategy}` is no hash, so balancers do not agree: connections"
+        what += " that another one takes over are reset"
+        remedy = "use `strategy: maglev` or `source`, or write `adopt: never`"
+        yield Problem((*path, "strategy"), what, remedy)
+    elif service.affinity == "client":
+        what = "`affinity: client` is each balancer's own memory: connections that another one"
+        what += " takes over are reset"
+        remedy = "use `strategy: source` without `affinity`, or write `adopt: never`"
+        yield Problem((*path, "affinity"), what, remedy)
+
+
+def _another_hash(path: Path, service: Service, config: Config) -> Iterator[Problem]:
+    """Why the hash of ``service`` names other backends at other balancers."""
+    if not service.strategy_class.hashes or service.affinity == "client":
+        return
+    if service.strategy_class.uses_seed and service.seed is None and config.seed is None:
+        asks = "adopt" in service.model_fields_set
+        what = f"{'`adopt: auto`' if asks else f'`strategy: {service.strategy}`'} without a `seed`:"
+        what += " each balancer draws its own, so they pick different backends"
+        place = (*path, "adopt" if asks else "strategy")
+        yield Problem(place, what, "write the same `seed` in the file of each balancer")
+    if service.slow_start:
+        what = "`slow_start`: while it lasts, balancers have different weights, so they pick"
+        what += " different backends for some flows"
+        yield Problem((*path, "slow_start"), what, "leave it out", at="key")
 
 
 def _gateways(config: Config) -> Iterator[Problem]:

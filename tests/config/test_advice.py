@@ -180,6 +180,58 @@ def test_balancers_that_would_not_agree(keys: str, what: str) -> None:
         assert what in line
 
 
+@pytest.mark.parametrize(
+    ("keys", "place", "what"),
+    [
+        ("strategy: rr", "strategy", "`strategy: rr` is no hash, so balancers do not agree"),
+        ("strategy: wrr", "strategy", "`strategy: wrr` is no hash"),
+        ("strategy: weighted", "strategy", "`strategy: weighted` is no hash"),
+        ("strategy: source, affinity: client", "affinity", "`affinity: client` is each balancer's"),
+        ("strategy: source, slow_start: 5", "slow_start", "`slow_start`: while it lasts"),
+        ("strategy: maglev", "", ""),
+        ("strategy: rr, adopt: never", "", ""),
+        ("strategy: maglev, slow_start: 5, adopt: never", "", ""),
+        ("strategy: rr, forward: offload", "", ""),
+        ("strategy: 'mine.policy:Own'", "", ""),
+    ],
+)
+def test_what_cannot_agree_in_a_file_for_several(keys: str, place: str, what: str) -> None:
+    """A file with a seed is one, and a file that leaves the host's addresses open; others have no
+    warning. `adopt: never` says that flows need not move; without it, `offload` keeps them in
+    conntrack.
+    """
+    text = SERVICE.replace("name: a,", f"name: a, {keys},")
+    network = "network: {private: {interface: eth1, gateway: [{interface: eth1}]}}\n"
+    for several in ("seed: 7\n", f"{network}seed: 7\n"):
+        lines = lines_of(several + text)
+        assert len(lines) == bool(what), lines
+        column = text.index(f"{place}:") + 1 + (len(place) + 2) * (place != "slow_start")
+        for line in lines:
+            assert line.startswith(f"f:{1 + several.count(chr(10))}:{column}: {what}")
+    assert lines_of(text) == []
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload", "proxy"])
+def test_a_seed_that_is_left_to_the_machine(forward: str) -> None:
+    """With any method: new flows of a client go elsewhere too."""
+    keys = f"ports: 80, strategy: maglev, forward: {forward}"
+    text = SERVICE.replace("name: a,", f"name: a, {keys},")
+    own = "network: {private: {interface: eth1, gateway: [{interface: eth1}]}}\n"
+    (line,) = lines_of(own + text)
+    assert "`strategy: maglev` without a `seed`: each balancer draws its own" in line
+    assert lines_of(f"seed: 7\n{own}{text}") == []
+    assert lines_of(own + text.replace("strategy: maglev", "strategy: maglev, seed: 7")) == []
+    assert lines_of(text) == []
+
+
+def test_a_seed_of_one_service_is_about_that_one() -> None:
+    """Others may be of this balancer alone."""
+    hashed = SERVICE.replace("name: a,", "name: a, strategy: maglev, seed: 7, slow_start: 5,")
+    other = "{name: b, vip: 192.168.0.12/24, protocol: tcp, backends: [10.0.0.2]}"
+    (line,) = lines_of(hashed.replace("}]", f"}}, {other}]"))
+    assert "`slow_start`: while it lasts" in line
+
+
 def test_a_port_that_answers_for_two_vips() -> None:
     """By default: an error only where the file asks for adoption."""
     text = (
