@@ -12,9 +12,9 @@ from paraglider.cli.main import main
 from paraglider.config.service import METHODS
 
 CONF = Path(__file__).parents[2] / "conf"
-#: our examples; the file of keepalived is that program's own
+#: our examples; the files of keepalived and conntrackd are those programs' own
 # sources.conf names a file of backends: tests/test_docs_sources.py has one.
-ELSEWHERE = {"keepalived.conf", "sources.conf"}
+ELSEWHERE = {"conntrackd.conf", "keepalived.conf", "sources.conf"}
 EXAMPLES = [*sorted({f.name for f in CONF.glob("*.conf")} - ELSEWHERE), "glider.yaml"]
 
 TWO = """\

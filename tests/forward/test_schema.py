@@ -18,7 +18,8 @@ from paraglider.forward.schema import rendered, schema
 
 CONF = Path(__file__).parents[2] / "conf"
 COMMITTED = CONF / "paraglider.schema.json"
-EXAMPLES = sorted(file for file in CONF.glob("*.conf") if file.name != "keepalived.conf")
+FOREIGN = ("conntrackd.conf", "keepalived.conf")
+EXAMPLES = sorted(file for file in CONF.glob("*.conf") if file.name not in FOREIGN)
 
 
 def valid(data: Any) -> bool:
