@@ -102,6 +102,10 @@ def _without_effect(path: Path, service: Service) -> Iterator[Problem]:
         what = f"`adopt: auto` has no effect with `strategy: {service.strategy}`, which is no"
         what += " hash: segments of unknown flows are reset"
         yield Problem(place, what, "use `strategy: maglev` or `source`, or leave `adopt` out")
+    elif service.snat is not None:
+        what = "`adopt: auto` has no effect with `snat`: the port by which the backend knows a"
+        what += " flow is known to the other balancer alone"
+        yield Problem(place, what, "leave one of the two out, or run conntrackd on both")
     elif service.affinity == "client":
         what = "`adopt: auto` has no effect with `affinity: client`: a client may have had"
         what += " another backend elsewhere"

@@ -73,7 +73,8 @@ def ambiguous_answers(config: Config, chosen: Callable[[Service], bool]) -> Iter
     """
 
     def answers_here(service: Service) -> bool:
-        return _is_rewritten(service) and service.answers == "via"
+        # With `snat` answers go to the balancer itself.
+        return _is_rewritten(service) and service.answers == "via" and service.snat is None
 
     def adopts_answers(service: Service) -> bool:
         # Those of all ports may be the backend's own connections, and adopt nothing by themselves.

@@ -282,9 +282,10 @@ class Service(Section):
     @property
     def adopts(self) -> bool:
         """Whether flows that began elsewhere continue here, if its strategy is ``repeatable``: a
-        client with affinity may have had another backend elsewhere.
+        client with affinity may have had another backend elsewhere, and with ``snat`` the backend
+        knows the flow by a port that the other balancer has chosen.
         """
-        has_choice = "adopt" in self.method.options
+        has_choice = "adopt" in self.method.options and self.snat is None
         return has_choice and self.adopt == "auto" and self.affinity == "flow"
 
     @property

@@ -13,6 +13,9 @@ Any packet of a flow leads to its backend, where the service's strategy allows i
                         ports), the client has to go on with it at once (``own_connections``)
     ICMP error          translated by the packet inside; no flow is made
 
+Where conntrack carries the flows (``forward.offload``), the kernel adopts those whose backend goes
+on first, and no backend's RST is dropped.
+
 A flow that an operator has ended, or that has lost its backend, is not adopted until its client
 sends a SYN.
 
@@ -91,7 +94,7 @@ class Adopter:
         """
         service = balancer.find(protocol, key)
         if service is not None:
-            translation = self._by_client(balancer, service, protocol, key, now)
+            translation = self.owner(balancer, service, protocol, key, now)
             forward, state = key, ADOPTED
         else:
             translation = self._by_backend(balancer, flows, protocol, key, now, speaks=speaks)
@@ -116,6 +119,23 @@ class Adopter:
         elif not (translation.direct or translation.routed):
             flows.move(flow, state, now)
         return flow
+
+    def owner(
+        self, balancer: Balancer, service: VirtualService, protocol: int, key: bytes, now: float
+    ) -> Translation | None:
+        """The translation of the flow of a client's packet to ``service`` with ``key``; None, and a
+        ``reason``, if it is not adopted.
+        """
+        self.reason = NO_FLOW
+        if self._ended and self._ended.pop(key, 0.0) > now:
+            self._ended[key] = now + ENDED_SECONDS
+            return None
+        if service.adoption is None or not self._is_within_limit(now):
+            return None
+        flow = NewFlow(protocol, key, now)
+        refused, until = self._refused.get(key, _NONE) if self._refused else _NONE
+        found = balancer.owner(flow, refused, service) if now < until else None
+        return balancer.owner(flow, (), service) if found is None else found
 
     def end(self, key: bytes, now: float) -> None:
         """The TCP flow with the client's ``key`` has ended here, and is not adopted."""
@@ -158,21 +178,6 @@ class Adopter:
         if balancer.services.is_source(protocol, key[:size], key[-4:-2]):
             return FROM_FORGOTTEN
         return NO_FLOW if protocol == TCP else NO_SERVICE
-
-    def _by_client(
-        self, balancer: Balancer, service: VirtualService, protocol: int, key: bytes, now: float
-    ) -> Translation | None:
-        """The translation of the flow of a client's packet to ``service``."""
-        self.reason = NO_FLOW
-        if self._ended and self._ended.pop(key, 0.0) > now:
-            self._ended[key] = now + ENDED_SECONDS
-            return None
-        if service.adoption is None or not self._is_within_limit(now):
-            return None
-        flow = NewFlow(protocol, key, now)
-        refused, until = self._refused.get(key, _NONE) if self._refused else _NONE
-        found = balancer.owner(flow, refused, service) if now < until else None
-        return balancer.owner(flow, (), service) if found is None else found
 
     def _by_backend(
         self,

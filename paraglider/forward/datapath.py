@@ -22,10 +22,13 @@ from paraglider.forward.carrier import Carrier
 #: bytes of a packet that suffice for a decision: headers with options or some extension headers
 HEAD: Final = 128
 
+#: the sequence number, for ``Decide``, of a TCP segment in mid-stream whose flow is not known
+MIDSTREAM: Final = -1
+
 #: returns a verdict for a packet: buffer, offset, length, checksum, now (see ``Datapath.handle``)
 Handle = Callable[[bytearray, int, int, int, float], int]
 #: returns a verdict for a packet that may open a flow: service, protocol, key, now, sequence of a
-#: SYN
+#: SYN, or ``MIDSTREAM``
 Decide = Callable[[VirtualService, int, bytes, float, int], int]
 #: gets the flows decided so far by mark, and returns the live ones
 LiveFlows = Callable[[Mapping[int, int]], Mapping[int, int]]

@@ -277,16 +277,16 @@ class WorkerDatapath:
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
         """The counters of each service and backend since the start of this worker: ``conns``,
-        ``unanswered``, ``adopted`` where this worker has the flows, and the counters of the flows'
-        carrier. Until all flows of a restart are restored, those of live flows are estimated, and
-        no backend seems to have none.
+        ``unanswered``, ``adopted`` where this worker has or adopts flows, and the counters of the
+        flows' carrier. Until all flows of a restart are restored, those of live flows are
+        estimated, and no backend seems to have none.
         """
         for service in self.services:
             datapath = self._datapaths[service.method]
             table = datapath.flows
             for backend in service.pool.backends:
                 counters = dict(datapath.carrier.counters(backend))
-                if table is not None:
+                if table is not None or service.adoption is not None:
                     counters["adopted"] = backend.adopted
                 if table is not None and table.reserved and "flows" in counters:
                     inactive = counters.get("inactive", 0)

@@ -36,7 +36,8 @@ from paraglider.netfilter.nfnetlink import (
 from paraglider.netfilter.rules.marks import BASE, MASK
 
 # Attributes of a connection, of its tuple, and of the tuple's two parts.
-_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY = 1, 2
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS = 1, 2, 3
+_SRC_NAT, _DST_NAT = 0x10, 0x20  # IPS_SRC_NAT, IPS_DST_NAT
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP: Final = ((1, 2), (3, 4))  # source and destination, of IPv4 and IPv6
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
@@ -151,9 +152,12 @@ def _entry(data: bytes) -> Entry:
     """The connection in one message."""
     found = dict(attributes(data))
     original = found.get(_CTA_TUPLE_ORIG, b"")
-    _, vip, _, port, protocol = _ends(original)
-    backend, _, backend_port, _, _ = _ends(found.get(_CTA_TUPLE_REPLY, b""))
-    mark = int.from_bytes(found.get(CTA_MARK, b""), "big")
+    first, reply = _ends(original), _ends(found.get(_CTA_TUPLE_REPLY, b""))
+    mark, status = (int.from_bytes(found.get(n, b""), "big") for n in (CTA_MARK, _CTA_STATUS))
+    if mark & MASK == BASE and status & (_SRC_NAT | _DST_NAT) == _SRC_NAT:
+        first, reply = reply, first  # it began with the backend's segment (``rules.answers``)
+    _, vip, _, port, protocol = first
+    backend, _, backend_port, _, _ = reply
     name = attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, original)
     return Entry(mark, protocol, vip, port, backend, backend_port, tcp_state(found), name)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Final, NamedTuple
 
-from paraglider.netfilter.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
+from paraglider.netfilter.rules.nft import COUNTED, GONE, TABLE, UNANSWERED
 
 NETLINK_NETFILTER: Final = 12
 NLM_F_REQUEST: Final = 0x1
@@ -179,7 +179,7 @@ class CounterValue(NamedTuple):
 
 def carried_counters(family: int) -> dict[int, dict[str, CounterValue]]:
     """The counters of our table of ``family`` for each backend, by its mark and by the counter's
-    kind (``CARRIED``); empty when the table does not exist.
+    kind (``COUNTED``); empty when the table does not exist.
     """
     wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
     wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
@@ -187,7 +187,7 @@ def carried_counters(family: int) -> dict[int, dict[str, CounterValue]]:
     for answer in send_request(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
         parts = dict(attributes(answer))
         what, _, mark = parts.get(_OBJ_NAME, b"").rstrip(b"\0").decode().rpartition("-")
-        if what in CARRIED:
+        if what in COUNTED:
             found.setdefault(int(mark, 16), {})[what] = _count(parts.get(_OBJ_DATA, b""))
     return found
 

@@ -162,6 +162,11 @@ def test_plain_file_has_no_warnings() -> None:
         ("adopt: auto, strategy: maglev, seed: 1, affinity: client", "`affinity: client`"),
         ("adopt: auto, strategy: maglev", "without a `seed`"),
         ("adopt: auto, strategy: source, seed: 7", ""),
+        (
+            "adopt: auto, strategy: maglev, seed: 1, forward: offload, snat: 10.0.0.9",
+            "`adopt: auto` has no effect with `snat`",
+        ),
+        ("adopt: auto, strategy: maglev, seed: 1, forward: offload", ""),
         ("adopt: never, strategy: rr", ""),
         ("adopt: auto, strategy: 'mine.policy:Hash', seed: 1", ""),
         ("strategy: rr", ""),

@@ -167,9 +167,9 @@ def lines_of(text: str) -> list[str]:
         ),
         ({"forward": "proxy", "carrier": "auto"}, "8:5", "`carrier` has no meaning", "leave"),
         (
-            {"forward": "offload", "adopt": "never"},
+            {"forward": "proxy", "adopt": "never"},
             "8:5",
-            "`adopt` has no meaning with `forward: offload`",
+            "`adopt` has no meaning with `forward: proxy`",
             "leave `adopt` out, or use `forward: nat`",
         ),
         ({"adopt": "always"}, "7:12", "`adopt`: 'always' is not known", "auto, never"),

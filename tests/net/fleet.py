@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 from inside import InsideBalancer
-from waiting import wait_until
+from waiting import TIMEOUT, wait_until
 
 from paraglider.lab import namespace
 from paraglider.lab.direct import set_up as set_up_backends
@@ -224,6 +224,12 @@ class Fleet:
         wait_until(lambda: count() >= least)
         return count()
 
+    def carried(self, number: int) -> tuple[int, int]:
+        """The bytes to the backends, and to the clients, that balancer ``number`` has counted."""
+        rows = json.loads(self._run(number, "show", "--json"))
+        into, out = (sum(row[f"bytes_{way}"] or 0 for row in rows) for way in ("in", "out"))
+        return into, out
+
     def dropped(self, number: int, reason: str) -> int:
         """The packets that the workers of balancer ``number`` dropped for ``reason``."""
         rows = json.loads(self._run(number, "show", "workers", "--json"))
@@ -303,6 +309,10 @@ class Lasting:
             silent = [each for each in found["silent"] if each > waited - _UNDER_WAY]
             if not silent or waited > patience:
                 return len(found["errors"]) + len(silent)
+
+    def end(self) -> None:
+        """Close them."""
+        self._process.communicate(timeout=TIMEOUT)
 
     def _ask(self) -> dict[str, Any]:
         """See ``lasting.py``."""

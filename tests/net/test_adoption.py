@@ -258,13 +258,15 @@ def test_backends_that_returned(tmp_path: Path, carrier: str) -> None:
         assert flows.broken(PATIENCE) == 0
 
 
-def test_a_flood_of_stray_segments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["nat", "offload"])
+def test_a_flood_of_stray_segments(tmp_path: Path, method: str) -> None:
     """From forged addresses: no flow breaks, as many are adopted in a second as the file says, and
     the rest is counted.
     """
     limit, strays = 500, 20_000
     with closing(Fleet(tmp_path, 1, through=True)) as fleet:
-        fleet.balance(forward="nat", carrier="worker", openings_rate=limit)
+        carrier = {"carrier": "worker"} if method == "nat" else {}
+        fleet.balance(forward=method, openings_rate=limit, **carrier)
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)
         assert flows.broken(PATIENCE) == 0

@@ -21,7 +21,7 @@ from paraglider.netfilter.connections import (
     event,
     fill,
 )
-from paraglider.netfilter.conntrack import Conntrack, Entry, entries
+from paraglider.netfilter.conntrack import Conntrack, Entry, _entry, entries
 from paraglider.netfilter.nfnetlink import attribute, attributes, message, split, table_counters
 
 FIRST, SECOND, FOREIGN = 0x51000001, 0x51800002, 0x42
@@ -229,6 +229,32 @@ def test_a_refusal_has_the_kernels_reason(inside: Any) -> None:
     """A request that makes no sense raises with its errno."""
     with pytest.raises(OSError, match="."):
         list(nfnetlink.send_request(message(99, 0, 0, b"", 0)))
+
+
+@pytest.mark.parametrize(("status", "mark"), [(0x10, FIRST), (0x30, FIRST), (0x10, FOREIGN)])
+def test_a_connection_that_began_with_the_backends_segment(status: int, mark: int) -> None:
+    """Its source is translated, and nothing else: it is listed like any other, and deleted by what
+    the kernel finds it by. Others with such a status are as they seem: those with ``snat``, and the
+    host's own.
+    """
+    backend, client, vip = b"\n\0\0\1", b"\xc0\0\2\7", b"\xc0\0\2\1"
+    original, reply = part(1, backend, client, 8080, 4000), part(2, client, vip, 4000, 80)
+    facts = attribute(3, struct.pack("!I", status)) + attribute(8, struct.pack("!I", mark))
+    found = _entry(message(1, 0, 2, original + reply + facts, 0))
+    assert found.original == attribute(0x8001, original[4:])
+    ends = (found.vip, found.port, found.backend, found.backend_port)
+    if (status, mark) == (0x10, FIRST):
+        assert ends == (vip, 80, backend, 8080)
+    else:
+        assert ends == (client, 4000, client, 4000)
+
+
+def part(kind: int, source: bytes, destination: bytes, sport: int, dport: int) -> bytes:
+    """A tuple of a TCP connection."""
+    ip = attribute(1, source) + attribute(2, destination)
+    ports = attribute(2, struct.pack("!H", sport)) + attribute(3, struct.pack("!H", dport))
+    transport = attribute(1, bytes([socket.IPPROTO_TCP])) + ports
+    return attribute(kind, attribute(1, ip) + attribute(2, transport))
 
 
 @pytest.mark.root

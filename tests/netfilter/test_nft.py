@@ -13,7 +13,7 @@ from paraglider.forward.offload.table import offload_table
 from paraglider.netfilter import programs
 from paraglider.netfilter.nft import Nft, comparable
 from paraglider.netfilter.rules.nft import (
-    CARRIED,
+    COUNTED,
     NFT_FAMILY,
     TABLE,
     KernelTable,
@@ -67,7 +67,7 @@ def test_elements_are_swapped(inside: Any, family: int) -> None:
     nft = Nft()
     nft.load(text(family, *BACKENDS[family]))
     gone = table(family, BACKENDS[family][0]).marks
-    nft.load(text(family, *BACKENDS[family][1:]) + without_counters(family, gone, CARRIED))
+    nft.load(text(family, *BACKENDS[family][1:]) + without_counters(family, gone, COUNTED))
     assert BACKENDS[family][0] not in nft.held(family)
     changed = nft.held(family)
     nft.remove(family)
@@ -82,7 +82,7 @@ def test_a_change_is_what_differs(inside: Any, family: int) -> None:
     continue.
     """
     nft, one, two = Nft(), text(family, *BACKENDS[family][:2]), text(family, *BACKENDS[family][1:])
-    gone = without_counters(family, table(family, BACKENDS[family][0]).marks, CARRIED)
+    gone = without_counters(family, table(family, BACKENDS[family][0]).marks, COUNTED)
     nft.load(two)
     wanted = nft.held(family)
     nft.remove(family)

@@ -61,16 +61,29 @@ class TrafficCounters:
         sums = _sums(sample.backend(service, backend) for sample in self._samples)
         if self._carried is not None:
             _add(sums, self._carried.backend((service, backend)))
-        return (
-            sums if self._kernel is None else {**sums, **self._kernel.backend((service, backend))}
-        )
+        if self._kernel is not None:
+            _replace(sums, self._kernel.backend((service, backend)))
+        return sums
 
     def total(self, service: str) -> dict[str, int | None]:
         """The counters of a service, including removed backends."""
         sums = _sums(sample.service(service) for sample in self._samples)
         if self._carried is not None:
             _add(sums, self._carried.service(service))
-        return sums if self._kernel is None else {**sums, **self._kernel.service(service)}
+        if self._kernel is not None:
+            _replace(sums, self._kernel.service(service))
+        return sums
+
+
+def _replace(sums: dict[str, int | None], kernel: Mapping[str, int]) -> None:
+    """Put the numbers of ``kernel`` in the place of the workers', but for the connections that it
+    has adopted itself, which no worker has counted.
+    """
+    more = {name: (sums[name] or 0) + kernel.get("adopted", 0) for name in ("adopted", "conns")}
+    sums.update(kernel)
+    if "adopted" in kernel:
+        sums.update(more)
+        sums["picked"] = sums["conns"]
 
 
 def _add(sums: dict[str, int | None], more: Mapping[str, int]) -> None:

@@ -41,7 +41,7 @@ from paraglider.core.verdict import (
     VERDICT_OF,
 )
 from paraglider.forward.carrier import Carrier
-from paraglider.forward.datapath import Decide
+from paraglider.forward.datapath import MIDSTREAM, Decide
 from paraglider.forward.worker_carrier import WorkerCarrier
 
 
@@ -49,7 +49,8 @@ class NatFlows:
     """Flows, balancer and counters of one worker.
 
     ``others`` decides about the first packets of ``offloaded`` services, which share VIPs and queue
-    with nat; their other packets do not come here. ``carrier`` carries the flows. If it is also the
+    with nat, and about those in mid-stream of connections that the kernel does not know; their
+    other packets do not come here. ``carrier`` carries the flows. If it is also the
     flow table's carrier, a TCP flow is installed with its first packet, a UDP flow with the
     client's second, so a flood of first datagrams fills no map. ``adopter`` adopts flows that began
     elsewhere. ``counts`` counts packets by ``verdict.REASONS``. ``opened``, if set, is called for
@@ -181,6 +182,11 @@ class NatFlows:
         """The flow, begun elsewhere, of a client's or a backend's packet with ``key``; or None, see
         ``_refused``. ``speaks``: see ``Adopter``.
         """
+        if self.others is not None:
+            service = self.balancer.find(protocol, key)
+            if service is not None and service.offloaded:
+                self._refused = self.others(service, protocol, key, now, MIDSTREAM)
+                return None
         flow = self.adopter.adopt(self.balancer, self.flows, protocol, key, now, speaks=speaks)
         if flow is None:
             self._refused = self._refuse(self.adopter.reason)

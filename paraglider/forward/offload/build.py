@@ -23,6 +23,7 @@ def build(place: DatapathContext) -> Built:
 
     def configure(config: Config, services: Sequence[VirtualService]) -> None:
         carrier.set_marks(marks_of(config, services))
+        datapath.adopter.limit = config.queue.openings_rate
 
     return Built(datapath, configure, datapath.decide)
 

@@ -27,7 +27,7 @@ MOST_REMEMBERED: Final = 1 << 16
 
 class Decided(NamedTuple):
     """A flow whose backend was decided at ``seen`` (monotonic seconds); ``key`` has the source
-    first, ``sequence`` is that of a SYN, 0 for other protocols.
+    first, ``sequence`` is that of a SYN, ``MIDSTREAM`` of an adopted flow, 0 for other protocols.
     """
 
     protocol: int

@@ -19,10 +19,12 @@ from paraglider.config.model import Config
 from paraglider.netfilter.nfnetlink import CounterValue, carried_counters
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: names of the tables → names of ``views``; ``in`` goes to the backend
+#: names of the tables → names of ``views``, of packets and bytes; ``in`` goes to the backend. Of a
+#: connection that is adopted the first packet is counted
 _NAMES: Final = {
     "requests": ("packets_in", "bytes_in"),
     "replies": ("packets_out", "bytes_out"),
+    "adopted": ("adopted",),
 }
 
 Read = Callable[[int], Mapping[int, Mapping[str, CounterValue]]]
@@ -98,7 +100,7 @@ class KernelCounters:
                 before = CounterValue(0, 0)
             key = self._keys[mark]
             for sums in (self._backends[key], self._services[key[0]]):
-                for name, now, then in zip(_NAMES[what], count, before, strict=True):
+                for name, now, then in zip(_NAMES[what], count, before, strict=False):
                     sums[name] += now - then
 
     def _counts(self) -> Iterator[tuple[int, str, CounterValue]]:

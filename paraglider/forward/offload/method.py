@@ -23,7 +23,7 @@ class OffloadMethod(ForwardMethod):
     """Flows translated by the kernel's conntrack, after the decision of a worker."""
 
     name = "offload"
-    options = frozenset({"snat"})
+    options = frozenset({"snat", "adopt"})
     queued = True
     conntracked = True
 
@@ -49,6 +49,13 @@ class OffloadMethod(ForwardMethod):
         ]
         if service.counted:
             parts.append("live flows are counted by conntrack's events")
+        if service.snat is not None and service.strategy_class.hashes:
+            parts.append("flows that began at another balancer are reset, because of `snat`")
+        elif service.adopts and service.strategy_class.hashes:
+            parts.append(
+                "flows that began at another balancer continue here, and those that return from it"
+                " if both have nf_conntrack_tcp_be_liberal=1"
+            )
         if service.affinity == "client":
             parts.append("a client is kept from its last new connection on")
         return "; ".join(parts) + "."

@@ -2,6 +2,7 @@
 
     hash          used when no worker decides: a backend that takes no new flows is removed from
                   it; one that does has its weight in it
+    adoption      no connection begins with a segment of a lost backend
     connections   those of a lost backend are deleted, and the client's next packet is answered with
                   a RST. Deleted too: UDP connections of a backend that is drained or in maint,
                   because their clients may never change the port, with its closed TCP connections;
@@ -27,7 +28,7 @@ from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
 from paraglider.core.pool import Backend, Pool
 from paraglider.errors import ParagliderError
-from paraglider.forward.offload.table import fallback_text
+from paraglider.forward.offload.table import states_text
 from paraglider.forward.services import States, apply_states, make_pool
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
@@ -54,6 +55,9 @@ CLOSING: Final = 3.0
 #: first and longest pause before a retry, in seconds
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+
+_Written = tuple[dict[int, int], frozenset[int]]
+"""Each backend's share of the hash, by mark; the marks of lost backends."""
 
 Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
 """Has nft load a text asynchronously, and calls back with the result."""
@@ -110,7 +114,7 @@ class KernelTables:
             for family in self._marks
         }
         # The table of a previous daemon is unknown: the first tick loads it.
-        self._written: dict[int, dict[int, int]] = {}
+        self._written: dict[int, _Written] = {}
         self._lost: frozenset[int] = before._lost if before else frozenset()
         self._passed: frozenset[int] = before._passed if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
@@ -141,7 +145,7 @@ class KernelTables:
         self._changed = False
         for family in self._marks:
             if self._retry.get(family, (now, 0.0))[0] <= now:
-                self._hash(family, self._hashed(family), now)
+                self._hash(family, self._wanted(family), now)
         lost, passed, refusing = self._lost, self._passed, self._refusing
         backends = [item for marks in self._marks.values() for item in marks.items()]
         self._lost = frozenset(mark for backend, mark in backends if backend.lost)
@@ -164,22 +168,23 @@ class KernelTables:
         self._loading.clear()
         for family, weights in self._set_up.items():
             if family in self._written:
-                self._hash(family, weights, inf)
+                self._hash(family, (weights, frozenset()), inf)
 
     def _note(self, _ready: tuple[Backend, ...]) -> None:
         self._changed = True
 
-    def _hashed(self, family: int) -> dict[int, int]:
-        """Each backend's share of the hash, by mark."""
+    def _wanted(self, family: int) -> _Written:
+        """What is to be written."""
         marks = self._marks[family].items()
-        return {mark: b.full_weight if b.ready else 0 for b, mark in marks}
+        weights = {mark: b.full_weight if b.ready else 0 for b, mark in marks}
+        return weights, frozenset(mark for b, mark in marks if b.lost)
 
     def wait(self, now: float) -> float:
         """Seconds until the next retry."""
         return max(0.0, min((at for at, _ in self._retry.values()), default=inf) - now)
 
-    def _hash(self, family: int, weights: dict[int, int], now: float) -> None:
-        if weights == self._written.get(family) or family in self._loading:
+    def _hash(self, family: int, wanted: _Written, now: float) -> None:
+        if wanted == self._written.get(family) or family in self._loading:
             return
 
         def loaded(error: ParagliderError | None) -> None:
@@ -194,9 +199,9 @@ class KernelTables:
                     f"hash of IPv{family}: not loaded, tried again", error=str(error), after=pause
                 )
 
-        self._written[family] = weights
+        self._written[family] = wanted
         self._loading.add(family)
-        text = fallback_text(self._config, family, self._seed(), weights)
+        text = states_text(self._config, family, self._seed(), *wanted)
         self._load(text, loaded)
 
 

@@ -1,8 +1,9 @@
-"""The iptables rules of ``forward: offload``: only first packets pass a worker's queue.
+"""The iptables rules of ``forward: offload``: only packets of no connection pass a worker's queue.
 
 Lives here: the packets that are queued and that are accepted. The nft table handles the flows
 (``forward.offload.table``).
-Rules: pure. A first packet that no worker could take is accepted: the kernel then decides.
+Rules: pure. A first packet that no worker could take is accepted: the kernel then decides. A
+segment in mid-stream, which the kernel would answer with RST, is dropped if the queue is full.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from paraglider.forward.rule_parts import (
     SharedPart,
     shares_chains,
 )
+from paraglider.netfilter.rules.answers import may_adopt
 from paraglider.netfilter.rules.marks import OFFLOADED
 from paraglider.netfilter.rules.matches import echo, queues, to_requests
 from paraglider.netfilter.rules.ruleset import Chain, Table
@@ -27,7 +29,9 @@ OPENINGS = OpeningsPart(hashed=True)
 """How new flows are limited."""
 
 _TO_NEW = "-g PARAGLIDER-NEW"
-_SEGMENTS = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
+_MIDSTREAM = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN"
+_SEGMENTS = f"{_MIDSTREAM} -j RETURN"
+_CARRIED = f"{_MIDSTREAM} {DECIDED} -j RETURN"
 _KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 
@@ -38,20 +42,23 @@ def offload_rules(offload: RuleTraffic, scope: RuleScope) -> MethodRules:
         for name, all_ports in (("SOME-NEW", False), ("ALL-NEW", True))
     )
     # Ahead of all the rest: nearly every packet of an offloaded flow ends here. The first of the
-    # two is some 100 ns cheaper, but a method whose flows are in the workers needs every segment
+    # two is some 100 ns cheaper, but a method whose flows are in the workers needs every segment,
+    # and adoption those of connections without a backend
+    adopts = any(map(may_adopt, offload.services))
     others = scope.traffic(lambda method: shares_chains(method) and not method.conntracked)
     shared = SharedPart(
         some,
         every,
         echo=tuple(f"{match} {_TO_NEW}" for match in echo(offload, scope.family)),
-        early=(_KNOWN,) if others.services else (_SEGMENTS, _KNOWN),
+        early=(*(() if others.services else (_CARRIED if adopts else _SEGMENTS,)), _KNOWN),
         accepted=(f"{DECIDED} -j ACCEPT",),
     )
-    chain = _first_packets(scope.steering(shares_chains))
-    return MethodRules((Table("mangle", (chain,), jumps=()),), shared)
+    steering = scope.steering(shares_chains)
+    chains = (_first_packets(steering, adopts), *((_midstream(steering),) if adopts else ()))
+    return MethodRules((Table("mangle", chains, jumps=()),), shared)
 
 
-def _first_packets(steering: Steering) -> Chain:
+def _first_packets(steering: Steering, adopts: bool) -> Chain:
     """Rules for the first packets of offloaded flows.
 
     A datagram that follows an unanswered first one is NEW too: if the connection has left the host
@@ -66,7 +73,25 @@ def _first_packets(steering: Steering) -> Chain:
             "-m conntrack ! --ctstate NEW -j RETURN",
             f"-m mark --mark {OURS} -j RETURN",
             "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
+            *((f"{_MIDSTREAM} -g PARAGLIDER-MIDSTREAM",) if adopts else ()),
             steering.by_source(),
             *(f"{rule} --queue-bypass" for rule in queues(steering.offloaded())),
+        ),
+    )
+
+
+def _midstream(steering: Steering) -> Chain:
+    """Rules for segments of TCP connections that began elsewhere.
+
+    They wait with established traffic: strays displace no first packets, and a full queue drops
+    them, so that their clients repeat them.
+    """
+    return Chain(
+        "PARAGLIDER-MIDSTREAM",
+        "segments of unknown connections, to be adopted; without a worker: passed, the host resets",
+        (
+            "-m conntrack --ctstatus CONFIRMED -j RETURN",
+            steering.by_source(),
+            *(f"{rule} --queue-bypass" for rule in queues(steering.queues())),
         ),
     )

@@ -27,7 +27,7 @@ from paraglider.config.model import Config, Service
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.wrr import SmoothRoundRobin
-from paraglider.netfilter.rules import conntrack
+from paraglider.netfilter.rules import answers, conntrack
 from paraglider.netfilter.rules.filter import accept_table, no_redirects
 from paraglider.netfilter.rules.marks import OFFLOADED, backend_marks, target_port
 from paraglider.netfilter.rules.nft import (
@@ -44,7 +44,7 @@ from paraglider.netfilter.rules.nft import (
     counter_maps,
     counters_of,
     elements,
-    exempted,
+    exemptions,
     first_packets,
     hash_key,
     in_order,
@@ -89,7 +89,7 @@ def static_table(
         *add_rules("prerouting", _prerouting(config, services, marks, family, seed), family),
         *add_rules("answered", _answered(config, family), family),
         *add_rules("postrouting", postrouting(hairpin), family),
-        *add_rules("forward", carried(), family),
+        *add_rules("forward", (*carried(), answers.strays(NFT_FAMILY[family])), family),
     ]
     return KernelTable.of(family, lines, services, marks)
 
@@ -158,9 +158,7 @@ def _prerouting(
     seed: int,
 ) -> Iterator[str]:
     yield 'iifname "lo" return'
-    for end in config.network.exempt:
-        if end.address.version == family:
-            yield from exempted(end, family)
+    yield from exemptions(config, family)
     mark_of = {service.name: _mark(service, marks[service.name], seed) for service in services}
     for service, _, match in first_packets(services, family):
         yield f"{match} ct mark set {mark_of[service.name]} goto answered"

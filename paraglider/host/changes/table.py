@@ -14,17 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from paraglider.forward.static.rules import COUNTED
+from paraglider.forward.static.rules import COUNTED as STATIC_COUNTED
 from paraglider.host.changes.base import Action, Host
 from paraglider.host.changes.replaced_table import fed
 from paraglider.netfilter.conntrack import Entry
 from paraglider.netfilter.rules.claims import Claims
 from paraglider.netfilter.rules.marks import FAMILY_MASK, family_mark
 from paraglider.netfilter.rules.nft import (
-    CARRIED,
+    COUNTED,
+    FOLLOWING,
     NFT_FAMILY,
     TABLE,
-    UNANSWERED,
     removal_text,
     without_counters,
 )
@@ -38,8 +38,8 @@ class TableChange:
     its UDP ports (VIP, first, last), ``saved`` the kernel's form of it (empty until it is applied).
     ``served`` are the services of a static set-up; empty with a daemon. ``claims`` finds the mark
     of a connection. ``previous`` is the text and marks that this run replaces; ``held`` is whether
-    the kernel has exactly that, apart from the daemon's hash. The last three are not stored,
-    because the undo removes the table.
+    the kernel has exactly that, apart from the rules that the daemon changes. The last three are
+    not stored, because the undo removes the table.
     """
 
     kind: ClassVar[str] = "table"
@@ -81,7 +81,7 @@ class TableChange:
     def rehearse(self, host: Host) -> None:
         """Raise ``PlatformError`` when the kernel refuses the table."""
         if self.previous is not None and self.held:
-            host.nft.rehearse_change(self.previous[0], self.input, (UNANSWERED,))
+            host.nft.rehearse_change(self.previous[0], self.input, FOLLOWING)
         else:
             host.nft.rehearse(self.input)
 
@@ -99,7 +99,7 @@ class TableChange:
     def apply(self, host: Host) -> None:
         """Load the text, re-mark connections, and delete those of removed backends."""
         if self.previous is not None and self.held:
-            host.nft.change(self.previous[0], self.input, (UNANSWERED,))
+            host.nft.change(self.previous[0], self.input, FOLLOWING)
         else:
             host.nft.load(self.input)
         if self.gone and self.claims is not None:
@@ -134,7 +134,7 @@ class TableChange:
         return [] if self.served else self.gone
 
     def _rest(self, marks: list[int]) -> str:
-        return without_counters(self.family, marks, COUNTED if self.served else CARRIED)
+        return without_counters(self.family, marks, STATIC_COUNTED if self.served else COUNTED)
 
     def settled(self, host: Host) -> TableChange:
         """This change with the kernel's form of the table."""
@@ -142,10 +142,13 @@ class TableChange:
 
 
 def set_up(saved: str) -> str:
-    """The kernel's form of a table without the hash, which follows the states of backends."""
-    lines = saved.splitlines()
-    hashed = f'"chain": "{UNANSWERED}"'
-    return "\n".join(line for line in lines if not (line.startswith("rule ") and hashed in line))
+    """The kernel's form of a table without the rules that follow the states of backends."""
+    chains = [f'"chain": "{name}"' for name in FOLLOWING]
+
+    def follows(line: str) -> bool:
+        return line.startswith("rule ") and any(chain in line for chain in chains)
+
+    return "\n".join(line for line in saved.splitlines() if not follows(line))
 
 
 def _forget(mark: int, mask: int = 0) -> str:

@@ -21,7 +21,7 @@ it is repeated with the same sequence number there is no connection, and it is a
 answered with RST.
 
 Rules: pure text. A SYN,ACK of a backend is accepted, because a router may see one direction of
-other connections.
+other connections (``answers``).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from paraglider.config.model import Config, Service, TimeoutsConfig
+from paraglider.netfilter.rules import answers
 from paraglider.netfilter.rules.traffic import RuleEndpoint, RuleTraffic, traffic_of
 
 INVALID: Final = "invalid"
@@ -155,6 +156,7 @@ def invalid(family: str, exempt: Iterable[str]) -> Iterator[str]:
     yield from exempt
     ours = f"{family} saddr . tcp sport @{_ANSWERING} {_FLAGS} != syn | ack"
     yield f"{ours} counter name {INVALID} drop"
+    yield answers.one_way(family)
     yield f"{family} daddr . tcp dport != @{_VIPS} return"
     fin = f"{_FLAGS} == fin | ack"
     yield f"{fin} {_fin(family)} @{_FINS} return"

@@ -17,7 +17,7 @@ from typing import Literal
 
 from paraglider.config.model import Config, Service
 from paraglider.config.types import ALL_PORTS, Exempt, PortRange
-from paraglider.netfilter.rules import conntrack
+from paraglider.netfilter.rules import answers, conntrack
 from paraglider.netfilter.rules.claims import Claims
 from paraglider.netfilter.rules.marks import BASE, MASK, target_port
 from paraglider.netfilter.rules.traffic import traffic_of
@@ -31,6 +31,9 @@ UNANSWERED = "unanswered"
 """The counter of first packets that no worker decided about."""
 GONE = "gone"
 """The counter of first packets that a worker decided for a backend that is no longer there."""
+
+FOLLOWING = (UNANSWERED, answers.ADOPTING)
+"""The chains whose rules the daemon changes with the states of the backends."""
 
 MAPS = {
     "backends": "{address} . inet_service",
@@ -53,6 +56,11 @@ CARRIED_CHAIN = {"forward": "type filter hook forward priority 10"}
 CARRIED = ("requests", "replies")
 """What is counted of each backend by ``carried``: packets and bytes there and back. A map of that
 name leads from its mark to its counter."""
+
+COUNTED = (*CARRIED, answers.ADOPTED)
+"""What is counted of a backend of ``forward: offload``: that, and connections that the kernel has
+adopted.
+"""
 
 _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
@@ -122,9 +130,9 @@ def skeleton(
     place = f"{NFT_FAMILY[family]} {TABLE}"
     address = f"ipv{family}_addr"
     bases = {**conntrack.TRACKED_CHAIN, **bases}
-    chains = (*chains, conntrack.INVALID)
+    chains = (*chains, conntrack.INVALID, answers.STRAY)
     yield f"add table {place}"
-    for counter in (conntrack.INVALID, *counters):
+    for counter in (conntrack.INVALID, answers.STRAY, *counters):
         yield f"add counter {place} {counter}"
     for name, value in maps.items():
         yield f"add map {place} {name} {{ type mark : {value.format(address=address)}; }}"
@@ -143,17 +151,26 @@ def tracking(config: Config, family: int) -> Iterator[str]:
     name = NFT_FAMILY[family]
     place = f"{name} {TABLE}"
     traffic = traffic_of(config, family, lambda method: method.conntracked)
-    exempt = (rule for end in traffic.exempt for rule in exempted(end, family))
+    exempt = exemptions(config, family)
     replied = conntrack.replied(config, family)
     yield from conntrack.objects(place, name, config.timeouts, replied)
     yield from conntrack.elements(place, traffic, replied)
+    yield from answers.objects(place, name)
+    yield from answers.elements(place, answers.stray_ends(config, family))
     yield from add_rules("tracked", (conntrack.tracked(),), family)
     yield from add_rules(conntrack.INVALID, conntrack.invalid(name, exempt), family)
+    yield from add_rules(answers.STRAY, answers.stray(name, exempt), family)
 
 
 def timed(config: Config, family: int) -> Iterator[str]:
     """The rules that set the timeouts of new connections of ``family``."""
     return conntrack.timed(NFT_FAMILY[family], config.timeouts, conntrack.replied(config, family))
+
+
+def exemptions(config: Config, family: int) -> list[str]:
+    """Rules by which all packets of ``family`` that are never balanced leave the chain."""
+    ends = (end for end in config.network.exempt if end.address.version == family)
+    return [rule for end in ends for rule in exempted(end, family)]
 
 
 def exempted(end: Exempt, family: int) -> Iterator[str]:
@@ -219,8 +236,8 @@ def without_counters(family: int, marks: Iterable[int], counted: Sequence[str]) 
 
 def carried() -> Iterator[str]:
     """Count packets and bytes to a backend, and back from it, by its mark."""
-    yield "ct direction original counter name ct mark map @requests"
-    yield "ct direction reply counter name ct mark map @replies"
+    yield "ct direction original counter name ct mark map @requests return"
+    yield "ct direction reply counter name ct mark map @replies return"
 
 
 def add_rules(chain: str, rules: Iterable[str], family: int) -> Iterator[str]:

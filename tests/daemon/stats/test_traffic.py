@@ -37,10 +37,11 @@ class _Worker(Spec):
 
 
 class Counted:
-    """Some numbers of backends of `web`."""
+    """Some numbers of backends of ``service``."""
 
-    def __init__(self, backends: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(self, backends: Mapping[str, Mapping[str, int]], service: str = "web") -> None:
         self._backends = backends
+        self._service = service
 
     def figures(self) -> dict[str, int]:
         """See ``counters.CounterSource``."""
@@ -49,7 +50,7 @@ class Counted:
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
         """See ``counters.CounterSource``."""
         for backend, numbers in self._backends.items():
-            yield "web", backend, numbers
+            yield self._service, backend, numbers
 
 
 def worker(index: int, **backends: Mapping[str, int]) -> Child:
@@ -101,6 +102,26 @@ def test_what_the_kernel_carries_is_traffic_too() -> None:
     carried.count({mark: (4, 6)})
     found = traffic.total("all")
     assert (found["flows"], found["inactive"]) == (4, 6)
+
+
+def test_what_the_kernel_has_adopted_is_added() -> None:
+    """Workers have adopted others: those whose clients went on first. All are connections."""
+    (mark,) = backend_marks(CONFIG)["all"]
+    counted = {mark: {"adopted": CounterValue(2, 80)}}
+    carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
+    counted[mark] = {"adopted": CounterValue(5, 200)}
+    carried.update(1.0)
+    for some, adopted, conns in (({"conns": 4, "adopted": 1}, 4, 7), ({}, 3, 3)):
+        counters = Counters()
+        CounterWriter(counters, Counted({"10.0.0.1": some}, "all")).tick()
+        found = TrafficCounters(samples([Child(_Worker(0, counters=counters))]), carried)
+        for numbers in (found.of("all", "10.0.0.1"), found.total("all")):
+            assert (numbers["adopted"], numbers["conns"], numbers["picked"]) == (
+                adopted,
+                conns,
+                conns,
+            )
+            assert numbers["packets_in"] == 0
 
 
 def test_what_bpf_carries_is_added_to_what_the_workers_count() -> None:

@@ -63,7 +63,7 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
     tables.count(B, 1002, way="replies")
     tables.counts[0x51FFFFFF] = {"requests": CounterValue(5, 5)}  # another's
     carried.update(2.0)
-    wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0}
+    wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0, "adopted": 0}
     assert carried.backend(("web", A)) == wanted
     wanted |= {"packets_out": 2, "bytes_out": 200}
     assert carried.service("web") == wanted

@@ -244,3 +244,23 @@ def test_at_the_end_the_hash_is_the_set_ups(air: Air, monkeypatch: pytest.Monkey
     air.put("down")
     air.offloaded.close()
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
+
+
+def test_connections_of_a_lost_backend_are_not_adopted() -> None:
+    """Its answers begin none until it returns, from the load that is asked for before the deletion
+    of its connections; those of one that drains do.
+    """
+    air = Air(strategy="maglev", seed=7, protocol="tcp", ports=80)
+    air.offloaded.tick(0.0)
+    excluded = f"adopting ct mark {{ 0x{air.marks[0]:08x} }} ct mark set 0x0 return"
+
+    def excludes() -> bool:
+        return excluded in air.loaded[-1]
+
+    assert not excludes()
+    assert air.put("down") == EndedConnections((air.marks[0],))
+    assert excludes()
+    air.put("ready", now=2.0)
+    assert not excludes()
+    air.put("drain", now=3.0)
+    assert not excludes()

@@ -87,6 +87,39 @@ def test_segments_are_passed_early_unless_a_worker_wants_them(
     assert shared.early[-1] == "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 
+HASH = {"strategy": "maglev", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "adopts"),
+    [
+        (HASH, True),
+        ({"strategy": "mine.policy:Class"}, True),
+        ({**HASH, "adopt": "never"}, False),
+        ({**HASH, "affinity": "client"}, False),
+        ({**HASH, "snat": "10.0.0.254"}, False),
+        ({}, False),
+    ],
+)
+def test_segments_in_mid_stream_are_queued_if_a_worker_may_adopt_them(
+    changes: dict[str, Any], adopts: bool
+) -> None:
+    """With established traffic; once, without those of connections that have a backend. Without a
+    worker they pass, and the host answers RST.
+    """
+    rules, shared = made(**changes)
+    (table,) = rules.tables
+    assert [chain.name for chain in table.chains[1:]] == ["PARAGLIDER-MIDSTREAM"] * adopts
+    assert (DECIDED in shared.early[0]) == adopts
+    assert len(shared.early) == 2
+    jumps = [rule for rule in table.chains[0].rules if "PARAGLIDER-MIDSTREAM" in rule]
+    assert len(jumps) == adopts
+    for chain in table.chains[1:]:
+        assert "CONFIRMED -j RETURN" in chain.rules[0]
+        numbers = [rule.split("--queue-num ")[1] for rule in chain.rules if "NFQUEUE" in rule]
+        assert numbers == ["0 --queue-bypass", "1 --queue-bypass"]
+
+
 def test_connections_with_a_backend_are_accepted() -> None:
     """By the connection's mark; errors are handled by conntrack, echo by the service."""
     _, shared = made()

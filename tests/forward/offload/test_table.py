@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config
-from paraglider.forward.offload.table import fallback_text, offload_table
+from paraglider.forward.offload.table import offload_table, states_text
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
-from paraglider.netfilter.rules.nft import KernelTable, removal_text
+from paraglider.netfilter.rules.nft import NFT_FAMILY, KernelTable, removal_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ("offload", "mixed")
@@ -124,7 +124,7 @@ def test_the_hash_of_other_weights(family: int, ready: str) -> None:
     found = table("offload", family)
     assert found is not None
     weights = {mark: 2 * (ready == "some" and n > 0) for n, mark in enumerate(found.marks)}
-    text = fallback_text(config, family, SEED, weights)
+    text = states_text(config, family, SEED, weights)
     Nft().rehearse(found.text + text)
     named = {int(mark, 16) for mark in re.findall(r": (0x\w+)", text)}
     assert named == {mark for mark, weight in weights.items() if weight}
@@ -152,11 +152,9 @@ def test_the_hash_has_the_seed_of_the_service_and_no_order() -> None:
         config = Config.model_validate({"services": services})
         marks = backend_marks(config)
         weights = {mark: 1 for each in marks.values() for mark in each}
-        texts.append(fallback_text(config, 4, SEED, weights))
-        assert [
-            f"seed 0x{n:08x}" in line
-            for n, line in zip((9, SEED), texts[-1].splitlines()[1:], strict=True)
-        ]
+        texts.append(states_text(config, 4, SEED, weights))
+        rules = [line for line in texts[-1].splitlines() if "paraglider unanswered ip" in line]
+        assert all(f"seed 0x{n:08x}" in rule for n, rule in zip((9, SEED), rules, strict=True))
         of_a = dict(
             zip((str(b.address) for b in config.services[0].backends), marks["a"], strict=True)
         )
@@ -165,3 +163,28 @@ def test_the_hash_has_the_seed_of_the_service_and_no_order() -> None:
         ]
         assert f"map {{ {', '.join(ends)} }}" in texts[-1]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_connections_of_the_lost_are_not_adopted(family: int) -> None:
+    """The chain that adopts is loaded with the states, if any service adopts."""
+    vip, begin = {4: ("192.0.2.1", "10.0.0."), 6: ("2001:db8::1", "fd00::")}[family]
+    backends = [f"{begin}{number}" for number in (1, 2)]
+    service = {"name": "a", "vip": vip, "protocol": "tcp", "ports": 80, "forward": "offload"}
+    found = {}
+    for adopt in ("auto", "never"):
+        changes = {"strategy": "maglev", "seed": 7, "adopt": adopt, "backends": backends}
+        config = Config.model_validate({"services": [{**service, **changes}]})
+        made = offload_table(config, family, (), SEED)
+        assert made is not None
+        lost = made.marks[:1]
+        text = states_text(config, family, SEED, dict.fromkeys(made.marks, 1), lost)
+        Nft().rehearse(made.text + text)
+        chain = f"add rule {NFT_FAMILY[family]} paraglider adopting "
+        found[adopt] = [line[len(chain) :] for line in text.splitlines() if line.startswith(chain)]
+        assert (f"ct mark {{ 0x{lost[0]:08x} }} ct mark set 0x0 return" in found[adopt]) == bool(
+            found[adopt]
+        )
+    assert found["auto"]
+    assert not found["never"]
