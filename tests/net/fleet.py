@@ -168,7 +168,9 @@ class Fleet:
     def balance(
         self, workers: int = 1, openings_rate: int = 30_000, **changes: Any
     ) -> list[InsideBalancer]:
-        """Start a daemon in each host, with one file but for the gateway."""
+        """Start a daemon in each host, with one file but for the gateway. ``changes`` are of both
+        services; a value may be a dictionary by family, and None leaves a key out.
+        """
         first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
         routed = changes.get("forward") in ("dsr", "tunnel")
         for number, host in enumerate(self.hosts, 1):
@@ -259,8 +261,8 @@ def _bits(family: int) -> int:
 
 
 def _service(family: int, changes: dict[str, Any]) -> dict[str, Any]:
-    """A service of the file; a key of ``changes`` that is None is left out."""
-    given = {
+    """A service of the file; see ``Fleet.balance``."""
+    given: dict[str, Any] = {
         "name": f"web{family}",
         "vip": f"{VIP[family]}/{_bits(family)}",
         "protocol": "tcp",
@@ -270,6 +272,9 @@ def _service(family: int, changes: dict[str, Any]) -> dict[str, Any]:
         "backends": [back_address(family, number) for number in (1, 2, 3)],
         **changes,
     }
+    for key, value in given.items():
+        if isinstance(value, dict) and family in value:
+            given[key] = value[family]
     return {key: value for key, value in given.items() if value is not None}
 
 

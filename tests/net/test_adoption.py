@@ -288,4 +288,4 @@ def test_a_flood_of_stray_segments(tmp_path: Path, method: str) -> None:
         assert flows.broken(PATIENCE) == 0
         seconds = int(time.monotonic() - begin) + 2
         assert limit <= fleet.adopted(1, least=limit) <= limit * seconds
-        wait_until(lambda: fleet.dropped(1, "adoption_limit") > strays // 2)
+        wait_until(lambda: fleet.dropped(1, "adoption_limit") > limit)

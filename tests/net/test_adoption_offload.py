@@ -22,6 +22,7 @@ ECHOES, DOWNS = 45, 15  # of each family
 FLOWS = 2 * (ECHOES + DOWNS)
 PATIENCE = 20.0  # a download begins again with a timeout of TCP's, which doubles
 EXAMPLE = Path(__file__).parents[2] / "conf" / "conntrackd.conf"
+SNAT, WIDTH = {4: "10.0.0.254", 6: "fd00:10::fe"}, {4: 24, 6: 64}
 LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal=1"
 
 
@@ -29,7 +30,7 @@ LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal=1"
 def pair(directory: Path, **changes: Any) -> Iterator[tuple[Fleet, Lasting]]:
     """Two balancers, the first of which has all packets, and its flows."""
     with closing(Fleet(directory, 2, through=True)) as fleet:
-        fleet.route([1])
+        move(fleet, 1)
         fleet.balance(**{"forward": "offload", **changes})
         fleet.serve()
         for host in fleet.hosts:
@@ -40,9 +41,19 @@ def pair(directory: Path, **changes: Any) -> Iterator[tuple[Fleet, Lasting]]:
 
 
 def move(fleet: Fleet, number: int) -> None:
-    """All packets come to balancer ``number``, as if the other one had lost its power."""
+    """All packets come to balancer ``number``, as if the other one had lost its power; it has the
+    address ``SNAT``.
+    """
     fleet.route([number])
     fleet.gateway(number)
+    for family, host in product((4, 6), (fleet.hosts[2 - number], fleet.hosts[number - 1])):
+        address = f"{SNAT[family]}/{WIDTH[family]} dev eth1"
+        if host is fleet.hosts[number - 1]:
+            host.ip(f"address replace {address}{' nodad' if family == 6 else ''}")
+        elif SNAT[family] in host.run(["ip", "address", "show", "dev", "eth1"]).stdout:
+            host.batch(f"address del {address}")
+    for backend in fleet.backends:
+        backend.batch("neigh flush dev eth0")
 
 
 def connections(fleet: Fleet, number: int) -> int:
@@ -59,7 +70,7 @@ def test_they_are_adopted(tmp_path: Path) -> None:
     with pair(tmp_path, workers=2) as (fleet, flows):
         move(fleet, 2)
         assert flows.broken(PATIENCE) == 0
-        wait_until(lambda: fleet.adopted(2) >= FLOWS)
+        assert fleet.adopted(2, least=FLOWS) >= FLOWS
         wait_until(lambda: connections(fleet, 2) == FLOWS)
         wait_until(lambda: fleet.carried(2)[1] > 10 * fleet.carried(2)[0] > 0)
         move(fleet, 1)
@@ -111,11 +122,13 @@ def addresses(number: int) -> list[str]:
     return [address(family, n) for family in (4, 6) for address, n in ends]
 
 
-def test_conntrackd_knows_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("snat", [None, SNAT], ids=["", "snat"])
+def test_conntrackd_knows_them(tmp_path: Path, snat: dict[int, str] | None) -> None:
     """No flow breaks, though no backend is found by a hash and nothing is adopted; nor when they
-    return. A balancer that starts later gets all of them.
+    return. Those that began before it and since are known.
     """
-    with pair(tmp_path, strategy="rr", seed=None) as (fleet, flows), synchronized(fleet, tmp_path):
+    changes = {"strategy": "rr", "seed": None, "snat": snat}
+    with pair(tmp_path, **changes) as (fleet, flows), synchronized(fleet, tmp_path):
         wait_until(lambda: connections(fleet, 2) == FLOWS)
         more = Lasting(fleet.client, ECHOES, DOWNS)
         assert more.broken(PATIENCE) == 0
