@@ -83,6 +83,8 @@ def _adopting(config: Config) -> Iterator[Problem]:
             continue
         if "adopt" in service.model_fields_set:
             yield from _without_effect(path, service)
+        elif service.method.conntracked:
+            pass  # conntrackd may tell the other balancer of its connections
         elif (several or service.seed is not None) and "adopt" in service.method.options:
             yield from _not_taken_over(path, service)
         if several or service.seed is not None or "adopt" in service.model_fields_set:
