@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+from asyncio import unix_events
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 from waiting import exit_code
 
 from paraglider.config.steps import Steps
@@ -74,6 +76,18 @@ class RecordedProcesses:
 
     def restart(self, child: Child) -> None:
         """See ``ProcessManager``."""
+
+
+def signalled_while_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM comes to each process whose asyncio loop has just closed what signals wake it by."""
+    kind: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+    close = kind._close_self_pipe
+
+    def closed(loop: Any) -> None:
+        close(loop)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(kind, "_close_self_pipe", closed)
 
 
 class ForkedProcess:

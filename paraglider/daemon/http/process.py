@@ -27,6 +27,7 @@ from paraglider.daemon.http.connection_limiter import ConnectionLimiter, Shares,
 from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
 from paraglider.daemon.messages import Message, ReloadRequest, Result
 from paraglider.daemon.processes.bootstrap import (
+    ignore_termination,
     lock_down,
     report_error,
     report_ready,
@@ -151,6 +152,7 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     try:
         status = await endpoint.closed
     finally:
+        ignore_termination()
         if feeding is not None:
             feeding.cancel()
         for limiter in limiters:

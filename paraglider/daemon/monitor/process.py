@@ -24,6 +24,7 @@ from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
 from paraglider.daemon.messages import CheckSooner, Message, SetSources, SetTargets
 from paraglider.daemon.monitor.outbox import Outbox
 from paraglider.daemon.processes.bootstrap import (
+    ignore_termination,
     lock_down,
     report_error,
     report_ready,
@@ -167,6 +168,7 @@ async def serve(
             log.logger(role=spec.role).error("invalid message from the supervisor", error=why)
         return endpoint.closed.result()
     finally:
+        ignore_termination()
         outbox.close()
         endpoint.detach()
         for part in parts:

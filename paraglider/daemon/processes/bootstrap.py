@@ -74,6 +74,13 @@ def lock_down(
     seccomp.confine(role)
 
 
+def ignore_termination() -> None:
+    """Ignore SIGTERM from now on: the process ends already. While asyncio closes its loop, another
+    signal would be reported as a fault, or end the process by itself.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
 def report_ready(report: int) -> None:
     """Report to the supervisor that the process is ready."""
     os.write(report, READY)

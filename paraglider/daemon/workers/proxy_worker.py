@@ -30,6 +30,7 @@ from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointError, IpcEndpoint
 from paraglider.daemon.processes.bootstrap import (
+    ignore_termination,
     lock_down,
     report_error,
     report_ready,
@@ -150,6 +151,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     if spec.endpoint is not None:
         CommandReader(loop, spec.endpoint, work, spec.heartbeat, logger).open()
     loop.run_forever()
+    ignore_termination()
     logger.info("stopped", **counts(proxy))
     loop.close()
     return 0

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from stand_ins import ForkedProcess
+from stand_ins import ForkedProcess, signalled_while_closing
 from waiting import TIMEOUT, wait_until
 
 from paraglider.daemon.control.connections import ControlConnections
@@ -127,6 +127,22 @@ def test_its_life(running: Running) -> None:
     assert answers == [{"status": "ok"}]
     os.kill(running.pid, signal.SIGTERM)
     assert running.ended() == 0
+
+
+@pytest.mark.root
+def test_signals_while_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are no fault: systemd's and that of the parent's death may come one after the other."""
+    signalled_while_closing(monkeypatch)
+    with Loop([]) as loop:
+        it = Running(tmp_path, loop)
+        os.kill(it.pid, signal.SIGTERM)
+        assert it.ended() == 0
+        it.forget()
+        it.control.close()
+        it.socket.close()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.root

@@ -18,7 +18,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 import pytest
-from stand_ins import ForkedProcess
+from stand_ins import ForkedProcess, signalled_while_closing
 from waiting import TIMEOUT
 
 from paraglider.config.health import Check
@@ -134,6 +134,20 @@ def target(port: int, **check: Any) -> Target:
     """This host as a backend."""
     checked = Check(**{"interval": 0.5, "timeout": 20, **check})
     return Target("web", "127.0.0.1", ipaddress.ip_address("127.0.0.1"), port, checked)
+
+
+@pytest.mark.root
+def test_signals_while_it_ends(
+    running: Callable[..., Running],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """They are no fault: systemd's and that of the parent's death may come one after the other."""
+    signalled_while_closing(monkeypatch)
+    it = running()
+    os.kill(it.pid, signal.SIGTERM)
+    assert it.ended() == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.root
