@@ -86,13 +86,14 @@ class Adopter:
         key: bytes,
         now: float,
         *,
+        service: VirtualService | None,
         speaks: bool = False,
     ) -> Flow | None:
-        """The flow, now in ``flows``, of a client's or a backend's packet with ``key``; None, and a
-        ``reason``, if it is not adopted. ``flows`` must have none for the packet. ``speaks``: it is
-        a segment with data or FIN, which its receiver has to acknowledge.
+        """The flow, now in ``flows``, of a client's packet with ``key`` to ``service``, or of a
+        backend's, to none; None, and a ``reason``, if it is not adopted. ``flows`` must have none
+        for the packet. ``speaks``: it is a segment with data or FIN, which its receiver has to
+        acknowledge.
         """
-        service = balancer.find(protocol, key)
         if service is not None:
             translation = self.owner(balancer, service, protocol, key, now)
             forward, state = key, ADOPTED

@@ -218,7 +218,8 @@ class OneSidedDatapath:
             return self._refused if flow is None else self._opened(flow)
         if kind & (SYN | RST | ACK) != ACK:
             return self.refuse(STRAY)
-        flow = self.adopter.adopt(self.balancer, self.flows, TCP, key, now)
+        service = self.balancer.find(TCP, key)
+        flow = self.adopter.adopt(self.balancer, self.flows, TCP, key, now, service=service)
         if flow is None:
             return self.refuse(self.adopter.reason)
         if self.opened is not None:

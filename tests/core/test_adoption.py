@@ -44,7 +44,8 @@ class World:
 
     def adopt(self, key: bytes, now: float = 0.0, protocol: int = TCP) -> Flow | None:
         """The flow of a packet."""
-        return self.adopter.adopt(self.balancer, self.flows, protocol, key, now)
+        service = self.balancer.find(protocol, key)
+        return self.adopter.adopt(self.balancer, self.flows, protocol, key, now, service=service)
 
     def reason(self, key: bytes, now: float = 0.0, protocol: int = TCP) -> str:
         """Why the flow of a packet is not adopted."""

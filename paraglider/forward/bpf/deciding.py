@@ -16,7 +16,7 @@ no longer decides is removed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -139,7 +139,7 @@ class KernelDecisions:
             self._decisions.set_steering(family, self._steering, present, by_hash)
         self._flags = {service.name: _flags(service, config) for service in config.services}
 
-    def configure(self, services: Iterable[VirtualService]) -> None:
+    def configure(self, services: Collection[VirtualService]) -> None:
         """Have the kernel decide for exactly ``services``; raises ``OSError``."""
         before, self._services = self._services, {}
         missing = {
@@ -169,17 +169,18 @@ class KernelDecisions:
                     self._decisions.release(unused)
             self._update_unplaced()
 
-    def _place(self, services: Iterable[VirtualService]) -> _Placed:
+    def _place(self, services: Collection[VirtualService]) -> _Placed:
         """Decisions and keys for ``services``, as far as there is room. A service with all ports
         comes last, and only if the keys of its exceptions have room too.
         """
         placed = _Placed({}, {})
+        exceptions = self._exceptions({each.vip for each in services if _has_all_ports(each)})
         for service in sorted(services, key=_has_all_ports):
             index = self._decisions.claim(slot_name(service.name, b"decision"))
             ports = ((0, 0),) if _has_all_ports(service) else service.ports
             keys = dict.fromkeys(_service_keys(service.vip, service.protocols, ports), index or 0)
             if _has_all_ports(service):
-                others = set(self._exceptions(service.vip)) - placed.keys.keys()
+                others = exceptions.get(service.vip, set()) - placed.keys.keys()
                 if others:
                     keys = dict.fromkeys(others, self._decisions.claim(_BY_WORKER) or 0) | keys
             if index is None or len(placed.keys) + len(keys) > SERVICES:
@@ -285,15 +286,18 @@ class KernelDecisions:
             above = status.tick >= since and status.opened > self._bound
             self.floods += above or status.stateless >= max(since, 1)
 
-    def _exceptions(self, vip: bytes) -> Iterator[bytes]:
-        """The keys of all services of ``vip`` that have not all ports. Those for which the kernel
-        does not decide are exceptions of one that has: a worker decides.
+    def _exceptions(self, vips: Container[bytes]) -> dict[bytes, set[bytes]]:
+        """By VIP, of those in ``vips``, the keys of all its services that have not all ports. Those
+        for which the kernel does not decide are exceptions of one that has: a worker decides.
         """
+        found: dict[bytes, set[bytes]] = {}
         for service in self._config.services if self._config is not None else ():
-            if service.vip.ip.packed == vip and not service.all_ports:
+            vip = service.vip.ip.packed
+            if vip in vips and not service.all_ports:
                 protocols = [_NUMBERS[name] for name in service.protocols]
                 ports = [(each.first, each.last) for each in service.ports]
-                yield from _service_keys(vip, protocols, ports)
+                found.setdefault(vip, set()).update(_service_keys(vip, protocols, ports))
+        return found
 
     @staticmethod
     def _states_changed(decided: _DecidedService, _ready: tuple[Backend, ...]) -> None:

@@ -28,6 +28,7 @@ cdef class NatDatapath(NatFlows):
         protocol="unsigned char",
         transport=Py_ssize_t,
         data_at=Py_ssize_t,
+        speaks=bint,
         four=bint,
         cut=bint,
         key=bytes,

@@ -121,7 +121,8 @@ class NatDatapath(NatFlows):
                 flow = self._open(TCP, key, now)
             elif flags & (SYN | RST | ACK) == ACK:
                 data_at = transport + (data[transport + 12] >> 4) * 4
-                flow = self._adopt(TCP, key, now, flags & FIN != 0 or data_at < end)
+                speaks = flags & FIN != 0 or data_at < end
+                flow = self._adopt(self.balancer.find(TCP, key), TCP, key, now, speaks)
                 if flow is None:
                     return self._refused
                 if flow.forward_key == key:

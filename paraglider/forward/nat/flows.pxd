@@ -44,7 +44,7 @@ cdef class NatFlows:
     cdef _client_datagram(self, Flow flow, double now)
     cdef Flow _reopen(self, Flow flow, bint opening, double now)
     @cython.locals(flow=Flow)
-    cdef Flow _adopt(self, int protocol, bytes key, double now, bint speaks=*)
+    cdef Flow _adopt(self, service, int protocol, bytes key, double now, bint speaks=*)
     cdef Flow _first_datagram(self, bytes key, double now)
     cpdef int _refuse(self, int reason) except -1
 

@@ -178,16 +178,23 @@ class NatFlows:
         self._refused = self._refuse(FLOW_LOST)
         return None
 
-    def _adopt(self, protocol: int, key: bytes, now: float, speaks: bool = False) -> Flow | None:
-        """The flow, begun elsewhere, of a client's or a backend's packet with ``key``; or None, see
-        ``_refused``. ``speaks``: see ``Adopter``.
+    def _adopt(
+        self,
+        service: VirtualService | None,
+        protocol: int,
+        key: bytes,
+        now: float,
+        speaks: bool = False,
+    ) -> Flow | None:
+        """The flow, begun elsewhere, of a client's packet with ``key`` to ``service``, or of a
+        backend's, to none; or None, see ``_refused``. ``speaks``: see ``Adopter``.
         """
-        if self.others is not None:
-            service = self.balancer.find(protocol, key)
-            if service is not None and service.offloaded:
-                self._refused = self.others(service, protocol, key, now, MIDSTREAM)
-                return None
-        flow = self.adopter.adopt(self.balancer, self.flows, protocol, key, now, speaks=speaks)
+        if service is not None and service.offloaded and self.others is not None:
+            self._refused = self.others(service, protocol, key, now, MIDSTREAM)
+            return None
+        flow = self.adopter.adopt(
+            *(self.balancer, self.flows, protocol, key, now), service=service, speaks=speaks
+        )
         if flow is None:
             self._refused = self._refuse(self.adopter.reason)
         elif self.opened is not None:
@@ -201,7 +208,7 @@ class NatFlows:
         service = self.balancer.find(UDP, key)
         # Of equal ports, it may be a client with the service's port (NTP).
         if service is None and key[-4:-2] != key[-2:]:
-            return self._adopt(UDP, key, now)
+            return self._adopt(None, UDP, key, now)
         return self._open_at(service, UDP, key, now, None)
 
     def _open(

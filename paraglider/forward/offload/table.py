@@ -106,7 +106,7 @@ def states_text(
     place = f"{NFT_FAMILY[family]} {TABLE}"
     rules = _unanswered(services, marks, weights, family, seed)
     lines = [f"flush chain {place} {UNANSWERED}", *add_rules(UNANSWERED, rules, family)]
-    if answers.answering(services, marks):
+    if any(map(answers.may_adopt, services)):
         lines.append(f"flush chain {place} {answers.ADOPTING}")
         lines += add_rules(answers.ADOPTING, _adopting(config, family, lost), family)
     return "".join(f"{line}\n" for line in lines)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from paraglider.config.model import Config, QueueConfig, Service
@@ -60,6 +61,31 @@ class Answering:
     vip_port: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """The services for which the ports of one address answer: by single ports, and with ranges."""
+
+    single: dict[int, list[Service]]
+    ranges: list[tuple[PortRange, Service]]
+
+    def add(self, service: Service, span: PortRange) -> None:
+        """The ports ``span`` answer for ``service``."""
+        if span.first == span.last:
+            self.single.setdefault(span.first, []).append(service)
+        else:
+            self.ranges.append((span, service))
+
+    def has_another(self, service: Service, port: int) -> bool:
+        """Whether ``port`` answers for another VIP than that of ``service``, too. Of one VIP, a
+        service on all ports has those that the others leave.
+        """
+        others = chain(self.single.get(port, ()), (s for span, s in self.ranges if port in span))
+        return any(
+            other is not service and not (other.all_ports and other.vip.ip == service.vip.ip)
+            for other in others
+        )
+
+
 def may_adopt(service: Service) -> bool:
     """Whether ``service`` adopts flows by a strategy that is a hash, or by a class of the
     operator's own, which says only in a worker whether it is one.
@@ -73,32 +99,21 @@ def answering(services: Iterable[Service], marks: Mapping[str, Sequence[int]]) -
     are those of their backends.
     """
     passing = [s for s in services if "tcp" in s.protocols and s.snat is None]
-    owners: dict[IPAddress, list[tuple[Service, tuple[PortRange, ...]]]] = {}
+    owners: dict[IPAddress, _Owners] = {}
     for service in passing:
         for backend in service.backends:
-            owner = service, service.reply_ports(backend)
-            owners.setdefault(backend.address, []).append(owner)
-
-    def is_another(service: Service, other: Service) -> bool:
-        # Of one VIP, a service on all ports has those that the others leave.
-        same_vip = other.all_ports and other.vip.ip == service.vip.ip
-        return other is not service and not same_vip
-
+            owner = owners.setdefault(backend.address, _Owners({}, []))
+            for span in service.reply_ports(backend):
+                owner.add(service, span)
     found = []
     for service in passing:
         if not may_adopt(service) or sum(map(len, service.ports)) > _MOST_PORTS:
             continue
         for mark, backend in zip(marks[service.name], service.backends, strict=True):
-            others = [
-                span
-                for other, spans in owners[backend.address]
-                if is_another(service, other)
-                for span in spans
-            ]
             for span in service.reply_ports(backend):
                 for port in range(span.first, span.last + 1):
                     to = service.single_port if backend.port else port
-                    if to and not any(port in other for other in others):
+                    if to and not owners[backend.address].has_another(service, port):
                         ends = backend.address, port, mark, service.vip.ip, to
                         found.append(Answering(*ends))
     return found
