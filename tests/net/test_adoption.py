@@ -69,6 +69,22 @@ def pair(directory: Path, patience: float, least: int = 0, **changes: Any) -> tu
         return flows.broken(patience), fleet.adopted(2, least=least)
 
 
+def broken_after_drain(
+    directory: Path, echoes: int, downs: int, protocol: str = "tcp", **changes: Any
+) -> int:
+    """How many flows break if a backend drains, and then the first of a pair is killed."""
+    with closing(Fleet(directory, 2, through=True)) as fleet:
+        fleet.route([1])
+        fleet.balance(protocol=protocol, **changes)
+        fleet.serve()
+        flows = Lasting(fleet.client, echoes, downs, protocol=protocol)
+        assert flows.broken(PATIENCE) == 0
+        for number in (1, 2):
+            fleet.set_state(number, 1, "drain")
+        fail_over(fleet)
+        return flows.broken(PATIENCE)
+
+
 @carriers
 @pytest.mark.parametrize("method", ["direct", "dsr", "tunnel"])
 def test_one_of_three_is_killed(tmp_path: Path, method: str, carrier: str) -> None:
@@ -123,16 +139,7 @@ def test_datagrams_of_a_backend_that_drains(tmp_path: Path) -> None:
     """The client goes on first, and the second of a pair leads it to another backend, which says
     nothing: the flow goes to the backend that has gone on sending.
     """
-    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
-        fleet.route([1])
-        fleet.balance(forward="nat", carrier="worker", protocol="udp")
-        fleet.serve()
-        flows = Lasting(fleet.client, DOWNS, 0, protocol="udp")
-        assert flows.broken(PATIENCE) == 0
-        for number in (1, 2):
-            fleet.set_state(number, 1, "drain")
-        fail_over(fleet)
-        assert flows.broken(PATIENCE) == 0
+    assert broken_after_drain(tmp_path, DOWNS, 0, "udp", forward="nat", carrier="worker") == 0
 
 
 @carriers
@@ -227,16 +234,7 @@ def test_a_backend_drains_when_the_first_of_a_pair_goes(tmp_path: Path) -> None:
     """Its flows stay, though the other one has none: the RSTs of other backends are dropped, and
     its own answers are adopted.
     """
-    with closing(Fleet(tmp_path, 2, through=True)) as fleet:
-        fleet.route([1])
-        fleet.balance(carrier="bpf", **METHODS["nat"])
-        fleet.serve()
-        flows = Lasting(fleet.client, ECHOES, DOWNS)
-        assert flows.broken(PATIENCE) == 0
-        for number in (1, 2):
-            fleet.set_state(number, 1, "drain")
-        fail_over(fleet)
-        assert flows.broken(PATIENCE) == 0
+    assert broken_after_drain(tmp_path, ECHOES, DOWNS, carrier="bpf", **METHODS["nat"]) == 0
 
 
 @carriers

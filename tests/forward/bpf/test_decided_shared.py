@@ -66,15 +66,22 @@ after_another = pytest.mark.parametrize(
 )
 
 
+def follow(kernel: Kernel, before: int, after: int) -> None:
+    """The flow of ``before`` opens and closes, and the worker knows that; then that of ``after``
+    opens.
+    """
+    kernel.opens(before, OPEN)
+    kernel.one.carrier.sync(0.1)
+    kernel.closes(before)
+    kernel.one.carrier.sync(0.2)
+    kernel.opens(after, OPEN, 0.3)
+
+
 @after_another
 def test_a_flow_that_is_closed(kernel: Kernel, before: int, after: int) -> None:
     """The worker knows that: the next one has its place at once, not after `timeouts.closed`."""
     one = kernel.one
-    kernel.opens(before, OPEN)
-    one.carrier.sync(0.1)
-    kernel.closes(before)
-    one.carrier.sync(0.2)
-    kernel.opens(after, OPEN, 0.3)
+    follow(kernel, before, after)
     one.carrier.sync(0.4)
     kernel.check(after)
     assert sum(kernel.conns()) == 2
@@ -145,11 +152,7 @@ def test_the_opening_is_lost(kernel: Kernel, before: int, after: int, state: int
 def test_a_reset_of_the_backend_within_the_tick(kernel: Kernel, before: int, after: int) -> None:
     """The client gets it from the VIP that it has a connection to."""
     one = kernel.one
-    kernel.opens(before, OPEN)
-    one.carrier.sync(0.1)
-    kernel.closes(before)
-    one.carrier.sync(0.2)
-    kernel.opens(after, OPEN, 0.3)
+    follow(kernel, before, after)
     assert not one.packet(TCP, kernel.reply_key, "R", 0.3)
     (flow,) = one.flows.forward[TCP].values()
     assert (flow.translation, flow.state) == (kernel.translations[after], RESET)
