@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.types import PortRange
 from paraglider.netfilter.rules.answers import (
     Answering,
     adopting,
@@ -53,6 +54,26 @@ def test_an_end() -> None:
     (backend,) = service.backends
     mark = marks["s0"][0]
     assert found == Answering(backend.address, 8080, mark, service.vip.ip, 80)
+
+
+def test_many_services_at_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each port is compared with the ranges of its host only, not with those of every service."""
+    compared: list[int] = []
+    contains = PortRange.__contains__
+
+    def counted(span: PortRange, port: object) -> bool:
+        compared.append(1)
+        return contains(span, port)
+
+    monkeypatch.setattr(PortRange, "__contains__", counted)
+    many = [
+        {"vip": f"192.0.3.{n}/32", "backends": [MAPPED | {"port": 9000 + n}]} for n in range(1, 201)
+    ]
+    ranged = {"vip": "192.0.2.9/32", "ports": "9150-9160"}
+    taken = {9000 + n for n in range(150, 161)}
+    found = ends(*many, ranged)
+    assert {port for port, *_ in found} == {9000 + n for n in range(1, 201)} - taken
+    assert len(compared) <= len(many) + 11
 
 
 @pytest.mark.parametrize(
