@@ -19,7 +19,7 @@ from typing import Any
 
 from waiting import TIMEOUT, wait_until
 
-from paraglider.daemon.controller.handlers import SOON
+from paraglider.daemon.controller.processes import SOON
 from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace

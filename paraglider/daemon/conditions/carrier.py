@@ -30,8 +30,8 @@ from paraglider.errors import OperatorError, ParagliderError, PlatformError
 Switched = Callable[[CarrierDevices | ParagliderError], object]
 #: requests the host helper to attach or detach the program
 Attach = Callable[[bool, Switched], object]
-#: sends a message to all processes that carry flows
-Send = Callable[[Message], object]
+#: sends a message to all processes that carry flows, and calls back when they have applied it
+Send = Callable[[Message, Callable[[], object]], object]
 
 
 class CarrierSwitch:
@@ -57,7 +57,7 @@ class CarrierSwitch:
         self.unplaced: frozenset[str] = frozenset()
         self._deciders: dict[str, str] = {}  # as logged: why a worker decides, by service
         self._attach: Attach = lambda _, then: then(PlatformError("the daemon is being started"))
-        self._send: Send = lambda _: None
+        self._send: Send = lambda _, then: then()
         self._log: Any = log.logger()
 
     @property
@@ -134,7 +134,7 @@ class CarrierSwitch:
         self._deciders |= {name: why for why, names in found.items() for name in names}
 
     def switch(self, on: bool, then: Callable[[ParagliderError | None], object]) -> None:
-        """Switch; ``then`` is called afterwards, with the error if it failed. Raises
+        """Switch; ``then`` is called when the workers have done so too, or with the error. Raises
         ``OperatorError`` if BPF cannot carry on this host.
         """
         if not self.able:
@@ -148,8 +148,7 @@ class CarrierSwitch:
             self.on = on
             self.read = self.read.model_copy(update={"devices": result.devices, "xdp": result.xdp})
             self._log.info("carrier switched by the operator", state="on" if on else "off")
-            self._send(SetCarrier(on=on))
-            then(None)
+            self._send(SetCarrier(on=on), lambda: then(None))
 
         self._attach(on, switched)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -25,9 +26,9 @@ from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import UnansweredOpenings
 from paraglider.daemon.control.connections import ControlConnections
-from paraglider.daemon.controller.handlers import SOON, Handlers
+from paraglider.daemon.controller.handlers import Handlers
 from paraglider.daemon.controller.http_requests import HttpRequests
-from paraglider.daemon.controller.processes import Processes, discovers
+from paraglider.daemon.controller.processes import SOON, Processes, discovers
 from paraglider.daemon.controller.reloader import FlowCounts, Reloader
 from paraglider.daemon.controller.views import Loaded
 from paraglider.daemon.inputs.dns_cache import DnsCache
@@ -121,7 +122,7 @@ class Controller:
         )
         self._watches_files = self._sources.watches_files
         self._host = HostRequests(self.requests, self._group.host_helper)
-        self.carrier.connect(self._host.attach, self._group.send_to_carriers)
+        self.carrier.connect(self._host.attach, partial(self._group.ask_carriers, self.requests))
         self._tables = self._host.kernel_tables(config)
         self._adjust = adjust or self._host.adjust
         flows = FlowCounts(

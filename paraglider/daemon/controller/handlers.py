@@ -53,8 +53,6 @@ from paraglider.netfilter.queue.proc import QueueStatus, queue_status
 
 Reply = Callable[[Message], None]
 
-#: deadline, in seconds, of requests that are answered with the next tick
-SOON: Final = 2.0
 #: deadline, in seconds, of requests that walk over all flows
 LONG: Final = 15.0
 

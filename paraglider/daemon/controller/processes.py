@@ -6,9 +6,11 @@ Rules: a message to a process that is not running is dropped: it inherits the st
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Final
 
-from paraglider.daemon.ipc import Kind, encode
+from paraglider.daemon.ipc import Broadcasts, Kind, encode
 from paraglider.daemon.messages import Message
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
@@ -16,6 +18,10 @@ from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.rolling_restart import RollingRestart
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.reconcile.checks import monitors
+from paraglider.errors import PlatformError
+
+#: deadline, in seconds, of requests that are answered with the next tick
+SOON: Final = 2.0
 
 
 class Processes:
@@ -81,6 +87,23 @@ class Processes:
         for child in self:
             if child.spec.role in CARRIERS:
                 self.send(child.spec.index, body)
+
+    def ask_carriers(
+        self, requests: Broadcasts, message: Message, then: Callable[[], object]
+    ) -> None:
+        """Send ``message`` to all processes that carry flows, by ``requests``; ``then`` is called
+        when they have acknowledged it, also those that are starting, or after SOON seconds.
+        """
+
+        def answered(_answers: dict[int, Message]) -> None:
+            then()
+
+        to = [c.spec.index for c in self if c.spec.role in CARRIERS and c.pid and not c.hung]
+        try:
+            requests.request(to, message, time.monotonic() + SOON, answered)
+        except PlatformError:  # too many requests are open
+            self.send_to_carriers(message)
+            then()
 
     def replace(self, children: Iterable[Child]) -> None:
         """Restart ``children``, one at a time."""

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from paraglider.config.model import Config
 from paraglider.config.steps import Steps, completed
 from paraglider.daemon import log
 from paraglider.daemon.conditions.kernel import KernelMonitor
-from paraglider.daemon.controller.processes import Processes
+from paraglider.daemon.controller.processes import SOON, Processes
 from paraglider.daemon.controller.views import Loaded
 from paraglider.daemon.inputs.own_addresses import OwnAddressInput
 from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
@@ -31,9 +31,6 @@ from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
 from paraglider.host.file_watch import FilePoller
 from paraglider.netfilter.rules.marks import backend_marks
-
-#: seconds within which the workers write their counters
-SOON: Final = 2.0
 
 
 @dataclass(slots=True)

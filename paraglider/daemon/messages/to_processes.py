@@ -49,7 +49,7 @@ class SuspendPolicies(Message):
 
 
 class SetCarrier(Message):
-    """Have BPF carry flows (``on``), or carry them all."""
+    """Have BPF carry flows (``on``), or carry them all; a request is acknowledged then."""
 
     type: Literal["set-carrier"] = "set-carrier"
     on: bool

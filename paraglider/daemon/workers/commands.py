@@ -143,6 +143,8 @@ class Commands:
             self._subject.suspend(list(message.services))
         elif isinstance(message, SetCarrier):
             self._subject.carry(message.on)
+            if frame.kind is Kind.REQUEST:
+                self._answer(frame.number, Acknowledged())
         elif isinstance(message, WriteCounters):
             self._walks.append(self._counter_writer(frame.number, self._writer))
         elif isinstance(message, ListFlows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import structlog
 
@@ -19,7 +21,17 @@ class Host:
         self.sent: list[Message] = []
         self.ended: list[ParagliderError | None] = []
         self.switch = CarrierSwitch(lacking)
-        self.switch.connect(lambda on, then: self.asked.append((on, then)), self.sent.append)
+        self.applied: list[Callable[[], object]] = []
+        self.switch.connect(lambda on, then: self.asked.append((on, then)), self._send)
+
+    def _send(self, message: Message, then: Callable[[], object]) -> None:
+        self.sent.append(message)
+        self.applied.append(then)
+
+    def apply(self) -> None:
+        """The workers have applied what was sent."""
+        while self.applied:
+            self.applied.pop(0)()
 
     def ask(self, on: bool) -> None:
         """The operator switches."""
@@ -33,13 +45,15 @@ class Host:
 
 
 def test_off_and_on_again() -> None:
-    """The workers are told after the host helper has switched the program."""
+    """The workers are told after the host helper has switched the program, and waited for."""
     host = Host()
     assert (host.switch.able, host.switch.on) == (True, True)
     host.ask(False)
     assert (host.switch.on, host.sent, host.ended) == (True, [], [])
     assert host.answer(CarrierDevices(devices=())) is False
-    assert (host.switch.on, host.sent, host.ended) == (False, [SetCarrier(on=False)], [None])
+    assert (host.switch.on, host.sent, host.ended) == (False, [SetCarrier(on=False)], [])
+    host.apply()
+    assert host.ended == [None]
     host.ask(True)
     assert host.answer(CarrierDevices(devices=("eth0", "eth1"))) is True
     assert (host.switch.on, host.switch.read.devices) == (True, ("eth0", "eth1"))
@@ -51,6 +65,7 @@ def test_a_program_that_cannot_be_attached() -> None:
     host = Host()
     host.ask(False)
     host.answer(CarrierDevices(devices=()))
+    host.apply()
     host.ask(True)
     error = PlatformError("no such device")
     host.answer(error)

@@ -72,7 +72,10 @@ class Controller:
         self.conditions = Conditions()
         self.carrier = CarrierSwitch("")
         self.attaching: list[Switched] = []
-        self.carrier.connect(lambda _, then: self.attaching.append(then), lambda _: None)
+        self.applying: list[Callable[[], object]] = []
+        self.carrier.connect(
+            lambda _, then: self.attaching.append(then), lambda _, then: self.applying.append(then)
+        )
 
     def send(self, index: int, message: Message | bytes, number: int) -> None:
         """See ``Broadcasts``."""
@@ -301,6 +304,8 @@ def test_the_carrier_is_switched_and_then_shown(asked: Asked) -> None:
     off, on = (CarrierRequest(listener="control", state=state) for state in ("off", "on"))
     assert asked.ask(off) == []
     asked.controller.attaching.pop()(CarrierDevices(devices=()))
+    assert asked.replies == []  # the workers have not applied it
+    asked.controller.applying.pop()()
     (reply,) = asked.replies
     assert isinstance(reply, Result)
     assert (reply.value["carrier"], reply.value["on"]) == ("worker", False)

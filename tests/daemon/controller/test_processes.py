@@ -9,8 +9,15 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from paraglider.daemon.controller.processes import Processes
-from paraglider.daemon.ipc import Kind
-from paraglider.daemon.messages import TO_ROLE, LoadRules, Message, SuspendPolicies
+from paraglider.daemon.ipc import MOST_REQUESTS, Broadcasts, Kind
+from paraglider.daemon.messages import (
+    TO_ROLE,
+    Acknowledged,
+    LoadRules,
+    Message,
+    SetCarrier,
+    SuspendPolicies,
+)
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
@@ -134,6 +141,29 @@ def test_what_is_sent() -> None:
     manager.done.clear()
     processes.send_to_carriers(message)
     assert manager.done == [(index, message, Kind.MESSAGE, 0) for index in (0, 1, 2)]
+
+
+def test_carriers_are_asked_also_while_they_start() -> None:
+    """One that is gone or hangs is not waited for. With too many requests, none is."""
+    manager, message, ended = Manager(), SetCarrier(on=True), list[int]()
+    processes = attached(manager)
+    gone, starting, _ = manager.children[:3]
+    gone.pid, starting.report = 0, 5
+    requests = Broadcasts(processes.request)
+    processes.ask_carriers(requests, message, lambda: ended.append(1))
+    assert manager.done == [(index, message, Kind.REQUEST, 1) for index in (1, 2)]
+    requests.on_answer(2, 1, Acknowledged())
+    assert ended == []
+    requests.on_answer(1, 1, Acknowledged())
+    assert ended == [1]
+    manager.done.clear()
+    while len(manager.done) < 2 * MOST_REQUESTS:
+        processes.ask_carriers(requests, message, lambda: ended.append(2))
+    assert ended == [1]
+    manager.done.clear()
+    processes.ask_carriers(requests, message, lambda: ended.append(3))
+    assert manager.done == [(index, message, Kind.MESSAGE, 0) for index in (0, 1, 2)]
+    assert ended == [1, 3]
 
 
 def test_roles_are_replaced_one_at_a_time() -> None:

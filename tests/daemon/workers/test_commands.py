@@ -260,8 +260,9 @@ def test_policies_are_suspended() -> None:
 
 
 def test_the_carrier_is_switched() -> None:
-    """Each time, in the order of the messages."""
+    """Each time, in the order of the messages; a request is acknowledged."""
     work = Work(None)
-    work.ask(SetCarrier(on=False))
-    work.ask(SetCarrier(on=True))
+    assert work.ask(SetCarrier(on=False)) == []
+    (answer,) = work.ask(SetCarrier(on=True), 7)
+    assert (answer.message, answer.kind, answer.number) == (Acknowledged(), Kind.ANSWER, 7)
     assert work.subject.carried == [False, True]
