@@ -43,7 +43,9 @@ class SupervisedController(Owner, Protocol):
         """Do what is due at ``now``; returns the seconds until the next turn, at most."""
 
     def on_hangup(self, done: Callable[[], object]) -> None:
-        """SIGHUP: reload the configuration; ``done`` is called after it."""
+        """SIGHUP: reload the configuration; ``done`` is called when the workers have applied it, or
+        when it failed.
+        """
 
     def close(self) -> None:
         """Called when all processes have exited."""

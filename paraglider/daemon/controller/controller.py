@@ -272,7 +272,7 @@ class Controller:
 
     def on_hangup(self, done: Callable[[], object]) -> None:
         """See ``supervisor``."""
-        self._reloader.queue.attempt("SIGHUP", done)
+        self._reloader.queue.attempt("SIGHUP", lambda: self.when_applied(done))
 
     def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """See ``handlers.RequestController``."""

@@ -245,6 +245,20 @@ def test_the_answer_comes_after_the_change(make: Make) -> None:
     assert asked == [Result(value=words)]
 
 
+def test_systemd_is_told_after_the_change(make: Make) -> None:
+    """SIGHUP is over when the worker has applied the file; a bad file is over at once."""
+    world = make(config("10.0.0.1"))
+    world.files = [config("10.0.0.1", strategy="wrr"), ConfigError(["f:1:2: no"])]
+    ends: list[int] = []
+    for number in (1, 2):
+        world.controller.on_hangup(lambda number=number: ends.append(number))
+        if number == 1:
+            world.until(lambda: world.all.sent)
+            assert ends == []
+        world.turn()
+        assert ends[-1] == number
+
+
 def test_many_reloads_leave_nothing_behind(make: Make) -> None:
     """A backend is exchanged for another 300 times: less than an object a reload stays."""
     world = make(config("10.0.0.1", "10.0.0.2"))
