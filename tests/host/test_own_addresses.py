@@ -6,10 +6,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from paraglider.config.diagnostics import ConfigError
 from paraglider.config.load import parse
 from paraglider.host import own_addresses as module
-from paraglider.host.own_addresses import with_own_addresses
+from paraglider.host.own_addresses import MissingAddressError, with_own_addresses
 
 FILE = """\
 services:
@@ -31,6 +30,7 @@ def test_the_host_is_read_if_the_file_asks_for_it(monkeypatch: pytest.MonkeyPatc
     assert (found.marks, found.file, len(notes)) == (loaded.marks, "f", 1)
     assert notes[0].startswith("f:3:24: `snat`: eth1 has several IPv4 addresses")
     monkeypatch.setattr(module, "host_addresses", lambda: {"eth1": ()})
-    with pytest.raises(ConfigError, match=r"f:3:24: `snat`: eth1 has no IPv4 address"):
+    with pytest.raises(MissingAddressError, match=r"f:3:24: `snat`: eth1 has no IPv4") as it:
         with_own_addresses(loaded, (4,))
+    assert it.value.exit_code == 2
     assert with_own_addresses(loaded, (6,)) == (loaded, [])

@@ -192,6 +192,7 @@ def test_installed_run_removed(
     assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
     assert client.end().startswith('{"rounds": ')
     refused(host)
+    late(host)
     drained(host)
     last = main(host)
     kept(host)
@@ -298,6 +299,27 @@ def refused(host: Machine) -> None:
     host.write(CONFIG, right)
     host.run("systemctl", "start", UNIT)
     assert active(host)
+
+
+def late(host: Machine) -> None:
+    """An interface whose address the file means may get it after the start, as at a boot; until
+    then systemd tries again, and BPF carries as ever.
+    """
+    right = host.path(CONFIG).read_text()
+    document = yaml.safe_load(right)
+    document["network"]["private"]["gateway"].append({"interface": "late"})
+    host.write(CONFIG, yaml.safe_dump(document))
+    host.run("ip", "link", "add", "late", "type", "bridge")
+    host.run("systemctl", "stop", UNIT)
+    host.run("systemctl", "start", UNIT, check=False)
+    host.until(lambda: "late has no IPv4 or IPv6 address" in host.log())
+    assert not active(host)
+    host.run("ip", "address", "add", "198.18.0.1/24", "dev", "late")
+    host.until(lambda: active(host))
+    assert " /run/paraglider/bpf bpf " in host.path(f"/proc/{main(host)}/mounts").read_text()
+    host.write(CONFIG, right)
+    host.run("systemctl", "restart", UNIT)
+    host.run("ip", "link", "delete", "late")
 
 
 def drained(host: Machine) -> None:
