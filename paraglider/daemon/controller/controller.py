@@ -46,8 +46,7 @@ from paraglider.daemon.messages import (
     DnsUpdate,
     FileChanged,
     HealthNews,
-    HostConditions,
-    TablesRestored,
+    HostNews,
     UnplacedServices,
 )
 from paraglider.daemon.monitor.process import runs_programs
@@ -129,7 +128,9 @@ class Controller:
             *(self.store, self._kernel, self.requests, self._host),
             *(self._group.active, self._group.carriers),
         )
-        own = None if begun is None else OwnAddressInput(self.conditions, begun)
+        own = None
+        if begun is not None:
+            own = OwnAddressInput(self.conditions, begun, lambda: self._host.addresses)
         self._reloader = Reloader(
             *(self, self._group, self._sources, flows), read=read, file=file, own=own
         )
@@ -205,7 +206,7 @@ class Controller:
             self._health.handle(message)
         elif isinstance(message, DnsUpdate | DnsFailure | FileChanged):
             self._sources.handle(message)
-        elif isinstance(message, HostConditions | TablesRestored):
+        elif isinstance(message, HostNews):
             self._host.on_message(message, self.conditions, self._tables.put_back)
         elif isinstance(message, UnplacedServices):
             self.carrier.unplaced = frozenset(message.services)

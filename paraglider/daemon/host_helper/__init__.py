@@ -6,4 +6,5 @@ adjust     changes the set-up for another configuration                       (`
 readings   reads the kernel's tables on request                             (``readings``)
 carrier    links and counters of the BPF carrier                             (``carrier``)
 arrivals   announces addresses that arrive here                             (``arrivals``)
+addresses  reports this host's own addresses to the supervisor         (``own_addresses``)
 """

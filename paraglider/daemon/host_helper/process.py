@@ -30,6 +30,7 @@ from paraglider.daemon import log
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.carrier import CarrierAttachment
+from paraglider.daemon.host_helper.own_addresses import AddressReporter
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
@@ -136,8 +137,10 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
         carrier = None
         if spec.carrier is not None:
             carrier = CarrierAttachment(spec.carrier, spec.config, logger, on=spec.carries)
-        requests = Requests(HostRules(spec.families, host), service, arrivals, carrier)
-        turns = HostTurns(events, service, arrivals, carrier)
+        addresses = AddressReporter(spec.config, peer.send)
+        rules = HostRules(spec.families, host)
+        requests = Requests(rules, service, arrivals, carrier, addresses)
+        turns = HostTurns(events, service, arrivals, carrier, addresses)
         return _Work(spec.heartbeat, peer, turns, requests).run(ending)
     except SystemExit:
         return 0
@@ -234,11 +237,13 @@ class Requests:
         service: HostService,
         arrivals: Arrivals,
         carrier: CarrierAttachment | None = None,
+        addresses: AddressReporter | None = None,
     ) -> None:
         self._rules = rules
         self._service = service
         self._arrivals = arrivals
         self._carrier = carrier
+        self._addresses = addresses
 
     def answer(self, request: Message) -> Message:
         """Handle ``request``; returns the answer."""
@@ -275,4 +280,6 @@ class Requests:
         self._arrivals.apply_config(config)
         if self._carrier is not None:
             self._carrier.apply_config(config)
+        if self._addresses is not None:
+            self._addresses.apply_config(config)
         return HostChanged(done=tuple(done))

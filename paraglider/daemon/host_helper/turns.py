@@ -12,6 +12,7 @@ from typing import Final
 
 from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.carrier import CarrierAttachment
+from paraglider.daemon.host_helper.own_addresses import AddressReporter
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.host.host_events import HostEvents
 from paraglider.host.reconcile import PARTS
@@ -21,8 +22,8 @@ POLL: Final = 1.0
 
 
 class HostTurns:
-    """Runs ``service``, ``arrivals`` and the ``carrier``, if there is one, by ``events`` and by
-    time.
+    """Runs ``service``, ``arrivals``, and if there are any the ``carrier`` and ``addresses``, by
+    ``events`` and by time.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class HostTurns:
         service: HostService,
         arrivals: Arrivals,
         carrier: CarrierAttachment | None = None,
+        addresses: AddressReporter | None = None,
     ) -> None:
         self._events = events
         self._service = service
         self._arrivals = arrivals
         self._carrier = carrier
+        self._addresses = addresses
         self._polled = 0.0
 
     def register(self, selector: selectors.BaseSelector) -> None:
@@ -60,6 +63,8 @@ class HostTurns:
             self._arrivals.refresh(now)
             if self._carrier is not None:
                 self._carrier.reconcile()
+            if self._addresses is not None:
+                self._addresses.refresh()
         self._service.mark_changed(part for part in PARTS if part in changed)
         self._service.reconcile_due()
         self._arrivals.announce_due(time.monotonic())

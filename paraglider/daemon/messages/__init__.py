@@ -8,8 +8,8 @@
     from the monitor    HealthNews, DnsUpdate, DnsFailure, FileChanged
     to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections,
                             ReadTables, SwitchCarrier
-    from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,
-                            Reading, CarrierDevices, Acknowledged, Refusal
+    from the host helper    HostConditions, HostAddresses, TablesRestored; answers: HostChanged,
+                            ConnectionCounts, Reading, CarrierDevices, Acknowledged, Refusal
     from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest,
                 CarrierRequest, NodeRequest
     to http     answers: Result, Refusal
@@ -49,6 +49,7 @@ from paraglider.daemon.messages.from_processes import (
     FlowList,
     FlowsRequest,
     HealthNews,
+    HostAddresses,
     HostChanged,
     HostConditions,
     KilledFlows,
@@ -110,8 +111,10 @@ __all__ = [
     "FlowsRequest",
     "ForgetConnections",
     "HealthNews",
+    "HostAddresses",
     "HostChanged",
     "HostConditions",
+    "HostNews",
     "KillFlows",
     "KillRequest",
     "KilledFlows",
@@ -149,15 +152,10 @@ ToWorker = (
 )
 FromMonitor = HealthNews | DnsUpdate | DnsFailure | FileChanged
 ToMonitor = SetTargets | CheckSooner | SetSources
+#: what the host helper tells without a request
+HostNews = HostConditions | HostAddresses | TablesRestored
 FromHostHelper = (
-    HostConditions
-    | TablesRestored
-    | HostChanged
-    | ConnectionCounts
-    | Reading
-    | CarrierDevices
-    | Acknowledged
-    | Refusal
+    HostNews | HostChanged | ConnectionCounts | Reading | CarrierDevices | Acknowledged | Refusal
 )
 ToHostHelper = (
     ApplyHost | LoadRules | ForgetConnections | CountConnections | ReadTables | SwitchCarrier

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
+from paraglider.config.types import IPInterface
 from paraglider.daemon.messages.base import MOST_LISTED, DnsName, FlowMatch, Index, Mark, Message
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange, Line, Name
 from paraglider.host.dns_records import MOST_TARGETS, Record
@@ -20,6 +21,8 @@ MOST_CONDITIONS: Final = 300
 MOST_UNPLACED: Final = 1 << 16
 #: most interfaces in one message
 MOST_DEVICES: Final = 1 << 16
+#: most addresses of one interface in one message
+MOST_ADDRESSES: Final = 1 << 16
 
 
 def _no_integer(value: object) -> object:
@@ -114,6 +117,19 @@ class HostConditions(Message):
         """``found``, cut to the bounds."""
         some = list(found.items())[:MOST_CONDITIONS]
         return cls(found={name[:1000]: (how, text[:1000]) for name, (how, text) in some})
+
+
+class HostAddresses(Message):
+    """The interfaces of this host, and the addresses of those that the file names for its own
+    addresses (``config.own_address``).
+    """
+
+    type: Literal["host-addresses"] = "host-addresses"
+    interfaces: Annotated[tuple[Name, ...], Field(max_length=MOST_DEVICES)]
+    addresses: Annotated[
+        dict[Name, Annotated[tuple[IPInterface, ...], Field(max_length=MOST_ADDRESSES)]],
+        Field(max_length=MOST_DEVICES),
+    ]
 
 
 class TablesRestored(Message):

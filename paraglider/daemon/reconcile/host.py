@@ -28,15 +28,16 @@ from paraglider.daemon.messages import (
     ConnectionCounts,
     CountConnections,
     ForgetConnections,
+    HostAddresses,
     HostChanged,
     HostConditions,
+    HostNews,
     LoadRules,
     Message,
     Reading,
     ReadTables,
     Refusal,
     SwitchCarrier,
-    TablesRestored,
 )
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.offload.reconcile import KernelTables
@@ -71,7 +72,7 @@ class Asking(Protocol):
 
 class HostRequests:
     """Requests to the host helper; ``reconciler`` returns its process number, None while it is not
-    running.
+    running. ``addresses`` is what it last told of this host's addresses.
     """
 
     def __init__(self, requests: Asking, reconciler: Callable[[], int | None]) -> None:
@@ -79,6 +80,7 @@ class HostRequests:
         self._reconciler = reconciler
         self._again: Callable[[], object] | None = None
         self._result: tuple[Config, Message] | None = None
+        self.addresses: HostAddresses | None = None
         self._log: Any = log.logger()
 
     @property
@@ -177,16 +179,18 @@ class HostRequests:
             then(error)
 
     def on_message(
-        self, message: Message, conditions: Conditions, renewed: Callable[[int], object]
+        self, message: HostNews, conditions: Conditions, renewed: Callable[[int], object]
     ) -> None:
         """Handle an unrequested message of the host helper: conditions of the host go into
-        ``conditions``; ``renewed`` is called for a family whose table of offloaded flows was
-        restored.
+        ``conditions``, its addresses to ``addresses``; ``renewed`` is called for a family whose
+        table of offloaded flows was restored.
         """
         if isinstance(message, HostConditions):
             found = {name: Condition(how, text) for name, (how, text) in message.found.items()}
             conditions.report("host", found)
-        elif isinstance(message, TablesRestored):
+        elif isinstance(message, HostAddresses):
+            self.addresses = message
+        else:
             for family in message.families:
                 renewed(family)
 

@@ -50,6 +50,17 @@ class Parts:
         return 60.0
 
 
+class Addresses:
+    """Counts how often they are read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def refresh(self) -> None:
+        """See ``AddressReporter``."""
+        self.read += 1
+
+
 def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses and the carrier's interfaces are read after a change of links and every second,
     filters after a change only.
@@ -57,8 +68,8 @@ def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("paraglider.daemon.host_helper.turns.time.monotonic", lambda: now)
     parts = Parts()
-    any_part = cast(Any, parts)
-    turns = HostTurns(any_part, any_part, any_part, any_part)
+    any_part, addresses = cast(Any, parts), Addresses()
+    turns = HostTurns(any_part, any_part, any_part, any_part, cast(Any, addresses))
     turns.turn()
     assert (parts.told, parts.polls, parts.refreshes) == ([["filter"]], 1, 1)
     assert turns.pause() == POLL
@@ -71,4 +82,4 @@ def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     now += POLL / 2
     turns.turn()
     assert (parts.told[3:], parts.polls, parts.refreshes) == ([["filter", "links"]], 2, 3)
-    assert parts.reconciled == parts.refreshes
+    assert parts.reconciled == addresses.read == parts.refreshes

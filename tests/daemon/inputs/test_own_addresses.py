@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_interface
 from math import inf
+from typing import Any
 
 import pytest
 
-from paraglider.config.addresses import fill_addresses
+from paraglider.config.addresses import Filled, fill_addresses
 from paraglider.config.load import parse
 from paraglider.config.model import BackendConfig
 from paraglider.config.types import IPInterface
 from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.inputs import own_addresses as module
 from paraglider.daemon.inputs.own_addresses import PERIOD, RETRY, OwnAddressInput
+from paraglider.daemon.messages import HostAddresses
 from paraglider.daemon.settings import Read
 
 FILE = """\
@@ -29,19 +32,21 @@ OLD = {"a": (BackendConfig.model_validate({"address": "10.0.0.1"}),)}
 
 
 class World:
-    """A host, and what follows it; time passes with each look."""
+    """A host, as it is reported, and what follows it; time passes with each look."""
 
     def __init__(self, text: str = FILE) -> None:
         self.host: dict[str, tuple[IPInterface, ...]] = {"eth1": (ip_interface("10.0.0.2/8"),)}
         loaded = parse(text, "f")
         self.read = Read(loaded, fill_addresses(loaded.config, (4, 6), self.host).config, (), OLD)
         self.conditions = Conditions()
-        self.input = OwnAddressInput(self.conditions, self.read, lambda: self.host)
+        self.report: HostAddresses | None = None
+        self.input = OwnAddressInput(self.conditions, self.read, lambda: self.report)
         self.now = 100.0
 
     def move(self, *addresses: str) -> None:
         """The interface gets other addresses."""
         self.host = {"eth1": tuple(map(ip_interface, addresses))}
+        self.report = HostAddresses(interfaces=("eth0", "eth1"), addresses=self.host)
 
     def look(self) -> str | None:
         """The source address to be applied at the next look; None if nothing is to be."""
@@ -99,14 +104,49 @@ def test_an_address_that_is_gone_stays_in_use() -> None:
     assert world.lines() == []
 
 
-def test_a_file_without_interfaces_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until one that has some is applied."""
-    fixed = FILE.replace("[{interface: eth1}]", "[]")
-    world = World(fixed.replace("snat: {interface: eth1}", "snat: 10.0.0.9"))
-    monkeypatch.setattr(world.input, "_host", lambda: pytest.fail("was read"))
+FIXED = FILE.replace("[{interface: eth1}]", "[]").replace("{interface: eth1}", "10.0.0.9")
+
+
+def test_a_file_without_interfaces_is_not_compared() -> None:
+    """Until one that has some is applied; the conditions of the one before end."""
+    world = World(FIXED)
     assert world.input.wait(1.0) == inf
-    assert world.input.changed(1.0) is None
-    monkeypatch.undo()
     other = World()
     world.input.note_applied(other.read)
     assert world.input.wait(1.0) == 0.0
+    other.move()
+    assert other.look() is None
+    assert len(other.lines()) == 2
+    other.input.note_applied(World(FIXED).read)
+    assert other.lines() == []
+
+
+def test_a_report_that_says_nothing_new_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of services a comparison takes milliseconds."""
+    world, times = World(), 0
+
+    def counted(*given: Any) -> Filled:
+        nonlocal times
+        times += 1
+        return fill_addresses(*given)
+
+    monkeypatch.setattr(module, "fill_addresses", counted)
+    world.move("10.0.0.2/8")
+    assert [world.look() for _ in range(9)] == [None] * 9
+    assert times == 1
+    world.input.note_applied(world.read)
+    assert [world.look() for _ in range(9)] == [None] * 9
+    assert times == 2
+
+
+def test_a_report_about_the_file_before() -> None:
+    """Does not have the interfaces of this one, which may have addresses nevertheless; one that
+    this host lacks is in no report.
+    """
+    world = World()
+    world.report = HostAddresses(interfaces=("eth0", "eth1"), addresses={"eth0": ()})
+    assert [world.look() for _ in range(3)] == [None] * 3
+    assert world.lines() == []
+    world.report = HostAddresses(interfaces=("eth0",), addresses={})
+    assert world.look() is None
+    assert "there is no interface `eth1` on this host" in world.lines()[0]

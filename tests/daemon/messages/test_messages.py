@@ -38,6 +38,7 @@ from paraglider.daemon.messages import (
     FlowsRequest,
     ForgetConnections,
     HealthNews,
+    HostAddresses,
     HostChanged,
     HostConditions,
     KilledFlows,
@@ -163,6 +164,10 @@ SENT: dict[str, tuple[Message, ...]] = {
     ),
     "from host helper": (
         HostConditions.of({"address 192.0.2.1/24": ("unhealthy", "missing")}),
+        HostAddresses(
+            interfaces=("eth0", "eth1"),
+            addresses={"eth1": tuple(map(ipaddress.ip_interface, ("10.0.0.2/8", "fd00::2/64")))},
+        ),
         TablesRestored(families=(4, 6)),
         HostChanged(done=("address",)),
         ConnectionCounts(marks={0x5200_0000: 3}),

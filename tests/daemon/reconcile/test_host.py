@@ -17,6 +17,7 @@ from paraglider.daemon.messages import (
     CarrierDevices,
     ConnectionCounts,
     ForgetConnections,
+    HostAddresses,
     HostChanged,
     HostConditions,
     LoadRules,
@@ -174,7 +175,7 @@ def test_connections_that_are_over(it: Asking) -> None:
 
 
 def test_what_the_host_helper_reports(it: Asking) -> None:
-    """Conditions are complete; a recreated table is reported."""
+    """Conditions are complete; a recreated table is reported; the last addresses are kept."""
     conditions, renewed = Conditions(), list[int]()
     found = HostConditions.of({"address 192.0.2.1/24 on eth0": ("unhealthy", "missing")})
     it.orders.on_message(found, conditions, renewed.append)
@@ -183,6 +184,10 @@ def test_what_the_host_helper_reports(it: Asking) -> None:
     assert conditions.status == "healthy"
     it.orders.on_message(TablesRestored(families=(4, 6)), conditions, renewed.append)
     assert renewed == [4, 6]
+    assert it.orders.addresses is None
+    addresses = HostAddresses(interfaces=("eth0",), addresses={})
+    it.orders.on_message(addresses, conditions, renewed.append)
+    assert it.orders.addresses == addresses
 
 
 def test_the_program_is_attached_and_detached(it: Asking) -> None:
