@@ -13,9 +13,10 @@ from paraglider.config.diff import predecessors
 from paraglider.config.model import Config, Service
 from paraglider.config.service import Method
 from paraglider.core.affinity import Affinity
+from paraglider.core.fingerprint import fingerprint
 from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.pool import Backend, Pool, State
-from paraglider.core.service import VirtualService
+from paraglider.core.service import Ports, VirtualService
 from paraglider.core.strategies import Context, Registry, Strategy, create
 
 #: service → backend → state and weight, by their names, as the store has them
@@ -71,6 +72,21 @@ def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
                     if backend.name in wanted
                 }
             )
+
+
+def fingerprint_of(service: Service, states: Mapping[str, tuple[str, int]]) -> str:
+    """The fingerprint of ``service``, whose backends have the ``states`` and weights by their
+    names; the others are as configured.
+    """
+    pool = make_pool(service)
+    apply_states([(service.name, pool)], {service.name: dict(states)})
+    return fingerprint(
+        _destination(service),
+        service.strategy,
+        Context(seed=service.hash_seed, parameters=service.strategy_parameters),
+        pool,
+        affinity=service.affinity == "client",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +168,7 @@ def _service(service: Service, place: _Place, known: _PreviousService | None) ->
     before = None if known is None else known.service
     return VirtualService(
         service.name,
-        service.vip.ip.packed,
-        _PROTOCOLS[service.protocol],
-        tuple((span.first, span.last) for span in service.ports),
+        *_destination(service),
         make_pool(service, None if before is None else before.pool),
         _strategy(service, place, known),
         affinity=_affinity(service, place, before),
@@ -167,6 +181,12 @@ def _service(service: Service, place: _Place, known: _PreviousService | None) ->
         udp_reply=service.udp_reply or 0,
         before=before,
     )
+
+
+def _destination(service: Service) -> tuple[bytes, tuple[int, ...], Ports]:
+    """The packed VIP, the protocols and the ports."""
+    spans = tuple((span.first, span.last) for span in service.ports)
+    return service.vip.ip.packed, _PROTOCOLS[service.protocol], spans
 
 
 def _backends(service: Service, before: Pool | None) -> tuple[Backend, ...]:

@@ -75,9 +75,7 @@ def services(
     config: Config, pools: BackendTable, traffic: TrafficCounters, switch: CarrierSwitch
 ) -> list[dict[str, Any]]:
     """Every service of ``config`` with its backends' sums, and what carries and decides."""
-    return [
-        _service(service, pools.of(service.name), traffic, switch) for service in config.services
-    ]
+    return [_service(service, pools, traffic, switch) for service in config.services]
 
 
 def processes(
@@ -219,20 +217,23 @@ def status(
         "config": {
             "success": whole.loaded.success,
             "at": round(at.epoch(whole.loaded.at), 3),
+            "digests": whole.store.desired.digests,
         },
         "kernel": whole.kernel,
     }
 
 
 def _service(
-    service: Service, members: list[BackendRecord], traffic: TrafficCounters, switch: CarrierSwitch
+    service: Service, pools: BackendTable, traffic: TrafficCounters, switch: CarrierSwitch
 ) -> dict[str, Any]:
+    members = pools.of(service.name)
     return {
         "service": service.name,
         "vip": str(service.vip.ip),
         "protocol": service.protocol,
         "ports": "all" if service.all_ports else ",".join(map(str, service.ports)),
         "forward": service.forward,
+        "return": service.answers,
         "carrier": switch.carries_for(service),
         **_decided_by(service, switch),
         "strategy": service.strategy,
@@ -241,6 +242,7 @@ def _service(
         "drain_timeout": service.drain_timeout,
         "backends": len(members),
         "ready": sum(member.takes_flows for member in members),
+        "fingerprint": pools.fingerprint(service.name),
         **traffic.total(service.name),
     }
 

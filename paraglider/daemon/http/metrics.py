@@ -136,6 +136,13 @@ _SERVICE: Final = (
         lambda row: [(_decided(row), 1)] if row["decided_by"] else [],
         _DECIDED,
     ),
+    Described(
+        "paraglider_service_table_info",
+        "A hash of what decides which backend a new flow of a service gets; equal on balancers that"
+        " pick the same. The value is always 1.",
+        lambda row: [((row["fingerprint"],), 1)],
+        ("fingerprint",),
+    ),
     Described("paraglider_service_backends", "Backends of the pool.", plain("backends")),
     Described("paraglider_service_ready_backends", "Backends that take new flows.", plain("ready")),
     *_traffic("service"),

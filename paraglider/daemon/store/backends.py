@@ -19,7 +19,7 @@ from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
-from paraglider.forward.services import States
+from paraglider.forward.services import States, fingerprint_of
 from paraglider.health.codes import Code
 
 
@@ -111,6 +111,7 @@ class BackendTable:
         self._services: dict[str, Service] = {}
         self._backends: dict[Key, BackendConfig] = {}
         self._changed: dict[Key, BackendRecord] = {}  # by version
+        self._fingerprints: dict[str, str] = {}  # of services that have not changed since
         self._config = config
         self.version = self.layout = 0
         self.apply_config(config, now)
@@ -132,6 +133,17 @@ class BackendTable:
     def get(self, key: Key) -> BackendRecord | None:
         """The backend of ``key``, None if there is none."""
         return self._members.get(key[0], {}).get(key[1])
+
+    def fingerprint(self, service: str) -> str:
+        """The fingerprint of ``service`` (``core.fingerprint``), computed once a change; raises
+        KeyError if there is no such service.
+        """
+        found = self._fingerprints.get(service)
+        if found is None:
+            members = self._members[service].values()
+            states = {each.backend: (each.state.value, each.weight) for each in members}
+            found = self._fingerprints[service] = fingerprint_of(self._services[service], states)
+        return found
 
     def configured(self, key: Key) -> BackendConfig | None:
         """The backend of ``key`` as configured."""
@@ -209,6 +221,7 @@ class BackendTable:
         self.version += 1
         self.layout = self.version
         self._services = {service.name: service for service in config.services}
+        self._fingerprints.clear()
         self._backends = {(s.name, b.name): b for s in config.services for b in s.backends}
         self._members = {
             service.name: {
@@ -255,6 +268,7 @@ class BackendTable:
         record.version = self.version
         self._changed.pop(record.key, None)
         self._changed[record.key] = record
+        self._fingerprints.pop(record.service, None)
 
     def _member(
         self, service: Service, before: str | None, backend: BackendConfig, now: float

@@ -62,7 +62,7 @@ def status(**changes: Any) -> dict[str, Any]:
     """The status of two backends and two workers."""
     service = {"service": "web", "vip": "192.168.0.11", "protocol": "tcp", "ports": "80"}
     service |= {"forward": "nat", "carrier": "bpf", "strategy": "rr", "affinity": "flow"}
-    service |= {"decided_by": "python", "why_python": "`decide: python`"}
+    service |= {"decided_by": "python", "why_python": "`decide: python`", "fingerprint": "0a1b"}
     return {
         "at": 1000.0,
         "services": [{**service, "backends": 2, "ready": 1, **TRAFFIC}],
@@ -117,6 +117,7 @@ def test_services_and_backends() -> None:
     """Counters, states, and start times."""
     found = Found(status())
     assert found["paraglider_service_ready_backends", "web"] == 1
+    assert found["paraglider_service_table_info", "web", "0a1b"] == 1
     assert found["paraglider_service_connections_total", "web"] == 9
     info = ("web", "192.168.0.11", "tcp", "80", "nat", "rr", "flow")
     assert found[("paraglider_service_info", *info)] == 1

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.model import Config
+from paraglider.config.model import Config, Service
 from paraglider.core.pool import Event, State
 from paraglider.daemon.store.backends import HEAVIEST, BackendTable
 from paraglider.daemon.store.store import Desired
 from paraglider.errors import OperatorError
+from paraglider.forward.services import fingerprint_of
 
 
 def config(*backends: Any, name: str = "web") -> Config:
@@ -128,3 +129,29 @@ def test_a_version_without_a_change(pools: BackendTable) -> None:
     assert pools.version > before
     assert list(pools.changes(before)) == []
     assert pools.layout <= before
+
+
+def test_a_fingerprint_is_computed_once_a_change(
+    pools: BackendTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state or a weight is one, and so is a configuration; what changes back is as before."""
+    made: list[str] = []
+
+    def count(service: Service, states: Any) -> str:
+        made.append(service.name)
+        return fingerprint_of(service, states)
+
+    monkeypatch.setattr("paraglider.daemon.store.backends.fingerprint_of", count)
+    first = pools.fingerprint("web")
+    assert (pools.fingerprint("web"), made) == (first, ["web"])
+    member = pools.find("web", "10.0.0.1")
+    assert not pools.apply(member, Event.CHECK_PASSED, "it was so", 150.0)
+    assert (pools.fingerprint("web"), len(made)) == (first, 1)
+    pools.apply(member, Event.CHECK_FAILED, "refused", 200.0)
+    assert pools.fingerprint("web") != first
+    pools.apply(member, Event.CHECK_PASSED, "OK", 300.0)
+    assert pools.fingerprint("web") == first
+    pools.apply_config(config("10.0.0.1"), 400.0)
+    assert (pools.fingerprint("web") != first, len(made)) == (True, 4)
+    with pytest.raises(KeyError):
+        pools.fingerprint("nosuch")

@@ -1,0 +1,53 @@
+"""Digests of a configuration, by which balancers compare their files without sending them.
+
+Lives here: ``digests``.
+Rules: pure. Only what is to be the same on all balancers of one VIP is in a digest. A host has its
+own addresses and interfaces, and as many cores and as much memory as it has. The order of services
+and of backends is left out; the seeds have a digest of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from paraglider.config.model import Config
+
+#: sections that are about one host
+_OF_THE_HOST: Final = frozenset({"workers", "flows", "control", "stats"})
+#: keys, at any depth of a section, whose values are addresses or interfaces of one host: whether
+#: they are given is compared, their values are not
+_OWN: Final = frozenset({"interface", "gateway", "snat"})
+
+
+def digests(config: Config) -> dict[str, str]:
+    """A digest of each section of ``config``, in 16 hexadecimal digits, by the section's name."""
+    plain = config.model_dump(mode="json", by_alias=True)
+    services = {service.pop("name"): service for service in plain.pop("services")}
+    seeds = {name: service.pop("seed") for name, service in services.items()}
+    for service in services.values():
+        if isinstance(service["backends"], list):
+            service["backends"].sort(key=_text)
+    sections = {name: value for name, value in plain.items() if name not in _OF_THE_HOST}
+    sections |= {"seed": [plain["seed"], seeds], "services": services}
+    return {name: _digest(_shared(value)) for name, value in sections.items()}
+
+
+def _shared(value: Any) -> Any:
+    """``value`` without what is of one host."""
+    if isinstance(value, Mapping):
+        return {
+            key: each is not None and each != [] if key in _OWN else _shared(each)
+            for key, each in value.items()
+        }
+    return [_shared(each) for each in value] if isinstance(value, list) else value
+
+
+def _digest(value: Any) -> str:
+    return blake2b(_text(value).encode(), digest_size=8).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
