@@ -63,6 +63,9 @@ NOT_HERE = {
         ),
         "sysctl -w net.ipv4.conf.": "tests/test_docs_dsr.py::test_what_a_backend_gets_is_printed",
     },
+    "docs/fleet.md": {
+        "paraglider fleet show": "tests/cli/test_fleet.py::test_show",
+    },
     "docs/import.md": {
         "paraglider import": "tests/cli/test_import_.py::test_output_is_a_configuration_file",
     },

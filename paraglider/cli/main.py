@@ -36,6 +36,7 @@ COMMANDS = {
         "paraglider.cli.import_:import_",
         "Convert the configuration of another balancer.",
     ),
+    "fleet": ("paraglider.cli.fleet:fleet", "Show, compare and change several balancers."),
     "flows": ("paraglider.cli.flows:flows", "List flows, or end them."),
     "health": ("paraglider.cli.health:health", "Print the health of the running daemon."),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),

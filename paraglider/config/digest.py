@@ -19,7 +19,7 @@ from paraglider.config.model import Config
 _OF_THE_HOST: Final = frozenset({"workers", "flows", "control", "stats"})
 #: keys, at any depth of a section, whose values are addresses or interfaces of one host: whether
 #: they are given is compared, their values are not
-_OWN: Final = frozenset({"interface", "gateway", "snat"})
+_OWN: Final = frozenset({"interface", "gateway", "snat", "next_hop", "neighbors"})
 
 
 def digests(config: Config) -> dict[str, str]:

@@ -26,6 +26,7 @@ _PACKAGES = {
     "ip6tables-legacy-save": "iptables",
     "nft": "nftables",
     "ip": "iproute2",
+    "ssh": "openssh-client",
     "unshare": "util-linux",
 }
 _SECONDS = 60.0
