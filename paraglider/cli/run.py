@@ -164,7 +164,9 @@ def run(
         if wanted.stats is not None:
             bound = stack.enter_context(contextlib.closing(StatsSocket(wanted.stats.bind)))
             listening, stats = bound.listening, wanted.stats
-            page = StatsPage(listening, stats.names, stats.admin, page_files())
+            page = StatsPage(
+                *(listening, stats.names, stats.admin, page_files()), peers=stats.peers
+            )
         connections = stack.enter_context(
             contextlib.closing(ControlConnections(control.listening, os.geteuid()))
         )

@@ -77,6 +77,11 @@ def _process(config: Config) -> Iterator[Problem]:
         what = f"`bind`: {shown(config.stats.bind)} is no ADDRESS:PORT"
         remedy = 'write one such as "127.0.0.1:9777" or "[::1]:9777"'
         yield Problem(("stats", "bind"), what, remedy)
+    for index, peer in enumerate(config.stats.peers if config.stats is not None else ()):
+        if not peer.startswith("http://") or not is_endpoint(peer.removeprefix("http://")):
+            what = f"peer {shown(peer)} is no http://ADDRESS:PORT"
+            remedy = 'write one such as "http://10.0.0.2:9777": names are not looked up'
+            yield Problem(("stats", "peers", index), what, remedy)
     broadcast = config.failover.broadcast
     if broadcast is not None and broadcast.version != 4:
         what = f"`broadcast`: {broadcast} is IPv6, which has no broadcast"

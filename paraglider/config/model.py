@@ -84,6 +84,12 @@ class Stats(Section):
         description="Host names that browsers may use besides its address and localhost.",
         strict=False,
     )
+    peers: tuple[str, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Pages of other balancers, http://ADDRESS:PORT, which this one shows too.",
+        strict=False,
+    )
     admin: bool = Field(
         default=False, description="Allow changes of states and weights with the token."
     )

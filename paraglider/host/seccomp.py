@@ -121,6 +121,8 @@ ROLES: Final = {
     "monitor": Allowed(_RUNTIME | _CONNECTS | _READS_FILES, _IP, threads=True),
     "monitor-exec": Allowed(programs=True),
     "http": Allowed(_RUNTIME | _ACCEPTS),
+    # A page that asks those of other balancers (`stats.peers`).
+    "http-peers": Allowed(_RUNTIME | _ACCEPTS | _CONNECTS, _IP),
 }
 
 

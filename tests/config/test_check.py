@@ -244,6 +244,10 @@ def test_what_is_allowed(keys: dict[str, str]) -> None:
         ("stats: {bind: '127.0.0.1:99999'}", "1:15", "no ADDRESS:PORT", "[::1]:9777"),
         ("stats: {bind: '::1:9777'}", "1:15", "no ADDRESS:PORT", "[::1]:9777"),
         ("stats: {bind: '[127.0.0.1]:9777'}", "1:15", "no ADDRESS:PORT", "[::1]:9777"),
+        ("stats: {peers: ['10.0.0.2:9777']}", "1:17", "no http://ADDRESS:PORT", "are not looked"),
+        ("stats: {peers: ['http://lb2:9777']}", "1:17", "no http://ADDRESS:PORT", "10.0.0.2:9777"),
+        ("stats: {peers: ['https://10.0.0.2:1']}", "1:17", "no http://ADDRESS:PORT", "http://10"),
+        ("stats: {peers: ['http://10.0.0.2:1/']}", "1:17", "no http://ADDRESS:PORT", "http://10"),
         ("stats: {bind: localhost:9777}", "1:15", "no ADDRESS:PORT", "127.0.0.1:9777"),
         ("failover: {broadcast: 'ff02::1'}", "1:23", "ff02::1 is IPv6", "IPv4 broadcast"),
         (
@@ -280,6 +284,7 @@ def test_contradictions_in_the_sections(head: str, place: str, what: str, remedy
     [
         "stats: {bind: '127.0.0.1:9777'}",
         "stats: {bind: '[::1]:9777'}",
+        "stats: {peers: ['http://10.0.0.2:9777', 'http://[fd00::2]:9777']}",
         "workers: {first_core: 1, last_core: 1}",
         "workers: {last_core: 1}",
         "failover: {broadcast: 10.255.255.255}",

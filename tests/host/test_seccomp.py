@@ -384,5 +384,5 @@ def test_every_role_of_a_process_has_a_filter() -> None:
     # Tests define roles too; process_specs imports every module of the package that defines one.
     place = process_specs.__name__.removesuffix("process_specs")
     roles = {spec.role for spec in Spec.__subclasses__() if spec.__module__.startswith(place)}
-    assert roles - {"host helper"} | {"monitor-exec", "worker-bpf"} == set(ROLES)
+    assert roles - {"host helper"} | {"monitor-exec", "worker-bpf", "http-peers"} == set(ROLES)
     assert "host helper" in roles

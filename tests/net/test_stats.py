@@ -273,3 +273,20 @@ def test_a_page_that_dies_and_one_that_cannot_be(web: Any, ask: Any) -> None:
         assert "ended with exit 1" in str(raised.value)
         assert words in str(raised.value)
         assert running.stop(signal.SIGTERM) == 1  # it had ended by itself
+
+
+def test_other_balancers(web: Any) -> None:
+    """The process asks their pages, though it is confined: its own, which is shown once, and one of
+    which nobody knows.
+    """
+    net, _ = web(peers=[f"http://{HOST}", "http://127.0.0.1:9"])
+
+    def nodes() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = get(net.balancer, "/api/v1/peers")["nodes"]
+        return found
+
+    wait_until(lambda: [row["error"] for row in nodes()] == [None, "connection refused"])
+    wait_until(lambda: nodes()[0]["health"] == "healthy")
+    assert nodes()[1]["node"] == "127.0.0.1:9"
+    (row,) = (r for r in get(net.balancer, "/api/v1/workers") if r["role"] == "http")
+    assert row["filter"] == "http-peers"

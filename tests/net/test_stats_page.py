@@ -72,9 +72,9 @@ def page(
     check = {"type": "tcp", "interval": 1, "timeout": 20}
     web = service(4, ports=80, strategy="wrr", weights=(2, 1, 3), check=check)
     web |= {"carrier": "worker", "decide": "auto"}
-    running = balancer(
-        net, config(web, stats={"bind": HOST, "admin": True}, flows={"max": 1_000_000})
-    )
+    peers = [f"http://{HOST}", "http://127.0.0.1:9"]
+    stats = {"bind": HOST, "admin": True, "peers": peers}
+    running = balancer(net, config(web, stats=stats, flows={"max": 1_000_000}))
     ask(net, "tcp", VIP[4], 80, 30)
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -160,15 +160,21 @@ def looks_drained(shown: Page) -> None:
 
 
 def drains_the_balancer(shown: Page, net: Topology, running: LabBalancer) -> None:
-    """A balancer that is not to be announced says so in place of its health, and is no problem."""
+    """A balancer that is not to be announced says so in place of its health, and is no problem; it
+    is marked among the balancers, of which another one does not answer.
+    """
     control = ControlClient(str(running.config.parent.parent / "control.sock"))
     badge = "return document.getElementById('health').textContent"
     control.post("node", {"state": "drain"})
     shown.wait(lambda: shown.js(badge) == "draining")
     assert get(net.balancer, "/api/v1/node")["state"] == "drain"
     assert shown.js("return document.getElementById('problems').hidden")
+    row = "return document.querySelector('#balancers tbody tr').innerText"
+    shown.wait(lambda: "drained" in shown.js(row))
     control.post("node", {"state": "ready"})
     shown.wait(lambda: shown.js(badge) == "healthy")
+    shown.wait(lambda: "drained" not in shown.js(row))
+    assert "connection refused" in shown.js(row.replace("tr'", "tr:last-child'"))
 
 
 def has_both_schemes(shown: Page) -> None:

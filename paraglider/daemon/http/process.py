@@ -65,6 +65,10 @@ class HttpPage(Protocol):
     def rehearsal(self) -> tuple[str, ...]:
         """One request of each outcome."""
 
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The pages of other balancers, which it asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpSpec(Spec):
@@ -78,6 +82,11 @@ class HttpSpec(Spec):
     gid: int
     chroot: str
     page: HttpPage | None = None
+
+    @property
+    def filter(self) -> str:
+        """See ``spec.Spec``: only a page with peers may connect anywhere."""
+        return f"{self.role}-peers" if self.page is not None and self.page.peers else self.role
 
     def release(self) -> None:
         """See ``spec.Spec``."""

@@ -3,7 +3,7 @@
     GET  /                  the page                  GET  /static/FILE
     GET  /api/v1/status     all of a sample           GET  /events     samples, as they come
     GET  /api/v1/services   /api/v1/backends?service=   /api/v1/workers   /api/v1/health
-    GET  /api/v1/node
+    GET  /api/v1/node       /api/v1/peers             this and other balancers (`stats.peers`)
     GET  /api/v1/history?service=                     what the charts begin with
     GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
@@ -21,7 +21,7 @@ import importlib.resources
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
@@ -32,6 +32,7 @@ from paraglider.daemon.web import csv_table, guard
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed, of_service
 from paraglider.daemon.web.guard import RequestGuard
+from paraglider.daemon.web.peers import Peers
 
 #: bytes of a request's body
 LARGEST: Final = 4 << 10
@@ -39,7 +40,8 @@ LARGEST: Final = 4 << 10
 TOKEN: Final = "X-Paraglider-Token"  # noqa: S105 - its name
 #: one request of each outcome, for ``rehearse``
 REHEARSAL: Final = (
-    *("GET /", "GET /api/v1/history", "GET /stats.csv", "POST /", "GET /no", "no request"),
+    *("GET /", "GET /api/v1/history", "GET /api/v1/peers", "GET /stats.csv"),
+    *("POST /", "GET /no", "no request"),
 )
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -71,12 +73,18 @@ def files() -> dict[str, File]:
     return found
 
 
-def application(
-    static: Mapping[str, File], feed: Feed, streams: Streams, guarded: RequestGuard, ask: Ask
-) -> web.Application:
-    """The application, which answers with the files ``static`` and from ``feed``; ``ask`` sends
-    changes to the supervisor.
-    """
+class Shown(NamedTuple):
+    """What the page shows: its files, samples, streams of these, and other balancers."""
+
+    static: Mapping[str, File]
+    feed: Feed
+    streams: Streams
+    peers: Peers
+
+
+def application(shown: Shown, guarded: RequestGuard, ask: Ask) -> web.Application:
+    """The application, which answers with ``shown``; ``ask`` sends changes to the supervisor."""
+    static, feed, streams, peers = shown
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors, _guarding(guarded)])
     app.on_response_prepare.append(_add_headers)
     add = app.router
@@ -89,6 +97,7 @@ def application(
     add.add_get("/api/v1/workers", _shown(lambda _: feed.now()["workers"]))
     add.add_get("/api/v1/health", _shown(lambda _: feed.now()["health"]))
     add.add_get("/api/v1/node", _shown(lambda _: feed.now()["node"]))
+    add.add_get("/api/v1/peers", _shown(lambda _: peers.rows(feed.now())))
     add.add_get("/api/v1/history", _shown(lambda r: feed.history.plain(_named(r))))
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))

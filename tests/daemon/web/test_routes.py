@@ -15,7 +15,8 @@ from paraglider.daemon.messages import Message, Refusal, SetRequest
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed
 from paraglider.daemon.web.guard import HEADERS, RequestGuard
-from paraglider.daemon.web.routes import TOKEN, application, files
+from paraglider.daemon.web.peers import Peers
+from paraglider.daemon.web.routes import TOKEN, Shown, application, files
 
 Client = TestClient[Any, Any]
 
@@ -30,7 +31,8 @@ def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
 
     async def main() -> None:
         feed = Feed(ask, {})
-        app = application(files(), feed, Streams(feed, lambda *_: None), RequestGuard(()), ask)
+        shown = Shown(files(), feed, Streams(feed, lambda *_: None), Peers(()))
+        app = application(shown, RequestGuard(()), ask)
         async with TestClient(TestServer(app)) as client:
             await use(client)
 

@@ -1,6 +1,7 @@
 // The page: a stream of samples in, tables and charts out. Nothing here decides anything.
 
 import { Change } from "./admin.js";
+import { Balancers } from "./balancers.js";
 import { Charts } from "./charts.js";
 import { bytes, count, element, put, rate } from "./format.js";
 import { Services, Workers } from "./tables.js";
@@ -14,6 +15,7 @@ const charts = new Charts();
 const change = new Change();
 const services = new Services(by("services"), choose, (row) => change.open(row));
 const workers = new Workers(by("workers"), by("others"));
+const balancers = new Balancers(by("peers"), by("balancers"));
 let last = null;
 let heard = 0;
 
@@ -39,6 +41,11 @@ function show(sample) {
   subjects(sample);
   services.show(sample, by("filter").value.trim());
   workers.show(sample);
+}
+
+// Every other second: the balancers are asked no more often.
+function ask(sample) {
+  if (sample.peers && Math.round(sample.at) % 2 === 0) balancers.ask();
 }
 
 function totals(sample) {
@@ -87,6 +94,7 @@ function listen() {
     heard = performance.now();
     charts.add(sample);
     show(sample);
+    ask(sample);
     age();
   });
   stream.addEventListener("error", () => {

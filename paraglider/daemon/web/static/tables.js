@@ -95,7 +95,7 @@ function queuesOf(row) {
   return [row.queue, row.openings, row.offloaded, row.tunnels];
 }
 
-function two(cell, main, small, exact) {
+export function two(cell, main, small, exact) {
   if (!cell.firstChild) cell.append(element("b"), element("small"));
   put(cell.firstChild, main);
   put(cell.lastChild, small);
@@ -126,12 +126,12 @@ function gauge(cell, part, main, small) {
   bar.classList.toggle("full", part > 0.9);
 }
 
-function head(columns, first) {
+export function head(columns, first) {
   const cells = columns.map(([name, heading, , kind]) => element("th", { scope: "col", "data-column": name, class: kind }, heading));
   return element("thead", {}, element("tr", {}, ...first, ...cells));
 }
 
-function fill(columns, line, row) {
+export function fill(columns, line, row) {
   for (const [name, heading, show, kind] of columns) {
     let cell = line.querySelector(`:scope > [data-field="${name}"]`);
     if (!cell) {
@@ -143,7 +143,7 @@ function fill(columns, line, row) {
 }
 
 /** Keep one child of `parent` a key, in the order of `keys`. */
-function keyed(parent, keys, make) {
+export function keyed(parent, keys, make) {
   const there = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   const wanted = keys.map((key) => there.get(key) ?? make(key));
   if (wanted.length !== parent.children.length || wanted.some((child, i) => parent.children[i] !== child)) {
