@@ -10,12 +10,13 @@ import pytest
 
 from paraglider.config.load import parse
 from paraglider.daemon.http import process
-from paraglider.daemon.web import events, history, routes, sample, token
+from paraglider.daemon.web import events, history, peers, routes, sample, token
 from paraglider.daemon.web.feed import Feed
 from paraglider.daemon.web.guard import RequestGuard
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "stats.md").read_text(encoding="utf-8")
+_WORDS = {2.0: "two"}
 SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]}]\n"
 
 
@@ -37,6 +38,8 @@ def test_its_numbers_are_the_programs() -> None:
     assert f"means of {history.STEP} seconds" in text
     assert f"with {token.SHORTEST} characters" in text
     assert f"`{routes.TOKEN}`" in text
+    assert f"every {_WORDS[peers.INTERVAL]} seconds for all clients" in text
+    assert f"at most {peers.DEADLINE:g} seconds and {peers.LONGEST >> 20} MB each" in text
     head = routes.files()["uPlot.iife.min.js"].body[:200].decode()
     version = re.search(r"\(v([\d.]+)\)", head)
     assert version is not None
@@ -52,7 +55,8 @@ def test_its_requests_are_those_there_are() -> None:
     async def paths() -> set[str]:
         feed = Feed(ask, {})
         streams = events.Streams(feed, lambda *_: None)
-        app = routes.application(routes.files(), feed, streams, RequestGuard(()), ask)
+        shown = routes.Shown(routes.files(), feed, streams, peers.Peers(()))
+        app = routes.application(shown, RequestGuard(()), ask)
         return {str(resource.canonical) for resource in app.router.resources()}
 
     served = {
