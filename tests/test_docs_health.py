@@ -14,7 +14,7 @@ from paraglider.config.section import Section
 from paraglider.core.pool import Event
 from paraglider.core.strategies import STRATEGIES
 from paraglider.forward.services import make_services
-from paraglider.health import checker, rise_and_fall, sweep
+from paraglider.health import checker, flapping, rise_and_fall, sweep
 from paraglider.health.probes import http
 
 PAGE = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
@@ -69,8 +69,8 @@ def test_numbers() -> None:
     """The numbers on the page are those of the code."""
     flat = " ".join(PAGE.split())
     for words in (
-        f"falls {rise_and_fall.FALLS} times within {rise_and_fall.PERIOD:g} s",
-        f"up to {rise_and_fall.LONGEST_HOLD:g} s",
+        f"falls {rise_and_fall.FALLS} times within {flapping.PERIOD:g} s",
+        f"up to {flapping.LONGEST_HOLD:g} s",
         f"At most {checker.AT_ONCE} checks run at a time, and {checker.PROGRAMS_AT_ONCE} programs",
         f"at most {sweep.MOST} of them",
         f"the first {http.BODY >> 10} KiB of the body",

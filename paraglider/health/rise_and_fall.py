@@ -10,9 +10,7 @@ The rules:
 * A hint (an unanswered flow) makes the next check due at once, or a pause after the begin of the
   last one if that is later: one second, or the interval in doubt if that is shorter. More hints do
   not make checks more frequent.
-* Flapping: after FALLS falls within PERIOD a backend is held down for PERIOD. If it falls again
-  before it has been up for PERIOD it is held twice as long, up to LONGEST_HOLD; after being up that
-  long the hold is reset. So no backend falls more than FALLS times in any PERIOD. Passes while held
+* Flapping (``flapping``): after FALLS falls within PERIOD a backend is held down. Passes while held
   count: it comes up with the first pass after the hold.
 
 Pure: time (monotonic seconds) and chance (0 to 1) are arguments.
@@ -20,17 +18,15 @@ Pure: time (monotonic seconds) and chance (0 to 1) are arguments.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 from paraglider.core.pool import Event
+from paraglider.health.flapping import FlapHold
 
 FASTEST: Final = 0.1
 HINTED: Final = 1.0
-PERIOD: Final = 60.0
 FALLS: Final = 3
-LONGEST_HOLD: Final = 960.0
 #: factor of the interval while in doubt
 _IN_DOUBT: Final = 0.25
 #: largest reduction of the wait by chance, as a factor
@@ -65,9 +61,8 @@ class RiseAndFall:
     """
 
     __slots__ = (
-        "_falls",
+        "_flapping",
         "_hinted",
-        "_hold",
         "_proven",
         "_started",
         "_up_since",
@@ -88,8 +83,7 @@ class RiseAndFall:
         self._hinted = False
         self._started = now
         self._up_since = now
-        self._falls: deque[float] = deque(maxlen=FALLS)
-        self._hold = 0.0  # length of the last hold; 0 after a calm period
+        self._flapping = FlapHold(FALLS)
 
     @property
     def in_doubt(self) -> bool:
@@ -146,13 +140,6 @@ class RiseAndFall:
     def _fall(self, now: float) -> Event:
         self.up = False
         self.series = 0
-        self._falls.append(now)
-        if now - self._up_since >= PERIOD:
-            self._hold = 0.0
-        if self._hold:
-            self._hold = min(2 * self._hold, LONGEST_HOLD)
-        elif len(self._falls) == FALLS and now - self._falls[0] < PERIOD:
-            self._hold = PERIOD
-        if self._hold:
-            self.held_until = now + self._hold
+        if hold := self._flapping.fell(now, self._up_since):
+            self.held_until = now + hold
         return Event.CHECK_FAILED

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.core.pool import Event
-from paraglider.health.rise_and_fall import (
-    FALLS,
-    FASTEST,
-    LONGEST_HOLD,
-    PERIOD,
-    RiseAndFall,
-    Thresholds,
-)
+from paraglider.health.flapping import LONGEST_HOLD, PERIOD
+from paraglider.health.rise_and_fall import FALLS, FASTEST, RiseAndFall, Thresholds
 
 RULES = Thresholds(interval=2.0, rise=2, fall=3)
 

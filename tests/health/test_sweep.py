@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
-from paraglider.health.rise_and_fall import PERIOD
+from paraglider.health.flapping import PERIOD
 from paraglider.health.sweep import MOST, Sweep, SweepResult
 
 A, B, STRANGER = (ipaddress.ip_address(f"10.0.0.{n}") for n in (1, 2, 9))
