@@ -60,9 +60,10 @@ def check(options: Options, config: str | None, host: bool) -> None:
         print(f"warning: chain {chain.chain}: {chain}", file=sys.stderr)
     names = ", ".join(dict.fromkeys(chain.chain for chain in drops))
     print(f"{file}: ok" + (f", but this host drops it: chain {names}" if names else ""))
-    named = origins(loaded.config)
+    named, announced = origins(loaded.config), frozenset(loaded.config.announced)
     for service in whole.for_families(options.families).services:
-        print(_summary(service, named.get(service.name)))
+        known = service.vip.ip in announced
+        print(_summary(service, named.get(service.name), announced=known))
         print(f"  {service.forward}: {service.method.describe(service)}")
         strategy = service.strategy_class
         turns = strategy.turns(by_kernel=kernel_decides(service))
@@ -103,7 +104,7 @@ def _options(service: Service) -> dict[str, str]:
     return {name: getattr(service, name) for name in names if name in service.method.options}
 
 
-def _summary(service: Service, listed_in: BackendSource | None) -> str:
+def _summary(service: Service, listed_in: BackendSource | None, *, announced: bool) -> str:
     ports = "all" if service.all_ports else ",".join(str(ports) for ports in service.ports)
     facts = {
         "service": service.name,
@@ -120,4 +121,6 @@ def _summary(service: Service, listed_in: BackendSource | None) -> str:
     }
     if listed_in is not None:
         facts["listed_in"] = listed_in.file or f"dns:{listed_in.dns}"
+    if announced:
+        facts["announced"] = "yes"
     return " ".join(f"{key}={value}" for key, value in facts.items())

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.messages import unknown_key
 from paraglider.config.model import Config
 from paraglider.config.own_address import OwnAddress, take_address
 from paraglider.config.types import IPInterface
+
+_NEXT_HOP: Final[Path] = ("announce", "next_hop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def own_addresses(config: Config) -> Iterator[tuple[Path, OwnAddress]]:
     for index, service in enumerate(config.services):
         if isinstance(service.snat, OwnAddress):
             yield ("services", index, "snat"), service.snat
+    if config.announce is not None and isinstance(config.announce.next_hop, OwnAddress):
+        yield _NEXT_HOP, config.announce.next_hop
 
 
 def given_addresses(config: Config) -> list[Problem]:
@@ -85,7 +90,13 @@ def fill_addresses(
         )
         side = private.model_copy(update={"gateway": gateways})
         network = network.model_copy(update={"private": side})
-    filled = config.model_copy(update={"services": services, "network": network})
+    announce = config.announce
+    if announce is not None and isinstance(announce.next_hop, OwnAddress):
+        told = {vip.version for vip in config.announced} & wanted
+        hop = filling.fill(_NEXT_HOP, announce.next_hop, sorted(told), "`next_hop`")
+        announce = announce.model_copy(update={"next_hop": hop})
+    update = {"services": services, "network": network, "announce": announce}
+    filled = config.model_copy(update=update)
     return Filled(filled, tuple(filling.problems), tuple(filling.notes))
 
 

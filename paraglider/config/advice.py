@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paraglider.config.addresses import own_addresses
+from paraglider.config.check_announce import announce_warnings
 from paraglider.config.check_shared import ambiguous_answers
 from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
@@ -29,6 +30,7 @@ def warnings(config: Config) -> list[Problem]:
     """All warnings about a valid configuration, as problems."""
     found = [*_timeouts(config), *_weights(config), *_gateways(config)]
     found += [*_deciding(config), *_carrying(config), *_adopting(config)]
+    found += announce_warnings(config)
     return [*found, *_failover(config), *_health(config)]
 
 
@@ -76,7 +78,7 @@ def _carrying(config: Config) -> Iterator[Problem]:
 
 def _adopting(config: Config) -> Iterator[Problem]:
     # What all balancers are to have alike, or what each is to fill in: the file is for several.
-    several = config.seed is not None or any(own_addresses(config))
+    several = config.seed is not None or config.announce is not None or any(own_addresses(config))
     for index, service in enumerate(config.services):
         path: Path = ("services", index)
         if service.adopt == "never":

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from paraglider.config.check_announce import check_announce
 from paraglider.config.check_health import check_health
 from paraglider.config.check_shared import check_shared
 from paraglider.config.check_strategy import check_strategy
@@ -48,6 +49,7 @@ def checking(config: Config) -> Steps[list[Problem]]:
         problems += [*check_strategy(path, service), *check_health(path, service)]
     yield
     problems += [*_names(config), *_claims(config), *check_shared(config)]
+    problems += check_announce(config)
     return problems
 
 

@@ -47,11 +47,17 @@ def differences(old: Config, new: Config) -> list[str]:
 def restarts(old: Config, new: Config) -> list[str]:
     """The differences between ``old`` and ``new`` that need a restart, one line each."""
     before, after = _plain(old), _plain(new)
-    return [
+    found = [
         f"{change} takes a restart ({why})"
         for name, why in RESTART.items()
         for change in _lines(name, before[name], after[name])
     ]
+    if new.announcer not in (None, old.announcer) and old.control == new.control:
+        found += [
+            f"{change} takes a restart ({RESTART['control']})"
+            for change in _lines("control.announcer", old.announcer, new.announcer)
+        ]
+    return found
 
 
 def in_place(old: Config, new: Config) -> Config:

@@ -16,12 +16,14 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from paraglider.config.announce import AnnounceConfig, announced
 from paraglider.config.backend import BackendConfig, BackendSource
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.network import Network
 from paraglider.config.section import Seconds, Section
 from paraglider.config.service import Service
+from paraglider.config.types import IPAddress
 
 __all__ = ["BackendConfig", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
 
@@ -72,6 +74,12 @@ class ControlConfig(Section):
         pattern=r"^/",
         max_length=107,  # sun_path less its NUL (unix(7))
         description="Path of the Unix socket.",
+    )
+    announcer: str | None = Field(
+        default=None,
+        min_length=1,
+        description="User that may read here what to announce, and that `paraglider announce`"
+        " becomes; default: `user`, in a file with `announce`.",
     )
 
 
@@ -202,6 +210,7 @@ class Config(Section):
     control: ControlConfig = ControlConfig()
     stats: Stats | None = None
     network: Network = Network()
+    announce: AnnounceConfig | None = None
     timeouts: TimeoutsConfig = TimeoutsConfig()
     flows: Flows = Flows()
     policies: PoliciesConfig = PoliciesConfig()
@@ -237,6 +246,17 @@ class Config(Section):
         """The same configuration with only the ``chosen`` services; there may be none."""
         services = tuple(service for service in self.services if chosen(service))
         return self.model_copy(update={"services": services})
+
+    @property
+    def announced(self) -> tuple[IPAddress, ...]:
+        """The VIPs that are announced to routers, in the order of the file."""
+        return announced(self.announce, self.services)
+
+    @property
+    def announcer(self) -> str | None:
+        """The user besides root that may read at the control socket what to announce."""
+        by_default = None if self.announce is None else self.user
+        return self.control.announcer or by_default
 
     @property
     def wants_bpf(self) -> bool:

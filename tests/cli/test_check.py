@@ -78,6 +78,17 @@ def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: P
     assert printed.err == ""
 
 
+def test_which_vips_are_announced(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the properties of their services."""
+    common = "protocol: tcp, forward: proxy, backends: [10.0.0.1]"
+    one, other = f"{{name: a, vip: 192.0.2.1, ports: 80, {common}}}", "{name: b, vip: 192.0.2.2/24,"
+    file.write_text(f"announce: {{}}\nservices: [{one}, {other} ports: 80, {common}}}]\n")
+    assert outcome("check", "-c", str(file)) == 0
+    first, second = capfd.readouterr().out.splitlines()[1::3]
+    assert first.endswith(" announced=yes")
+    assert "announced" not in second
+
+
 def test_whose_turn(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """There is one for all workers where the kernel decides."""
     service = "{name: a, vip: 192.0.2.1, protocol: tcp, decide: DECIDE, backends: [10.0.0.1]}"

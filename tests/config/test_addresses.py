@@ -117,3 +117,15 @@ def test_where_an_interface_stands_for_an_address() -> None:
     assert places == [("network", "private", "gateway", 0), *snat]
     fixed = FILE.replace("[{interface: eth1}, ", "[").replace("snat: {interface: eth1}, ", "")
     assert list(own_addresses(parse(fixed, "f").config)) == []
+
+
+def test_the_next_hop_of_announced_vips() -> None:
+    """One of each family whose VIPs are announced."""
+    text = FILE.replace("2001:db8::1/64", "2001:db8::1/128")
+    text += "announce: {next_hop: {interface: eth1}}\n"
+    assert ("announce", "next_hop") in [path for path, _ in own_addresses(parse(text, "f").config)]
+    announce = filled("10.0.0.2/8", "fd00::2/64", text=text).config.announce
+    assert announce is not None
+    assert str(announce.next_hop) == "fd00::2 (eth1)"
+    (*_, problem) = filled("10.0.0.2/8", text=text).problems
+    assert problem.what == "`next_hop`: eth1 has no IPv6 address of this host's own"

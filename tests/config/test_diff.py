@@ -125,6 +125,16 @@ def test_what_takes_a_restart() -> None:
     assert taken.services == new.services
 
 
+def test_the_user_that_announces_takes_a_restart() -> None:
+    """The section itself does not: root is told what to announce at once."""
+    old, new = config(), config(announce={"vips": "all"})
+    line = "control.announcer: none → nobody takes a restart (the socket is there)"
+    assert restarts(old, new) == [line]
+    assert in_place(old, new).announce == new.announce
+    assert differences(old, new)[0].startswith("announce: none → vips all next_hop self")
+    assert restarts(new, old) == []
+
+
 def test_a_seed_is_not_shown() -> None:
     """The change is reported without the values."""
     old, new = (config({"strategy": "source", "seed": seed}) for seed in (11111, 22222))

@@ -136,8 +136,11 @@ def _with(wanted: Config, draining: Sequence[Draining]) -> Config:
 
 
 def _contradicts(config: Config) -> bool:
-    """Whether ``config`` is invalid, weights aside, which will be 0."""
-    return bool(check.check(_weighed(config, lambda _, backend: backend.weight or 1)))
+    """Whether ``config`` is invalid, weights aside, which will be 0, and what is announced, which
+    a draining service is not.
+    """
+    weighed = _weighed(config, lambda _, backend: backend.weight or 1)
+    return bool(check.check(weighed.model_copy(update={"announce": None})))
 
 
 def _weighed(config: Config, weight: Callable[[Service, BackendConfig], int]) -> Config:
