@@ -1,7 +1,8 @@
 """Attracts packets for VIPs that are no addresses of this host, which only the backends have.
 
     route VIP          the host forwards to the VIP
-    proxy VIP          the public interface answers ARP or neighbour discovery for it
+    proxy VIP          the public interface answers ARP or neighbour discovery for it, unless
+                       routers are told of the VIP (`announce`)
 
 Lives here: ``vip_sysctls``, ``attracted``, and ``refuse_local_vips``, which checks the
 precondition.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from paraglider.config.model import Config, Service
-from paraglider.config.types import IPInterface
+from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import OperatorError
 from paraglider.forward.host_needs import ProxyEntry, Route, RoutingEntry, SysctlNeed
 
@@ -35,15 +36,22 @@ def _sysctls(public: str, family: int) -> Iterator[SysctlNeed]:
     yield SysctlNeed(f"{_NET[family]}/neigh/{public}/proxy_delay", "0", optional=True)
 
 
-def attracted(services: Sequence[Service], public: str, nowhere: str) -> Iterator[RoutingEntry]:
+def attracted(
+    services: Sequence[Service],
+    public: str,
+    nowhere: str,
+    announced: Collection[IPAddress] = (),
+) -> Iterator[RoutingEntry]:
     """The routing entries that attract the VIPs of ``services`` to the interface ``public``.
-    Packets without a decision are routed to the interface ``nowhere``.
+    Packets without a decision are routed to the interface ``nowhere``. VIPs that are ``announced``
+    to routers are not attracted: several balancers would answer for one address.
     """
     vips = dict.fromkeys(service.vip.ip for service in services)
     for vip in vips:
         yield Route(nowhere, vip)
     for vip in vips:
-        yield ProxyEntry(public, vip)
+        if vip not in announced:
+            yield ProxyEntry(public, vip)
 
 
 def refuse_local_vips(

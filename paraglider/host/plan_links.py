@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.config.networks import Networks
@@ -21,6 +22,9 @@ from paraglider.host.changes.routes import RouteChange, entry_change
 from paraglider.host.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.host.step import Records, Step, sysctl_step
 from paraglider.host.sysctl import conf
+
+#: the interface of announced VIPs: all balancers may have them there, none answers ARP for them
+LOOPBACK: Final = "lo"
 
 
 def link_steps(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
@@ -104,11 +108,15 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
     network = config.network
     vips: set[tuple[str, IPAddress]] = set()
     if network.public is not None:
+        announced = frozenset(config.announced)
         for service in config.services:
             # Addresses of loopback are there already.
             owned = service.method.owns_vip and not service.vip.ip.is_loopback
             if service.family == family and owned:
-                wanted.setdefault((network.public.interface, service.vip.ip), service.vip)
+                place, vip = network.public.interface, service.vip
+                if vip.ip in announced:  # routed here, so that no link needs to know it
+                    place, vip = LOOPBACK, ipaddress.ip_interface(vip.ip)
+                wanted.setdefault((place, vip.ip), vip)
         vips.update(wanted)
     if network.private is not None:
         for gateway in network.private.added:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paraglider.config.announce import AnnounceConfig
 from paraglider.config.model import Config
 from paraglider.config.network import PrivateSide
 from paraglider.host import apply
@@ -172,6 +173,33 @@ def test_a_vip_of_two_services_is_added_once(air: Any) -> None:
     """The services differ in their ports."""
     lines = told(links(air, config(HTTP, {**HTTP, "name": "tls", "ports": 443})))
     assert lines.count("address 192.168.0.11/24 on eth0") == 1
+
+
+def test_announced_vips_are_on_loopback(air: Any) -> None:
+    """Alone, whatever their prefix; others stay on the public interface. A reload follows."""
+    wanted = config(HTTP, {**SIX, "vip": "2001:db8::11"}, {**HTTP, "name": "b", "ports": 81})
+    other = {**HTTP, "name": "c", "vip": "192.168.0.12/24"}
+    services = [*wanted.services, *config(other).services]
+    update = {"announce": AnnounceConfig(vips=("192.168.0.11", "2001:db8::11"))}
+    wanted = wanted.model_copy(update={"services": tuple(services)})
+    before, after = (
+        {line for line in told(links(air, one)) if line.startswith("address")}
+        for one in (wanted, wanted.model_copy(update=update))
+    )
+    assert before - after == {"address 192.168.0.11/24 on eth0", "address 2001:db8::11/128 on eth0"}
+    assert after - before == {"address 192.168.0.11/32 on lo", "address 2001:db8::11/128 on lo"}
+    assert "address 192.168.0.12/24 on eth0" in after
+
+
+@pytest.mark.parametrize("forward", ["dsr", "tunnel"])
+def test_no_host_answers_for_an_announced_vip(air: Any, forward: str) -> None:
+    """The route stays, by which packets to it are forwarded."""
+    wanted = config({**HTTP, "vip": "192.168.0.11"}, forward=forward)
+    announced = wanted.model_copy(update={"announce": AnnounceConfig()})
+    before, after = (told(links(air, one)) for one in (wanted, announced))
+    (proxy,) = set(before) - set(after)
+    assert proxy.startswith("proxy")
+    assert any("192.168.0.11" in line for line in after)
 
 
 def test_loopback_needs_no_address(air: Any) -> None:

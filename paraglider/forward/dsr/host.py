@@ -53,7 +53,8 @@ def _routing(config: Config, family: int) -> Iterator[RoutingEntry]:
         yield Route(private.interface, None, mark, backend)
         yield PolicyRule(family, mark, MARK_MASK, mark, PRIORITY)
     nowhere = "lo" if public.interface == private.interface else private.interface
-    yield from attracted(dsr_services(config, family), public.interface, nowhere)
+    services = dsr_services(config, family)
+    yield from attracted(services, public.interface, nowhere, config.announced)
 
 
 def check_host(

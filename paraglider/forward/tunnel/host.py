@@ -30,9 +30,8 @@ def needs(config: Config, family: int, method: Method) -> HostNeeds:
     # to lo as unreachable, and answers so before the filter (Linux, net/ipv6/route.c:
     # ip6_route_info_create).
     nowhere = "lo" if family == 4 else public.interface
-    return HostNeeds(
-        vip_sysctls(config, family), tuple(attracted(services, public.interface, nowhere))
-    )
+    entries = attracted(services, public.interface, nowhere, config.announced)
+    return HostNeeds(vip_sysctls(config, family), tuple(entries))
 
 
 def check_host(
