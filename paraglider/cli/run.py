@@ -17,6 +17,7 @@ import time
 from functools import partial
 from typing import Final
 
+from paraglider.config.model import Config
 from paraglider.config.sources import origins
 from paraglider.daemon import log
 from paraglider.daemon.conditions.carrier import CarrierSwitch
@@ -92,6 +93,7 @@ def run(
     wanted = found.config
     check_root("paraglider")
     uid, gid = check_user(wanted.user)
+    announcer, group = _announcer(wanted)
     check_chroot(wanted.chroot)
     _refuse_beside_static()
     check_vips(wanted.services)
@@ -158,7 +160,8 @@ def run(
         if carrier is not None:
             carrier.close()  # each process has descriptors of its own
         watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
-        control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
+        control = ControlSocket(wanted.control.socket, group)
+        stack.enter_context(contextlib.closing(control))
         token = stack.enter_context(contextlib.closing(Token(wanted)))
         page = None
         if wanted.stats is not None:
@@ -168,7 +171,9 @@ def run(
                 *(listening, stats.names, stats.admin, page_files()), peers=stats.peers
             )
         connections = stack.enter_context(
-            contextlib.closing(ControlConnections(control.listening, os.geteuid()))
+            contextlib.closing(
+                ControlConnections(control.listening, os.geteuid(), announcer=announcer)
+            )
         )
         specs.append(HttpSpec(len(specs), connections, uid, gid, wanted.chroot, page))
         controller = Controller(
@@ -210,6 +215,13 @@ def _await_queues(queues: tuple[int, ...]) -> None:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(0.02)
+
+
+def _announcer(config: Config) -> tuple[int, int] | tuple[None, None]:
+    """The user and group that may ask at the control socket what to announce."""
+    if config.announcer is None:
+        return None, None
+    return check_user(config.announcer, "control.announcer")
 
 
 def _refuse_beside_static() -> None:

@@ -40,7 +40,7 @@ _MOST: Final = 4096
 _SYSLOG: Final = "/dev/log"
 _LOST: Final = "lines of the log were lost"
 #: the fields that identify an object
-_THING: Final = ("role", "worker", "service", "backend")
+_THING: Final = ("role", "worker", "service", "backend", "vip")
 
 _PRIORITIES: Final = {
     "debug": syslog.LOG_DEBUG,

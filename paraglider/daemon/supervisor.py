@@ -47,6 +47,9 @@ class SupervisedController(Owner, Protocol):
         when it failed.
         """
 
+    def stop(self) -> None:
+        """Called before the processes are ended."""
+
     def close(self) -> None:
         """Called when all processes have exited."""
 
@@ -84,6 +87,7 @@ class Supervisor:
                 children.start_all()
                 self._supervise(children, loop)
             finally:
+                self._controller.stop()
                 children.end_all()
                 # It is stopping already: a second signal does not interrupt that.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

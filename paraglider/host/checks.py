@@ -27,13 +27,15 @@ def check_root(command: str) -> None:
         raise OperatorError(f"{command} needs root", f"run with sudo: sudo {command}")
 
 
-def check_user(name: str) -> tuple[int, int]:
-    """The user and group id of ``name``; raises ``OperatorError`` when there is no such user."""
+def check_user(name: str, key: str = "user") -> tuple[int, int]:
+    """The user and group id of ``name``, the value of ``key`` in the file; raises
+    ``OperatorError`` when there is no such user.
+    """
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         raise OperatorError(
-            f"there is no user {name!r}", "set `user` to an existing one, such as nobody"
+            f"there is no user {name!r}", f"set `{key}` to an existing one, such as nobody"
         ) from None
     return entry.pw_uid, entry.pw_gid
 

@@ -86,6 +86,10 @@ class DaemonController:
         log.logger().info("reload")
         done()
 
+    def stop(self) -> None:
+        """Log it."""
+        log.logger().info("stop")
+
     def close(self) -> None:
         """Nothing to do."""
 

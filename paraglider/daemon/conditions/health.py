@@ -8,13 +8,14 @@ A program that announces the VIPs (BGP, VRRP) announces while it is told ``annou
 health is unhealthy, or the operator has drained the balancer. Too much load makes neither the
 balancer nor a VIP unhealthy: clients that were sent away would fill the other balancers.
 
-Lives here: ``Health`` and these three functions.
+Lives here: ``Health`` and these functions; ``NodeHealth``, which tells the same of many VIPs in few
+words (``VipHealth``) without reading the conditions for each.
 Rules: pure; nothing about one VIP depends on the backends of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ from paraglider.config.types import IPAddress
 from paraglider.daemon.conditions.assessor import UNSERVED, serving
 from paraglider.daemon.conditions.table import (
     DEGRADED,
+    HEALTHY,
     UNHEALTHY,
     Condition,
     Conditions,
@@ -60,6 +62,15 @@ class Health:
     def announce(self) -> bool:
         """Whether routers are to send packets here."""
         return self.status not in (UNHEALTHY, DRAINING)
+
+
+@dataclass(frozen=True, slots=True)
+class VipHealth:
+    """The health of a VIP in few words: whether to announce it, its status, and the first cause."""
+
+    announce: bool
+    status: str
+    why: str
 
 
 def of_all(conditions: Conditions, store: Store) -> Health:
@@ -101,6 +112,52 @@ def of_vip(conditions: Conditions, store: Store, vip: IPAddress, when: When, now
                 yield replace(standing, condition=condition)
 
     return Health(_ordered(found()), store.node.draining)
+
+
+class NodeHealth:
+    """The conditions as they matter to VIPs: of the balancer, and by service.
+
+    ``services`` are the names of all services, each ``service NAME``.
+    """
+
+    def __init__(self, conditions: Conditions, services: frozenset[str], *, draining: bool) -> None:
+        self._draining = draining
+        self._common: Standing | None = None
+        self._own: dict[str, Standing] = {}
+        for each in _of_announcing(conditions):
+            if each.source == _SERVICES:
+                continue
+            if each.object in services:
+                self._own[each.object] = _worse(self._own.get(each.object), each)
+            elif each.source not in _BACKENDS:
+                self._common = _worse(self._common, each)
+
+    def of_vip(self, served: Mapping[str, bool], when: When) -> VipHealth:
+        """As the function ``of_vip``: ``served`` is whether each of its services (``service NAME``)
+        has a backend that takes new flows.
+        """
+        found = self._common
+        for name in served:
+            if (own := self._own.get(name)) is not None:
+                found = _worse(found, own)
+        lacking = [name for name, has in served.items() if not has]
+        if lacking and (found is None or found.condition.severity != UNHEALTHY):
+            ill = len(lacking) == len(served) if when == "any" else True
+            if ill or found is None:
+                severity = UNHEALTHY if ill else DEGRADED
+                found = Standing("", lacking[0], Condition(severity, UNSERVED.text), 0.0)
+        status = HEALTHY if found is None else found.condition.severity
+        if self._draining and status != UNHEALTHY:
+            return VipHealth(False, DRAINING, "this balancer is drained")
+        why = "" if found is None else found.line.partition(";")[0]
+        return VipHealth(status != UNHEALTHY, status, why)
+
+
+def _worse(one: Standing | None, other: Standing) -> Standing:
+    """The worse of two; the first if they are alike."""
+    if one is None or (one.condition.severity, other.condition.severity) == (DEGRADED, UNHEALTHY):
+        return other
+    return one
 
 
 def _of_announcing(conditions: Conditions) -> Iterator[Standing]:

@@ -57,10 +57,13 @@ class Standing:
 
 
 class Conditions:
-    """The conditions of all sources; ``clock`` is monotonic seconds."""
+    """The conditions of all sources; ``clock`` is monotonic seconds. ``version`` grows with each
+    change.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.version = 0
         self._standing: dict[str, dict[str, Standing]] = {}
         self._logged: dict[tuple[str, str], float] = {}  # when its begin was last logged
         self._log: Any = log.logger()
@@ -95,6 +98,7 @@ class Conditions:
         for name, over in before.items():
             if name not in after and (source, name) in self._logged:
                 self._log.info(f"{name}: no longer {over.condition.severity}", was=_cause(over))
+        self.version += after != before
         self._standing[source] = after
         self._logged = {
             key: at

@@ -5,6 +5,7 @@ taken over, its word that a request came in at the control socket is worth nothi
 supervisor accepts the connections, asks the kernel for the user at the other end (SO_PEERCRED,
 unix(7)), reads the request without consuming it (MSG_PEEK), and hands the connection over with a
 number. A message with that number is carried out only if it is the request that was read, and once.
+Root may send any request; the user that announces VIPs may only ask what to announce.
 
 Lives here: ``ControlConnections``.
 Rules: never waits for a client; the number of connections, their bytes and their time are bounded.
@@ -25,7 +26,7 @@ from typing import Any, Final, Protocol
 from paraglider.daemon import log
 from paraglider.daemon.control.handover import Handover
 from paraglider.daemon.control.requests import LARGEST, BadRequestError, message_of, parse
-from paraglider.daemon.messages import ClientRequest, Message
+from paraglider.daemon.messages import AnnounceRequest, ClientRequest, Message
 from paraglider.errors import ParagliderError
 
 #: connections whose request is not complete
@@ -54,25 +55,36 @@ class ConnectionLoop(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Arrived:
-    """A connection whose request is not complete, or cannot be handed over yet."""
+    """A connection whose request is not complete, or cannot be handed over yet. ``number`` is 0 if
+    its client is refused; ``limited``: the client may only ask what to announce.
+    """
 
     connection: socket.socket
     number: int
     until: float
+    limited: bool = False
     pause: float = _PAUSE
     again: float = inf
     complete: bool = False
 
 
 class ControlConnections:
-    """Accepts from ``listening`` for root and ``owner``; ``clock`` is monotonic seconds."""
+    """Accepts from ``listening`` for root, ``owner`` and, only for what to announce, the user
+    ``announcer``; ``clock`` is monotonic seconds.
+    """
 
     def __init__(
-        self, listening: socket.socket, owner: int, clock: Callable[[], float] = time.monotonic
+        self,
+        listening: socket.socket,
+        owner: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        announcer: int | None = None,
     ) -> None:
         self.handover = Handover()
         self._listening = listening
         self._owner = owner
+        self._announcer = announcer
         self._clock = clock
         self._loop: ConnectionLoop | None = None
         self._numbers = itertools.count(1)
@@ -86,6 +98,12 @@ class ControlConnections:
         """Accept on ``loop`` from now on."""
         self._loop = loop
         loop.watch(self._listening, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more: a client that announces VIPs then knows that the daemon is gone."""
+        if self._loop is not None:
+            self._loop.forget(self._listening)
+        self._listening.close()
 
     def poll(self, now: float) -> float:
         """Go on with connections that wait; returns the seconds until the next is due."""
@@ -132,11 +150,15 @@ class ControlConnections:
             return
         connection.setblocking(False)
         now = self._clock()
-        if self._admits(connection):
-            arrived = _Arrived(connection, next(self._numbers), now + LIFETIME)
+        uid = _user_of(connection)
+        trusted = uid in (0, self._owner)
+        if trusted or uid == self._announcer:
+            number = next(self._numbers)
+            arrived = _Arrived(connection, number, now + LIFETIME, limited=not trusted)
             self._arrived.append(arrived)
             self._read(arrived)
         else:
+            self._log.warning("control socket: user refused", uid=uid)
             arrived = _Arrived(connection, 0, now + LIFETIME)
             self._arrived.append(arrived)
             self._hand_over(arrived)
@@ -152,14 +174,6 @@ class ControlConnections:
             self._rest()
         else:
             self._drop(oldest)
-
-    def _admits(self, connection: socket.socket) -> bool:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        _, uid, _ = _UCRED.unpack(credentials)
-        if uid in (0, self._owner):
-            return True
-        self._log.warning("control socket: user refused", uid=uid)
-        return False
 
     def _rest(self) -> None:
         """Stop accepting for _LONGEST_PAUSE seconds."""
@@ -199,6 +213,8 @@ class ControlConnections:
             ParagliderError,
         ):  # the http process says what is wrong
             message = None
+        if arrived.limited and not isinstance(message, AnnounceRequest):
+            arrived.number, message = 0, None
         self._hand_over(arrived, message)
 
     def _hand_over(self, arrived: _Arrived, message: Message | None = None) -> None:
@@ -236,6 +252,13 @@ class ControlConnections:
             self._loop.forget(arrived.connection)
         self._arrived.remove(arrived)
         arrived.connection.close()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """The id of the user that has connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
 
 
 def _has_ended(connection: socket.socket) -> bool:

@@ -1,7 +1,8 @@
 """The control socket: made before privileges are dropped, removed at the end.
 
-Rules: its directory is readable by all, the socket only by root. A socket that a process listens on
-belongs to another daemon and is not replaced; one without a listener is a stale one.
+Rules: its directory is readable by all, the socket by root, and by the group of the user that
+announces VIPs, if there is one (``connections`` admits that user alone). A socket that a process
+listens on belongs to another daemon and is not replaced; one without a listener is a stale one.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ _SECONDS: Final = 2.0
 
 
 class ControlSocket:
-    """A listening Unix socket at ``path``; raises ``OperatorError`` if it cannot be made."""
+    """A listening Unix socket at ``path``, for root and ``group``; raises ``OperatorError`` if it
+    cannot be made.
+    """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, group: int | None = None) -> None:
         self.path = Path(path)
+        self._group = group
         if _answers(path):
             raise OperatorError(
                 f"another paraglider answers at {path}",
@@ -57,11 +61,14 @@ class ControlSocket:
             directory.chmod(0o755)
         if self.path.exists() and stat.S_ISSOCK(self.path.lstat().st_mode):
             self.path.unlink()
-        before = os.umask(0o177)
+        umask, own = os.umask(0o177 if self._group is None else 0o117), os.getegid()
         try:
+            if self._group is not None:  # by which it is made: changing it takes CAP_CHOWN
+                os.setegid(self._group)
             self.listening.bind(str(self.path))
         finally:
-            os.umask(before)
+            os.setegid(own)
+            os.umask(umask)
 
 
 def _answers(path: str) -> bool:

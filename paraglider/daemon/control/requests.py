@@ -2,6 +2,7 @@
 
     GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/carrier   /v1/node   /v1/status
     GET  /v1/health     /v1/health?of=node      /v1/health?vip=ADDRESS&when=any|all
+    GET  /v1/announce           an answer without end, see ``http.announce``
     GET  /v1/metrics            the same in Prometheus' format
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
@@ -28,6 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import ValidationError
 
 from paraglider.daemon.messages import (
+    AnnounceRequest,
     CarrierRequest,
     FlowsRequest,
     KillRequest,
@@ -100,6 +102,8 @@ def message_of(request: RawRequest, connection: int) -> Message | None:
     match (method, *path):
         case ("GET", "metrics"):
             return ShowRequest(listener="control", connection=connection, view="status")
+        case ("GET", "announce"):
+            return AnnounceRequest(listener="control", connection=connection)
         case ("GET", "flows"):
             limit = words.get("limit", "")
             if limit.isascii() and limit.isdecimal() and len(limit) < 10:

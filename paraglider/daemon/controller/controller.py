@@ -20,11 +20,9 @@ from paraglider.config.model import BackendSource, Config
 from paraglider.config.steps import Steps
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
-from paraglider.daemon.conditions.assessor import Assessor
-from paraglider.daemon.conditions.journals import JournalMonitor
+from paraglider.daemon.conditions.assessing import Assessing
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.table import Conditions
-from paraglider.daemon.conditions.unanswered import UnansweredOpenings
 from paraglider.daemon.control.connections import ControlConnections
 from paraglider.daemon.controller.handlers import Handlers
 from paraglider.daemon.controller.http_requests import HttpRequests
@@ -54,13 +52,14 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.spec import StartupState
+from paraglider.daemon.reconcile.announcing import AnnounceReconciler, VipTable
 from paraglider.daemon.reconcile.checks import CheckReconciler, checked
 from paraglider.daemon.reconcile.draining import DrainReconciler
 from paraglider.daemon.reconcile.host import HostRequests
 from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
-from paraglider.daemon.stats.traffic import Samples, TrafficCounters, samples
+from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.node import Node
 from paraglider.daemon.store.store import Desired, Store
 from paraglider.forward.worker_datapath import kind_of
@@ -104,9 +103,6 @@ class Controller:
         self.requests = Broadcasts(self._group.request)
         self.started = time.monotonic()
         self.conditions = Conditions()
-        self._assessor = Assessor(self.conditions)
-        self._journals = JournalMonitor(self.conditions)
-        self._unanswered = UnansweredOpenings(self.conditions)
         self._policies = SuspendedPolicies(registry, self.conditions, self._group.send_to_carriers)
         self._registry = registry
         self._kernel = kernel or KernelMonitor()
@@ -138,6 +134,12 @@ class Controller:
         self._workers = WorkerReconciler(self.store, self._group.active, self._group.send)
         self._checks = CheckReconciler(self.store, self._group.monitor, self._group.send)
         self._faults = Faults()
+        self._assessing = Assessing(
+            *(self.store, self.conditions, self._kernel, self._group), self._faults
+        )
+        self.vips = AnnounceReconciler(
+            VipTable(self.store, self.conditions), self.assess, self._group.http, self._group.send
+        )
         steps: dict[str, Step] = {
             "requests to processes": self.requests.poll,
             "connections of the control socket": self._poll_control,
@@ -153,8 +155,9 @@ class Controller:
             "the kernel's tables": lambda _: self._kernel.reconcile(
                 self._host.read, self.conditions
             ),
-            "health": self._assess,
-            "openings without an answer": self._assess_openings,
+            "health": self._assessing.run,
+            "openings without an answer": self._assessing.compare_openings,
+            "VIPs to announce": self.vips.reconcile,
         }
         self._turns = Turns(steps, self._faults)
         self._log: Any = log.logger()
@@ -183,7 +186,8 @@ class Controller:
     def on_ready(self, child: Child) -> None:
         """See ``child.Owner``."""
         self._kernel.count_workers(child, self._group)
-        self._journals.on_ready(child)
+        self._assessing.on_ready(child)
+        self.vips.touch()
         if discovers(child):
             self._group.send(child.spec.index, self._sources.order())
         self._group.continue_restart()
@@ -191,6 +195,7 @@ class Controller:
     def on_exit(self, child: Child) -> None:
         """See ``child.Owner``."""
         self.requests.on_exit(child.spec.index)
+        self.vips.touch()
         self._kernel.count_workers(child, self._group)
 
     def on_message(self, child: Child, frame: Frame) -> None:
@@ -244,28 +249,14 @@ class Controller:
             self.when_applied(lambda: self._host.forget(over.marks, over.datagrams, over.passing))
         return self._tables.wait(now)
 
-    def _assess(self, now: float) -> float:
-        if not self._assessor.wait(now):
-            self.assess()
-            processes = self.processes()
-            self._assessor.workers(processes, samples(processes), now)
-            self._assessor.faults(self._faults.last, now)
-            self._group.replace(self._journals.check(processes))
-        return self._assessor.wait(now)
-
-    def _assess_openings(self, now: float) -> float:
-        if not self._unanswered.wait(now):
-            traffic = self.traffic(samples(self.processes()))
-            read = now if self._kernel.read_at is None else self._kernel.read_at
-            self._unanswered.update(self.store.config, self.store.pools, traffic, now, read)
-        return self._unanswered.wait(now)
-
     def assess(self) -> None:
         """See ``Viewable``."""
-        self._assessor.services(self.store.config, self.store.pools)
-        self._assessor.deciding(self.store.config, self.carrier)
-        self.carrier.log_deciders(self.store.config.services)
-        self._assessor.processes(self.processes(), time.monotonic())
+        self._assessing.assess()
+
+    def stop(self) -> None:
+        """See ``supervisor``."""
+        if self._control is not None:
+            self._control.stop()
 
     def close(self) -> None:
         """See ``supervisor``."""

@@ -6,6 +6,7 @@
     set       set a backend's state or weight
     carrier   have BPF carry flows, or the workers alone
     node      drain this balancer, or end that
+    announce  tell which VIPs to announce, from now on
     reload    reload the configuration file
 
 Lives here: ``Handlers``, which replies to each request once: immediately, or when the processes
@@ -28,6 +29,7 @@ from paraglider.daemon.inputs.reload import ReloadOutcome
 from paraglider.daemon.inputs.reload_queue import Done
 from paraglider.daemon.ipc import Answers, Broadcasts
 from paraglider.daemon.messages import (
+    AnnounceRequest,
     CarrierRequest,
     FlowList,
     FlowMatch,
@@ -102,6 +104,9 @@ class Handlers:
                 self._carrier(request, reply)
             elif isinstance(request, NodeRequest):
                 self._node(request, reply)
+            elif isinstance(request, AnnounceRequest):
+                self._controller.vips.subscribe()
+                reply(Result(value=None))
             else:
                 raise OperatorError("there is no such request")
 

@@ -62,6 +62,10 @@ class Processes:
         found = (c.spec.index for c in self if c.spec.role == "host helper" and c.up)
         return next(found, None)
 
+    def http(self) -> Child | None:
+        """The http process, None while it is not running."""
+        return next((c for c in self if c.spec.role == "http" and c.up), None)
+
     def monitor(self) -> Child | None:
         """The monitor, None while it is not running."""
         return next(iter(monitors(self)), None)

@@ -18,10 +18,12 @@ import paraglider
 from paraglider._compiled import build_of
 from paraglider.config.deciding import carried_by_workers, why_not_kernel
 from paraglider.config.model import Config, Service
+from paraglider.config.types import IPAddress
 from paraglider.daemon.conditions.carrier import CarrierSwitch
-from paraglider.daemon.conditions.health import Health, of_all
+from paraglider.daemon.conditions.health import Health, VipHealth, of_all
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
+from paraglider.daemon.reconcile.announcing import AnnounceReconciler
 from paraglider.daemon.shared_memory.counters import GAUGES, Sample
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
@@ -160,12 +162,21 @@ def node(state: Node, at: Instant) -> dict[str, Any]:
     }
 
 
+def announced(vips: Mapping[IPAddress, VipHealth]) -> dict[str, dict[str, Any]]:
+    """Whether to announce each VIP, its status, and why; empty without `announce` in the file."""
+    return {
+        str(vip): {"announce": one.announce, "status": one.status, "why": one.why}
+        for vip, one in vips.items()
+    }
+
+
 class Viewable(Protocol):
     """What the views read."""
 
     started: float
     conditions: Conditions
     store: Store
+    vips: AnnounceReconciler
 
     @property
     def loaded(self) -> Loaded:
@@ -207,6 +218,7 @@ def status(
         "workers": processes(children, samples, queues, at, switch=whole.carrier),
         "health": health(of_all(whole.conditions, whole.store), at),
         "node": node(whole.store.node, at),
+        "announced": announced(whole.vips.now()),
         "carrier": carrier(whole, samples),
         "daemon": {
             "version": paraglider.__version__,

@@ -23,9 +23,10 @@ from paraglider.daemon import log
 from paraglider.daemon.control.connections import ControlConnections
 from paraglider.daemon.control.handover import HandedConnections
 from paraglider.daemon.http import routes
+from paraglider.daemon.http.announce import VipStreams
 from paraglider.daemon.http.connection_limiter import ConnectionLimiter, Shares, everybody
 from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
-from paraglider.daemon.messages import Message, ReloadRequest, Result
+from paraglider.daemon.messages import Message, ReloadRequest, Result, VipNews
 from paraglider.daemon.processes.bootstrap import (
     ignore_termination,
     lock_down,
@@ -113,7 +114,13 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
     handed = HandedConnections(spec.control.handover.taking)
     logger = log.logger(role=spec.role)
     loop = asyncio.get_running_loop()
-    endpoint = LoopEndpoint(spec.endpoint)
+    streams = VipStreams()
+
+    def on_message(message: Message) -> None:
+        if isinstance(message, VipNews):
+            streams.update(message)
+
+    endpoint = LoopEndpoint(spec.endpoint, on_message)
     limiters: list[ConnectionLimiter] = []
     loop.add_signal_handler(signal.SIGTERM, endpoint.finish, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -124,13 +131,22 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
         timeout = RELOAD if isinstance(request, ReloadRequest) else TIMEOUT
         return await endpoint.request(request, timeout)
 
+    def hold(transport: asyncio.BaseTransport | None, seconds: float) -> None:
+        limiters[0].keep(transport, seconds)
+
     def waits(transport: asyncio.BaseTransport | None) -> None:
-        limiters[0].keep(transport, RELOAD)
+        hold(transport, RELOAD)
 
     def keep(transport: asyncio.BaseTransport | None, seconds: float) -> None:
         limiters[1].keep(transport, seconds)
 
-    runners = [routes.runner(routes.application(ask, handed.number_of, waits))]
+    control = routes.application(ask, handed.number_of, waits)
+
+    async def tell(request: web.Request) -> web.StreamResponse:
+        return await streams.serve(request, ask, handed.number_of, hold)
+
+    control.router.add_get("/v1/announce", tell, allow_head=False)
+    runners = [routes.runner(control)]
     rehearsals: list[tuple[str, ...]] = [routes.REHEARSAL]
     if spec.page is not None:
         runners.append(routes.runner(spec.page.application(ask, keep)))

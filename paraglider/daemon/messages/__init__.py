@@ -11,8 +11,8 @@
     from the host helper    HostConditions, HostAddresses, TablesRestored; answers: HostChanged,
                             ConnectionCounts, Reading, CarrierDevices, Acknowledged, Refusal
     from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest,
-                CarrierRequest, NodeRequest
-    to http     answers: Result, Refusal
+                CarrierRequest, NodeRequest, AnnounceRequest
+    to http     VipNews; answers: Result, Refusal
 
 Rules: pure. Processes are not trusted: the supervisor validates their messages strictly against the
 union of their role (``FROM_ROLE``), and kills a process that sends an invalid one. Unknown fields
@@ -38,6 +38,7 @@ from paraglider.daemon.messages.base import (
 from paraglider.daemon.messages.from_processes import (
     MOST_RECORDS,
     MOST_UNPLACED,
+    AnnounceRequest,
     CarrierDevices,
     CarrierReading,
     CarrierRequest,
@@ -83,6 +84,7 @@ from paraglider.daemon.messages.to_processes import (
     SetTargets,
     SuspendPolicies,
     SwitchCarrier,
+    VipNews,
     WriteCounters,
 )
 
@@ -93,6 +95,7 @@ __all__ = [
     "MOST_UNPLACED",
     "TO_ROLE",
     "Acknowledged",
+    "AnnounceRequest",
     "ApplyConfig",
     "ApplyHost",
     "CarrierDevices",
@@ -142,6 +145,7 @@ __all__ = [
     "TablesRestored",
     "UnplacedServices",
     "View",
+    "VipNews",
     "WriteCounters",
 ]
 
@@ -168,8 +172,9 @@ FromHttp = (
     | ReloadRequest
     | CarrierRequest
     | NodeRequest
+    | AnnounceRequest
 )
-ToHttp = Result | Refusal
+ToHttp = VipNews | Result | Refusal
 
 
 def _receives(union: Any) -> Receives:

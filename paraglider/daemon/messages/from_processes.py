@@ -273,3 +273,9 @@ class NodeRequest(ClientRequest):
     type: Literal["node"] = "node"
     state: Literal["drain", "ready"]
     until_restart: bool = False
+
+
+class AnnounceRequest(ClientRequest):
+    """Tell the health of the VIPs that are announced, from now on: at once, and when it changes."""
+
+    type: Literal["announce"] = "announce"

@@ -198,6 +198,17 @@ class SwitchCarrier(Message):
     on: bool
 
 
+class VipNews(Message):
+    """The health of the VIPs that are announced: whether to announce each, its status, and why;
+    of those that have changed. With ``loads``, how often the file has said something new about
+    announcing, it is of all VIPs: others are not announced any more.
+    """
+
+    type: Literal["vip-news"] = "vip-news"
+    loads: int | None = None
+    vips: dict[str, tuple[bool, str, str]] = Field(default_factory=dict)
+
+
 class Result(Message):
     """The answer to a request of http: plain data for JSON."""
 

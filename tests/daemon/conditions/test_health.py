@@ -6,11 +6,21 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from paraglider.config.model import Config
 from paraglider.core.pool import Event
 from paraglider.daemon.conditions.assessor import Assessor
-from paraglider.daemon.conditions.health import Health, When, of_all, of_node, of_vip
+from paraglider.daemon.conditions.health import (
+    Health,
+    NodeHealth,
+    VipHealth,
+    When,
+    of_all,
+    of_node,
+    of_vip,
+)
 from paraglider.daemon.conditions.table import MOST, Condition, Conditions
 from paraglider.daemon.store.store import Store
 from paraglider.errors import OperatorError
@@ -184,3 +194,56 @@ def test_a_vip_that_no_service_has() -> None:
     assert any(each.name == "mail" for each in world.store.config.services)
     with pytest.raises(OperatorError, match="no service has"):
         world.vip(OTHER)
+
+
+OBJECTS = st.sampled_from(
+    ["service web", "service mail", "worker 0", "table ip paraglider", "service six"]
+)
+SOURCES = st.sampled_from(["host", "processes", "workers", "deciding", "answers", "services"])
+FOUND = st.dictionaries(
+    OBJECTS, st.builds(Condition, st.sampled_from(["degraded", "unhealthy"]), st.just("text; do"))
+)
+
+
+@settings(deadline=None)
+@given(
+    reports=st.dictionaries(SOURCES, FOUND),
+    lost=st.sets(st.sampled_from(["web", "tls", "mail", "six"])),
+    draining=st.booleans(),
+    when=st.sampled_from(["any", "all"]),
+)
+def test_many_vips_are_told_as_one_is(
+    reports: dict[str, dict[str, Condition]], lost: set[str], draining: bool, when: When
+) -> None:
+    """In few words: the same status, and a cause whenever there is one."""
+    world = World()
+    for source, found in reports.items():
+        world.conditions.report(source, found)
+    world.lose(*lost)
+    if draining:
+        world.store.node.drain(keep=False)
+    services = frozenset(f"service {each.name}" for each in CONFIG.services)
+    node = NodeHealth(world.conditions, services, draining=draining)
+    for vip in (VIP, OTHER, SIX):
+        own = [each.name for each in CONFIG.services if str(each.vip.ip) == vip]
+        served = {f"service {name}": name not in lost for name in own}
+        one, expected = node.of_vip(served, when), world.vip(vip, when)
+        assert (one.announce, one.status) == (expected.announce, expected.status)
+        assert bool(one.why) == (one.status != "healthy")
+        if one.status == "unhealthy":
+            worst = [each for each in expected.standing if each.condition.severity == one.status]
+            assert one.why in {each.line.partition(";")[0] for each in worst}
+
+
+def test_the_cause_in_few_words() -> None:
+    """Without the remedy; a drained balancer is drained first."""
+    world = World()
+    world.lose("mail")
+    services = frozenset({"service mail", "service web", "service tls"})
+    node = NodeHealth(world.conditions, services, draining=False)
+    why = "service mail: no backend takes new flows"
+    assert node.of_vip({"service mail": False}, "any") == VipHealth(False, "unhealthy", why)
+    assert node.of_vip({"service web": True}, "any") == VipHealth(True, "healthy", "")
+    drained = NodeHealth(world.conditions, services, draining=True)
+    why = "this balancer is drained"
+    assert drained.of_vip({"service web": True}, "any") == VipHealth(False, "draining", why)

@@ -99,3 +99,14 @@ def test_a_source_that_finds_no_end_is_bounded() -> None:
     worst = next(iter(conditions))
     assert worst.line == "host: 2 more objects have problems"
     assert worst.condition.severity == "unhealthy"
+
+
+def test_a_version_grows_with_each_change() -> None:
+    """The same report again is none."""
+    conditions = Conditions()
+    seen = [conditions.version]
+    for found in ({}, {"a": Condition("degraded", "x")}, {"a": Condition("unhealthy", "x")}):
+        for _ in range(2):
+            conditions.report("source", found)
+            seen.append(conditions.version)
+    assert seen == [0, 0, 0, 1, 1, 2, 2]

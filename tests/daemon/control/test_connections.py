@@ -18,6 +18,7 @@ from paraglider.daemon.control.connections import LIFETIME, MOST, ControlConnect
 from paraglider.daemon.control.handover import HandedConnections
 from paraglider.daemon.control.listening import ControlSocket
 from paraglider.daemon.messages import (
+    AnnounceRequest,
     ClientRequest,
     FlowsRequest,
     KillRequest,
@@ -133,6 +134,53 @@ def test_what_no_client_asked_for_is_not_believed(
     assert not scene.control.requested(forge(1))
     assert not scene.control.requested(forge(scene.ask(SHOW)))
     assert not scene.control.requested(forge(scene.ask(SET)))
+
+
+ANNOUNCE = b"GET /v1/announce HTTP/1.0\r\n\r\n"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("request_", "served"),
+    [
+        (ANNOUNCE, True),
+        (SHOW, False),
+        (SET, False),
+        (b"GET /v1/announce", None),
+        (b"x\r\n\r\n", False),
+    ],
+)
+def test_the_user_that_announces(
+    scene: Scene, connect_as: Any, request_: bytes, served: bool | None
+) -> None:
+    """May ask what to announce, and nothing else; root may ask that, too."""
+    scene.control._announcer = NOBODY
+    scene.socket.path.chmod(0o666)
+    scene.socket.path.parent.chmod(0o755)
+    client = connect_as(scene.socket.path, NOBODY)
+    client.sendall(request_)
+    scene.clients.append(client)
+    scene.pump()
+    if served is None:
+        assert scene.taken == []
+        return
+    ((number, _),) = scene.taken
+    assert bool(number) is served
+    wanted = AnnounceRequest(listener="control", connection=number)
+    assert scene.control.requested(wanted) is served
+    shown = ShowRequest(listener="control", connection=number, view="health")
+    assert not scene.control.requested(shown)
+    own = AnnounceRequest(listener="control", connection=scene.ask(ANNOUNCE))
+    assert scene.control.requested(own)
+
+
+def test_nobody_is_accepted_after_the_end(scene: Scene) -> None:
+    """Whoever announces VIPs sees then that the daemon is gone, though the file is there."""
+    scene.control.stop()
+    scene.control.stop()
+    with pytest.raises(ConnectionRefusedError):
+        scene.connect()
+    scene.pump()
 
 
 def test_a_request_expires(scene: Scene) -> None:

@@ -34,6 +34,15 @@ def test_it_is_the_owners_and_goes_at_the_end(place: Path) -> None:
     made.close()
 
 
+@pytest.mark.root
+def test_a_group_may_connect(place: Path) -> None:
+    """That of the user that announces VIPs."""
+    made = ControlSocket(str(place), 65534)
+    found = place.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 0, 65534)
+    made.close()
+
+
 def test_the_umask_is_left_as_it_was(place: Path) -> None:
     """Files created later have the usual permissions."""
     before = os.umask(0o022)

@@ -18,6 +18,7 @@ from paraglider.daemon.control.requests import (
     parse,
 )
 from paraglider.daemon.messages import (
+    AnnounceRequest,
     CarrierRequest,
     FlowMatch,
     FlowsRequest,
@@ -67,6 +68,8 @@ def sent(first: str, body: str = "", *, fields: str = "") -> bytes:
             "",
             ShowRequest(**HERE, view="health", vip="2001:db8::1", when="all"),
         ),
+        ("GET /v1/announce", "", AnnounceRequest(**HERE)),
+        ("POST /v1/announce", "", None),
         ("POST /v1/node", '{"state": "ready"}', NodeRequest(**HERE, state="ready")),
         (
             "POST /v1/node",

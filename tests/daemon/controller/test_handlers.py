@@ -19,6 +19,7 @@ from paraglider.daemon.ipc import MOST_REQUESTS, Broadcasts
 from paraglider.daemon.messages import (
     TO_ROLE,
     Acknowledged,
+    AnnounceRequest,
     CarrierDevices,
     CarrierRequest,
     FlowList,
@@ -35,9 +36,11 @@ from paraglider.daemon.messages import (
     Result,
     SetRequest,
     ShowRequest,
+    VipNews,
 )
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.reconcile.announcing import AnnounceReconciler, VipTable
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.store import Store
 from paraglider.errors import OperatorError, PlatformError
@@ -70,6 +73,12 @@ class Controller:
         self.forced = False
         self.waiting: list[Callable[[], object]] = []
         self.conditions = Conditions()
+        self.sent_vips: list[Message] = []
+        self.child = Child(Spec(3), pid=1)
+        self.vips = AnnounceReconciler(
+            *(VipTable(self.store, self.conditions), self.assess, lambda: self.child),
+            send=lambda _, message: self.sent_vips.append(message),
+        )
         self.carrier = CarrierSwitch("")
         self.attaching: list[Switched] = []
         self.applying: list[Callable[[], object]] = []
@@ -209,6 +218,15 @@ def test_the_balancer_is_drained_and_ready_again(asked: Asked) -> None:
     assert node("drain") == ("drain", False)  # there is no file
     assert node("ready") == ("ready", True)
     assert not asked.controller.store.node.draining
+
+
+def test_a_client_that_asks_what_to_announce(asked: Asked) -> None:
+    """Is told from the next turn on."""
+    asked.controller.vips.reconcile(1.0)
+    assert asked.controller.sent_vips == []
+    assert asked.ask(AnnounceRequest(listener="control")) == [Result(value=None)]
+    asked.controller.vips.reconcile(2.0)
+    assert asked.controller.sent_vips == [VipNews(loads=1)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from paraglider.daemon.controller.handlers import Handlers, Reply
 from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.messages import (
+    AnnounceRequest,
     CarrierRequest,
     FlowsRequest,
     KillRequest,
@@ -60,6 +61,7 @@ def test_status() -> None:
         ReloadRequest(listener="stats"),
         CarrierRequest(listener="stats", state="off"),
         NodeRequest(listener="stats", state="drain"),
+        AnnounceRequest(listener="stats"),
         ShowRequest(listener="stats", view="health", vip="192.0.2.1"),
         ShowRequest(listener="stats", view="services"),
         Result(value=0),
