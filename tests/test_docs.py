@@ -54,6 +54,9 @@ NOT_HERE = {
     "docs/carrier.md": {
         "paraglider carrier": "tests/net/test_carrier_life.py::test_flows_need_no_daemon",
     },
+    "docs/control.md": {
+        "paraglider announce --exabgp": "tests/cli/test_announce.py::test_a_dry_run",
+    },
     "docs/direct.md": {
         "#!/bin/sh": "tests/test_docs_direct.py::test_the_script_that_is_shown_is_printed",
     },

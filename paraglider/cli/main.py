@@ -19,6 +19,10 @@ from paraglider.cli.errors import run_command, tune_gc
 
 # Name → the command's module and object, and its text in `paraglider --help`.
 COMMANDS = {
+    "announce": (
+        "paraglider.cli.announce:announce",
+        "Announce the VIPs to routers, by ExaBGP or BIRD.",
+    ),
     "backend-setup": (
         "paraglider.cli.backend_setup:backend_setup",
         "Print, make or undo the set-up of a backend's host.",

@@ -89,7 +89,8 @@ services:
         'f:2:7: `user`: YAML reads no as a truth value; put it in quotes: "no"',
         (
             "f:3:1: unknown key `servces`; the keys here are: workers, queue, user, chroot,"
-            " control, stats, network, timeouts, flows, policies, failover, seed, watch, services"
+            " control, stats, network, announce, timeouts, flows, policies, failover, seed, watch,"
+            " services"
         ),
         "f:5:39: `gateway`: '10.0.0.254/8' where a list belongs; write [\"10.0.0.254/8\"]",
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",

@@ -56,11 +56,23 @@ _CONDITION: Final = (
         lambda _row: [((), 1)],
     ),
 )
+_VIP: Final = (
+    Described(
+        "paraglider_vip_announced",
+        "Whether the VIP is well here, and to be announced to routers (`announce`).",
+        plain("announce"),
+    ),
+)
 
 DAEMON: Final = (
     MetricSection(lambda status: [status["daemon"]], ("version", "python", "build"), _BUILD),
     MetricSection(lambda status: [status], (), _WHOLE),
     MetricSection(
         lambda status: status["health"]["conditions"], ("source", "object", "severity"), _CONDITION
+    ),
+    MetricSection(
+        lambda status: [{"vip": vip, **one} for vip, one in status["announced"].items()],
+        ("vip",),
+        _VIP,
     ),
 )

@@ -28,6 +28,7 @@ def test_the_daemon(true: bool) -> None:
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "health": {"healthy": true, "draining": not true, "conditions": [CONDITION]},
         "config": {"success": true, "at": 950.0},
+        "announced": {"2001:db8::1": {"announce": true, "status": "x", "why": "y"}},
     }
     assert found(status) == {
         ("paraglider_build_info", "1.2", "3.11.2", "compiled"): 1,
@@ -38,4 +39,5 @@ def test_the_daemon(true: bool) -> None:
         ("paraglider_config_last_reload_success",): true,
         ("paraglider_config_last_reload_timestamp_seconds",): 950,
         ("paraglider_condition", "degraded", "worker 0", "workers"): 1,
+        ("paraglider_vip_announced", "2001:db8::1"): true,
     }

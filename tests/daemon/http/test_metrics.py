@@ -73,6 +73,7 @@ def status(**changes: Any) -> dict[str, Any]:
             {"role": "api", "name": "api", "up": True, "starts": 3},
         ],
         "health": {"healthy": True, "draining": True, "conditions": [CONDITION]},
+        "announced": {"192.0.2.1": {"announce": True, "status": "healthy", "why": ""}},
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "config": {"success": True, "at": 950.0},
         "kernel": None,
