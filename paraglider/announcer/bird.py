@@ -13,7 +13,8 @@ it. Disabling one takes its routes out of BIRD's table, and all BGP sessions wit
 Lives here: ``enabled``, the protocols that are to be enabled, which is pure, and ``BirdOutput``.
 Rules: never `configure`. BIRD is not waited for: one command at a time, DEADLINE seconds for its
 answer, then the connection is closed and made again after PAUSE seconds, and everything is said
-again. So it is when BIRD has been restarted.
+again. So it is when BIRD has been restarted, and REPEAT seconds after everything was said: when
+BIRD reads its file, its protocols are as that says, and no connection hears of it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from paraglider.daemon.processes.loop import Loop
 DEADLINE: Final = 2.0
 #: seconds until the next attempt, after one that failed
 PAUSE: Final = 1.0
+#: seconds until everything is said again
+REPEAT: Final = 1.0
 #: seconds until a command that BIRD has refused is sent again
 REFUSED: Final = 10.0
 #: bytes of an answer at most
@@ -76,6 +79,7 @@ class BirdOutput:
         self._received = b""
         self._deadline = inf
         self._again = -inf
+        self._repeat = inf
         self._failed = False
         self._log: Any = log.logger()
         self.broken = False
@@ -111,9 +115,12 @@ class BirdOutput:
             self._fail(f"no answer in {DEADLINE:g} s")
         if self._end is None and now >= self._again and self._next():
             self._connect()
+        if now >= self._repeat:
+            self._repeat = inf
+            self._said.clear()
         if self._end is not None and not self._waiting:
             self._command()
-        due = min([self._deadline, *self._refused.values()])
+        due = min([self._deadline, self._repeat, *self._refused.values()])
         if self._end is None and self._next():
             due = min(due, self._again)
         return max(0.0, due - now)
@@ -199,6 +206,8 @@ class BirdOutput:
             return
         self._refused.pop(name, None)
         self._said[name] = on
+        if self._next() is None:
+            self._repeat = self._clock() + REPEAT
 
     def _fail(self, why: str) -> None:
         """Close the connection and make it again later: BIRD may have been restarted."""
@@ -210,7 +219,7 @@ class BirdOutput:
     def _drop(self, pause: float) -> None:
         self._again = self._clock() + pause
         self._said.clear()
-        self._waiting, self._deadline = False, inf
+        self._waiting, self._deadline, self._repeat = False, inf, inf
         if self._end is not None:
             if self._loop is not None:
                 self._loop.forget(self._end)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from paraglider.announcer.bird import DEADLINE, PAUSE, REFUSED, BirdOutput, enabled
+from paraglider.announcer.bird import DEADLINE, PAUSE, REFUSED, REPEAT, BirdOutput, enabled
 from paraglider.announcer.routes import VipChange, VipRoute
 from paraglider.config.announce import AnnounceConfig, BirdConfig
 from paraglider.config.types import IPAddress
@@ -125,7 +125,7 @@ def test_one_command_after_the_other(scene: Scene) -> None:
     assert scene.asked() == "disable p4"
     assert scene.output.settled
     scene.say(WEB, DOWN)
-    assert scene.poll() > 1e9
+    assert scene.poll() == pytest.approx(REPEAT)
     scene.say(WEB, UP)
     scene.poll()
     assert scene.asked(b"0010-p4: already enabled\n0000 \n") == "enable p4"
@@ -166,6 +166,20 @@ def test_a_bird_that_hangs(scene: Scene, greets: bool) -> None:
     assert scene.asked() == "enable p4"
 
 
+def test_a_bird_that_has_read_its_file_again(scene: Scene) -> None:
+    """Its protocols may be as in the file: all is said again."""
+    scene.say(WEB, UP)
+    scene.say(SIX, DOWN)
+    scene.poll()
+    scene.accept()
+    for _ in range(2):
+        assert scene.asked() == "enable p4"
+        assert scene.asked() == "disable p6"
+        assert scene.output.settled
+        assert scene.poll() == pytest.approx(REPEAT)
+        scene.poll(REPEAT)
+
+
 def test_a_bird_that_is_restarted(scene: Scene) -> None:
     """It has forgotten what it was told, and is told all again."""
     scene.say(WEB, UP)
@@ -204,10 +218,13 @@ def test_a_bird_that_refuses(scene: Scene, answer: bytes, why: str) -> None:
     assert [(line["protocol"], line["why"][: len(why)]) for line in logs] == [("p4", why)]
     assert scene.asked() == "enable p6"
     assert scene.output.settled
-    assert scene.poll() == pytest.approx(REFUSED)
+    assert scene.poll() == pytest.approx(REPEAT)
+    scene.poll(REPEAT)
+    assert scene.asked() == "enable p6"
     scene.poll(REFUSED)
     assert scene.asked() == "enable p4"
-    assert scene.poll() > 1e9
+    assert scene.asked() == "enable p6"
+    assert scene.output.settled
 
 
 def test_what_is_no_bird(scene: Scene) -> None:
