@@ -39,6 +39,9 @@ def announce_warnings(config: Config) -> Iterator[Problem]:
     told = config.announce
     if told is None:
         return
+    for index, service in enumerate(config.services):
+        if service.vip.ip in config.announced:
+            yield from _tracked((*_SERVICES, index), service)
     if told.prepend and "prefer_not" not in (told.ill, told.gone):
         what = "`prepend` has no effect with `ill: withdraw`: no VIP is announced as not preferred"
         yield Problem((*_PLACE, "prepend"), what, "leave one of the two out", at="key")
@@ -143,11 +146,26 @@ def _bird(told: AnnounceConfig, bird: BirdConfig, vips: tuple[IPAddress, ...]) -
         yield Problem((*_PLACE, "bird"), what, remedy, at="key", needs=(*needs, *more))
 
 
+def _to_one(service: Service) -> bool:
+    """Whether the answers go to one balancer, and the file does not say that they are to."""
+    meant = "return_" in service.model_fields_set or service.snat is not None
+    return service.method.answers_pass(service) and not meant
+
+
+def _tracked(path: Path, service: Service) -> Iterator[Problem]:
+    """A warning, since conntrackd can tell all balancers of the connections of each."""
+    if _to_one(service) and service.method.conntracked:
+        what = f"`{service.name}` is announced, so that several balancers get its packets, but the"
+        what += " answers go to the backends' gateway: others' connections fail, unless conntrackd"
+        what += " tells all balancers of them"
+        remedy = "write `snat: {interface: eth1}`, or use `forward: dsr`; for a pair of which one"
+        remedy += " is active, or with conntrackd, write `return: via`"
+        yield Problem((*path, "forward"), what, remedy)
+
+
 def _answers(path: Path, service: Service) -> Iterator[Problem]:
     """Answers that go to one balancer, while packets of clients come to several."""
-    if "return_" in service.model_fields_set or service.snat is not None:
-        return
-    if service.method.answers_pass(service) and not service.method.conntracked:
+    if _to_one(service) and not service.method.conntracked:
         what = f"`{service.name}` is announced, so that several balancers get its packets, but the"
         what += " answers go to the backends' gateway, which is one of them"
         remedy = "write `return: direct`, or use `forward: dsr`; for a pair of which one is active"

@@ -144,3 +144,23 @@ def test_a_file_with_announce_is_for_several_balancers() -> None:
     assert all(one.startswith(what) for one in found)
     without = text.replace("announce: {}\n", "")
     assert not any(one.what.startswith(what) for one in warnings(parse(without, "f").config))
+
+
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ("", True),
+        ("snat: {interface: eth1},", False),
+        ("return: via,", False),
+    ],
+)
+def test_connections_that_only_one_balancer_knows(more: str, warned: bool) -> None:
+    """conntrackd may tell the others, so this is a warning, which the file can end."""
+    service = NAT.replace("MORE", f"forward: offload, {more}") + " backends: [10.0.0.3]}\n"
+    text = f"{FILE.replace('ANNOUNCE', '{}')}  - {service}"
+    loaded = parse(text, "f")
+    found = [line for line in loaded.lines(warnings(loaded.config)) if "conntrackd" in line]
+    assert bool(found) is warned
+    for line in found:
+        assert "`n` is announced, so that several balancers get its packets" in line
+        assert "write `snat: {interface: eth1}`, or use `forward: dsr`" in line
