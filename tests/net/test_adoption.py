@@ -105,6 +105,30 @@ def test_the_first_of_a_pair_is_killed(tmp_path: Path, carrier: str) -> None:
     assert pair(tmp_path, PATIENCE, every, **changes) == (0, every)
 
 
+@pytest.mark.parametrize("method", ["direct", "nat"])
+def test_the_killed_one_returns(tmp_path: Path, method: str) -> None:
+    """No flow breaks when packets come to it again: one of three, and the first of a pair."""
+    one_at_a_time = method == "nat"
+    every = [1, 2] if one_at_a_time else [1, 2, 3]
+    with closing(Fleet(tmp_path, len(every), through=one_at_a_time)) as fleet:
+        fleet.route(every[:1] if one_at_a_time else every)
+        fleet.balance(carrier="worker", **METHODS[method])
+        fleet.serve()
+        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        assert flows.broken(PATIENCE) == 0
+        if one_at_a_time:
+            fail_over(fleet)
+        else:
+            fleet.balancers[0].stop(signal.SIGKILL)
+            fleet.route(every[1:])
+        assert flows.broken(PATIENCE) == 0
+        fleet.balancers[0].start()
+        fleet.route(every[:1] if one_at_a_time else every)
+        if one_at_a_time:
+            fleet.gateway(1)
+        assert flows.broken(PATIENCE) == 0
+
+
 @pytest.mark.parametrize("method", ["direct", "dsr", "tunnel", "nat"])
 def test_without_adoption(tmp_path: Path, method: str) -> None:
     """`adopt: never`: the flows of the dead balancer break."""
