@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.cgroup import Group
 from bench.cpu import Meter
 from paraglider.errors import PlatformError
-from paraglider.lab import scenario
+from paraglider.lab import removal
 from paraglider.lab.topology import (
     BALANCER,
     GATEWAY,
@@ -136,7 +136,7 @@ class Stage:
 
     def close(self) -> None:
         """Undo the set-up, end all processes, remove namespaces and files; may be called again."""
-        scenario.remove(self.prefix, self.directory)
+        removal.remove(self.prefix, self.directory)
         self.after.close()
         if self._group is not None:
             self._group.close()

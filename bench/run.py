@@ -37,7 +37,7 @@ from bench.peers import PEERS, Peer
 from bench.report import sample_line
 from bench.results import PeerResult, Results
 from paraglider.errors import ParagliderError
-from paraglider.lab import namespace, scenario, topology
+from paraglider.lab import namespace, removal, topology
 from paraglider.lab.interrupts import Interrupts
 
 CORE = "core"  # what ``--only`` calls the flow table
@@ -118,7 +118,7 @@ class Run:
 
     def _measure(self, interrupts: Interrupts) -> None:
         cgroup.remove_stale()
-        namespace.stale(keep=[note["prefix"] for note in scenario.notes().values()])
+        namespace.stale(keep=[note["prefix"] for note in removal.notes().values()])
         options, results = self.options, self.results
         results.peers = [
             PeerResult(p.name, p.title, p.missing(), p.cannot, backends=p.backends, direct=p.direct)

@@ -22,11 +22,11 @@ from rich.markup import escape
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.registry import methods
-from paraglider.lab import namespace, xdp
-from paraglider.lab.balancer import LabBalancer, start_backend, unmount_pins
+from paraglider.lab import removal, xdp
+from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.load_clients import LoadClients, LoadResult
-from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration, notes
+from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration
 from paraglider.lab.topology import VIP, Plan, Topology, backend_address
 
 #: methods for which failover can be shown: the backends answer through this host
@@ -74,8 +74,7 @@ class FailoverLab(Lab):
 
     def _run(self, interrupts: Interrupts) -> bool:
         options, show = self.options, self._print
-        namespace.stale(keep=[note["prefix"] for note in notes().values()])
-        unmount_pins()  # of a lab that was killed
+        removal.prepare()
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
         show(
             f"[bold]1.[/] Building a client, a balancer, {options.backends} backends and a host"

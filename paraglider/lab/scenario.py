@@ -1,21 +1,17 @@
 """``paraglider lab``: build the network, set up, balance, show the answers, remove.
 
-Lives here: ``LabOptions``, the lab's configuration, ``Lab`` (one run) and ``down``.
+Lives here: ``LabOptions``, the lab's configuration and ``Lab`` (one run).
 Rules: the lab uses only the operator's commands (set-up and daemon), and reports only what it has
-counted in this run. It removes everything at its end, also after an error. With ``keep`` it leaves
-a note in ``STATE``, by which ``down`` finds it.
+counted in this run. It removes everything at its end, also after an error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
-import shutil
 import sys
 import tempfile
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +22,13 @@ from rich.markup import escape
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.registry import methods
-from paraglider.lab import carrier, direct, namespace, port_forward, topology, xdp
-from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend, unmount_pins
+from paraglider.lab import carrier, direct, port_forward, removal, topology, xdp
+from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.results import ResultRow, count_answers, ping_counts, table
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, PUBLIC_PREFIX, VIP, Plan, Topology
 
-STATE = Path("/run/paraglider")
 HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
@@ -45,7 +40,8 @@ FAMILIES = (4, 6)
 @dataclass(frozen=True)
 class LabOptions:
     """The options of ``paraglider lab``; ``connections`` is per family and protocol, ``carrier``
-    that of the services, None for the default.
+    that of the services, None for the default, ``balancers`` the number of active ones, None for a
+    lab with one or with a ``pair``.
     """
 
     forward: str = "nat"
@@ -55,6 +51,8 @@ class LabOptions:
     keep: bool = False
     failover: bool = False
     carrier: str | None = None
+    balancers: int | None = None
+    pair: bool = False
 
     @property
     def static(self) -> bool:
@@ -176,8 +174,7 @@ class Lab:
 
     def _run(self, interrupts: Interrupts) -> bool:
         options, show = self.options, self._print
-        namespace.stale(keep=[note["prefix"] for note in notes().values()])
-        unmount_pins()  # of a lab that was killed
+        removal.prepare()
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
         show(
             f"[bold]1.[/] Building a client, a balancer and {options.backends} backends as network"
@@ -282,10 +279,10 @@ class Lab:
         return found.faults()
 
     def _note(self) -> None:
-        """Write the note by which ``down`` finds this lab, and print commands to try."""
-        STATE.mkdir(mode=0o755, exist_ok=True)
+        """Write the note by which `--down` finds this lab, and print commands to try."""
+        removal.STATE.mkdir(mode=0o755, exist_ok=True)
         note = {"prefix": self.prefix, "directory": str(self.directory)}
-        _note_path(self.prefix).write_text(json.dumps(note), encoding="utf-8")
+        removal.note_path(self.prefix).write_text(json.dumps(note), encoding="utf-8")
         client, balancer = f"{self.prefix}-client", f"{self.prefix}-balancer"
         hints = (
             ("Request over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
@@ -340,61 +337,7 @@ class Lab:
             try:
                 known = self._balancer
                 started = () if known is None else known.namespace.started()
-                remove(self.prefix, self.directory, undo=self._undo_needed, started=started)
+                removal.remove(self.prefix, self.directory, undo=self._undo_needed, started=started)
             finally:
                 if self._balancer is not None:
                     self._balancer.release_pins()
-
-
-def remove(
-    prefix: str, directory: Path, *, undo: bool = True, started: Collection[int] = ()
-) -> None:
-    """Stop a lab's daemon, undo its set-up, remove its namespaces and files; may be called again.
-    Of ``started`` processes of the balancer one may not be in its namespace yet.
-
-    Raises ``PlatformError`` when a namespace is left.
-    """
-    balancer, config = f"{prefix}-balancer", directory / "paraglider.conf"
-    try:
-        if config.exists() and direct.needed(config):
-            for name in namespace.names():
-                if name.startswith(f"{prefix}-backend"):
-                    direct.undo(namespace.Namespace(name, attach=True), config)
-        if undo and balancer in namespace.names() and config.exists():
-            namespace.end_processes(balancer, started=started)
-            attached = namespace.Namespace(balancer, attach=True)
-            option = ["-c", str(config)]
-            # One of the two has set it up; for the other there is nothing to undo.
-            attached.run([sys.executable, "-m", "paraglider", "stop", *option])
-            attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *option, "--undo"])
-    finally:
-        namespace.remove_all(prefix)
-        shutil.rmtree(directory, ignore_errors=True)
-        _note_path(prefix).unlink(missing_ok=True)
-    left = [name for name in namespace.names() if name.startswith(f"{prefix}-")]
-    if left:
-        raise PlatformError(f"namespaces are left: {', '.join(left)}", "ip netns delete NAME")
-
-
-def notes() -> dict[Path, dict[str, str]]:
-    """The notes of the kept labs."""
-    found = {}
-    for path in sorted(STATE.glob("lab-*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            found[path] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def down() -> list[str]:
-    """Remove every kept lab, and leftovers of killed ones; returns the prefixes."""
-    removed = []
-    for note in notes().values():
-        remove(note["prefix"], Path(note["directory"]))
-        removed.append(note["prefix"])
-    removed += sorted({name.rpartition("-")[0] for name in namespace.stale()})
-    unmount_pins()
-    return removed
-
-
-def _note_path(prefix: str) -> Path:
-    return STATE / f"lab-{prefix}.json"

@@ -17,7 +17,7 @@ from waiting import wait_until
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import namespace
 from paraglider.lab.namespace import Namespace, execute
-from paraglider.lab.scenario import notes
+from paraglider.lab.removal import notes
 from paraglider.lab.topology import new_prefix
 
 

@@ -1,8 +1,7 @@
-"""The lab's configuration and notes; ``tests/net/test_lab.py`` runs the scenario."""
+"""The lab's configuration; ``tests/net/test_lab.py`` runs the scenario."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from rich.console import Console
 
 from paraglider.config.load import load
 from paraglider.errors import OperatorError
-from paraglider.host import bpffs
 from paraglider.lab import direct, scenario
 from paraglider.lab.scenario import LabOptions, configuration, neighbouring_cores
 
@@ -78,23 +76,3 @@ def test_the_carrier_of_the_services(tmp_path: Path) -> None:
             scenario.Lab(LabOptions(forward, carrier="bpf"), Console())
     with pytest.raises(OperatorError, match="--forward tunnel is carried at tc, not at XDP"):
         scenario.Lab(LabOptions("tunnel", carrier="xdp"), Console())
-
-
-def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other notes are skipped, and so is invalid JSON."""
-    monkeypatch.setattr(scenario, "STATE", tmp_path)
-    note = {"prefix": "pg1", "directory": "/nowhere"}
-    (tmp_path / "lab-pg1.json").write_text(json.dumps(note))
-    (tmp_path / "lab-pg2.json").write_text("{")
-    (tmp_path / "setup-1f.json").write_text("{}")
-    assert scenario.notes() == {tmp_path / "lab-pg1.json": note}
-
-
-def test_down_unmounts_the_pins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kept lab has no process that would: its bpffs go with the last of the labs."""
-    unmounted: list[str] = []
-    monkeypatch.setattr(scenario, "notes", dict)
-    monkeypatch.setattr(scenario.namespace, "stale", list)
-    monkeypatch.setattr(bpffs, "unmount", lambda _, source: unmounted.append(source))
-    assert scenario.down() == []
-    assert unmounted == ["paraglider-lab"] * 2
