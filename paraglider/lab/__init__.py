@@ -8,7 +8,13 @@
 - **traffic**, **port_forward**: for a kept lab, continuous traffic and the stats page on the host.
 - **direct**: the parts for ``forward: dsr`` and ``tunnel``, where backends answer the client
   directly.
-- **scenario**, **failover_scenario**: the runs of ``paraglider lab``, from set-up to removal.
+- **scenario**, **failover_scenario**: the runs of ``paraglider lab``, from set-up to removal;
+  **removal** also removes kept ones.
+- **several_scenario**: several balancers with the same VIPs, one of which goes and returns: all
+  active (**fleet_scenario**, **fleet_router**), or two with VRRP (**pair_scenario**, **vrrp**,
+  **keepalived**, **conntrackd**).
+- **fleet_topology**, **fleet_configuration**, **member**: their network, their files, one of them.
+- **flows**, **lasting**, **event_table**: the client's open flows, their program, and the output.
 
 The lab does not import the balancer: it runs the commands that an operator would run.
 """

@@ -37,7 +37,8 @@ def undo(backend: Namespace, config: Path) -> None:
 def needed(config: Path) -> bool:
     """Whether the services in the lab's file need a set-up of the backends."""
     text = config.read_text(encoding="utf-8")
-    return any(f"forward: {m.name}" in text for m in methods() if not m.owns_vip)
+    ways = ["return: direct", *(f"forward: {m.name}" for m in methods() if not m.owns_vip)]
+    return any(way in text for way in ways)
 
 
 @dataclass(frozen=True)

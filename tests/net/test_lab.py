@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -10,15 +11,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from inside import InsideBalancer
+from rich.console import Console
 from waiting import TIMEOUT, wait_until
 
 from paraglider.host.ownership import netns_cookie
-from paraglider.lab import namespace, scenario
+from paraglider.lab import member, namespace, removal
+from paraglider.lab.fleet_scenario import FleetLab
+from paraglider.lab.flows import OpenFlows
+from paraglider.lab.pair_scenario import PairLab
+from paraglider.lab.scenario import LabOptions
+from paraglider.lab.several_scenario import SeveralLab
 
 pytestmark = pytest.mark.root
 LONGEST = 240  # seconds that a lab may take on a busy machine
@@ -32,7 +42,7 @@ def state() -> set[str]:
     return {
         str(path)
         for kind in ("setup", "backend", "lab")
-        for path in scenario.STATE.glob(f"{kind}-*.json")
+        for path in removal.STATE.glob(f"{kind}-*.json")
     }
 
 
@@ -154,6 +164,81 @@ def test_the_lab_shows_failover(place: dict[str, str], tmp_path: Path) -> None:
     assert left_of(lab.pid, tmp_path, before) == []
 
 
+several = pytest.mark.parametrize(
+    ("kind", "options", "acts"),
+    [
+        (FleetLab, LabOptions("dsr", connections=8, balancers=2), ["kill"]),
+        (PairLab, LabOptions("offload", connections=8, pair=True), ["power"]),
+    ],
+    ids=["fleet", "pair"],
+)
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[SeveralLab, io.StringIO]]:
+    """A function that makes a lab of several balancers, which this process sets up."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(member, "LabBalancer", InsideBalancer)
+
+    def lab(kind: type[SeveralLab], *given: Any) -> tuple[SeveralLab, io.StringIO]:
+        output = io.StringIO()
+        return kind(given[0], Console(file=output, width=120), given[1]), output
+
+    return lab
+
+
+def left_by(lab: SeveralLab, directory: Path) -> list[str]:
+    """What a lab of this process has left."""
+    names = [name for name in namespace.names() if name.startswith(f"{lab.prefix}-")]
+    return names + [str(path) for path in directory.iterdir()]
+
+
+@several
+def test_the_lab_shows_several_balancers(
+    make: Any, tmp_path: Path, kind: type[SeveralLab], options: LabOptions, acts: list[str]
+) -> None:
+    """One goes and returns: no flow breaks, and nothing is left."""
+    before = state()
+    lab, output = make(kind, options, acts)
+    assert lab.run(), output.getvalue()
+    rows = re.findall(
+        r"│ ((?:is|comes|loses) .*?) +│ +(\d+) │ +(\d+) │ +(\d+) │", output.getvalue()
+    )
+    events = {"kill": ["is killed", "comes back"], "power": ["loses its power", "is back"]}
+    assert [row[0] for row in rows] == events[acts[0]]
+    for _, flows, broken, opened in rows:
+        assert (flows, broken) == ("16", "0")
+        assert int(opened) > 0
+    assert left_by(lab, tmp_path) == []
+    assert orphans(state() - before) == []
+
+
+@several
+def test_an_interrupt_among_several_balancers_leaves_nothing(
+    make: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[SeveralLab],
+    options: LabOptions,
+    acts: list[str],
+) -> None:
+    """Daemons, what runs beside them, and the thread that leads packets to them have begun."""
+    before, threads = state(), threading.active_count()
+    lab, _ = make(kind, options, acts)
+
+    def interrupt(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(OpenFlows, "__init__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run()
+    assert threading.active_count() <= threads
+    assert left_by(lab, tmp_path) == []
+    assert orphans(state() - before) == []
+
+
 @pytest.mark.parametrize("moment", range(1, 6))
 def test_an_interrupt_at_any_step_leaves_nothing(
     place: dict[str, str], tmp_path: Path, moment: int
@@ -269,7 +354,7 @@ def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> 
         assert b"<title>Paraglider</title>" in _fetch(url[1])
         # more than the scenario's own: there is traffic
         wait_until(lambda: _picks(url[1]) > 60)
-        (note,) = (state() - before) & {str(path) for path in scenario.notes()}
+        (note,) = (state() - before) & {str(path) for path in removal.notes()}
         assert json.loads(Path(note).read_text())["prefix"] == f"pg{lab.pid}"
         assert not [name for name in namespace.stale([f"pg{lab.pid}"]) if str(lab.pid) in name]
     finally:
