@@ -229,7 +229,7 @@ class Running:
     """The process in a thread of the test, until it ends."""
 
     def __init__(self, scene: Scene, ending: threading.Event, *, stdin: bool = False) -> None:
-        self.scene = scene
+        scene.write("{rise: 0}")
 
         def talk() -> None:
             scene.daemon.accept()
@@ -257,7 +257,7 @@ class Running:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-EVERYTHING = [(MAIL, "not-preferred"), (WEB, "announced"), (WEB, "withdrawn"), (MAIL, "withdrawn")]
+EVERYTHING = [(WEB, "announced"), (MAIL, "not-preferred"), (WEB, "withdrawn"), (MAIL, "withdrawn")]
 
 
 def test_sigterm(scene: Scene) -> None:
