@@ -210,6 +210,7 @@ setup(
     extras_require={
         "test": [
             "atheris>=3; platform_machine == 'x86_64'",
+            "exabgp>=5,<6",
             "hypothesis>=6",
             "import-linter>=2",
             "jsonschema>=4",

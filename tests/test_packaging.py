@@ -131,9 +131,10 @@ def test_the_license_is_the_one_that_is_said() -> None:
     assert setup_output("--license").splitlines()[-1] == "MIT"
 
 
-def test_the_unit_is_locked_in() -> None:
-    """`systemd-analyze security` finds an exposure of 4.0 at most in the daemon's unit."""
-    unit = ROOT / "conf" / "paraglider.service"
+@pytest.mark.parametrize("name", ["paraglider", "paraglider-announce"])
+def test_the_units_are_locked_in(name: str) -> None:
+    """`systemd-analyze security` finds an exposure of 4.0 at most."""
+    unit = ROOT / "conf" / f"{name}.service"
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=40"]
     done = subprocess.run([*command, str(unit)], capture_output=True, text=True)
     assert "Overall exposure level" in done.stdout

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import CONF, EXAMPLES
 
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
 from paraglider.config.service import METHODS
 
-CONF = Path(__file__).parents[2] / "conf"
-#: our examples; the files of keepalived and conntrackd are those programs' own
 # sources.conf names a file of backends: tests/test_docs_sources.py has one.
-ELSEWHERE = {"conntrackd.conf", "keepalived.conf", "sources.conf"}
-EXAMPLES = [*sorted({f.name for f in CONF.glob("*.conf")} - ELSEWHERE), "glider.yaml"]
+CHECKED = [*(file.name for file in EXAMPLES if file.name != "sources.conf"), "glider.yaml"]
 
 TWO = """\
 services:
@@ -102,7 +100,7 @@ def test_whose_turn(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert last == f"  rr picks the next backend in turn, whatever its weight; {turns}"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_examples_pass_without_warnings(capfd: pytest.CaptureFixture[str], name: str) -> None:
     """The committed examples are valid without warnings."""
     assert outcome("check", "-c", str(CONF / name)) == 0

@@ -11,15 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from examples import CONF, EXAMPLES
 
 from paraglider.config.messages import known_keys
 from paraglider.config.model import Config, Service
 from paraglider.forward.schema import rendered, schema
 
-CONF = Path(__file__).parents[2] / "conf"
 COMMITTED = CONF / "paraglider.schema.json"
-FOREIGN = ("conntrackd.conf", "keepalived.conf")
-EXAMPLES = sorted(file for file in CONF.glob("*.conf") if file.name not in FOREIGN)
 
 
 def valid(data: Any) -> bool:

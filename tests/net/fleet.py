@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,16 @@ class Fleet(FleetTopology):
         self.answer_by(by if number else ROUTER)
 
     def balance(
-        self, workers: int = 1, openings_rate: int = 30_000, **changes: Any
+        self,
+        workers: int = 1,
+        openings_rate: int = 30_000,
+        *,
+        edit: Callable[[int, dict[str, Any]], None] | None = None,
+        **changes: Any,
     ) -> list[InsideBalancer]:
         """Start a daemon in each host, with one file but for the gateway. ``changes`` are of both
-        services; a value may be a dictionary by family, and None leaves a key out.
+        services; a value may be a dictionary by family, and None leaves a key out. ``edit`` gets
+        the number of each balancer and its file, which it may change.
         """
         first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
         routed = changes.get("forward") in ("dsr", "tunnel")
@@ -77,6 +83,8 @@ class Fleet(FleetTopology):
             document = fleet_document(number, directory, (first, last), **changes)
             document["flows"] = {"max": 10_000}
             document["queue"] = {"openings_rate": openings_rate}
+            if edit is not None:
+                edit(number, document)
             text = yaml.safe_dump(document, sort_keys=False)
             balancer = InsideBalancer(host, directory, text)
             self.balancers.append(balancer)

@@ -34,7 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 UNIT = "paraglider.service"
 HOST = "paraglider-host.service"
 STATIC = "paraglider-static.service"
+ANNOUNCE = "paraglider-announce.service"
 CONFIG = "/etc/paraglider/paraglider.conf"
+EXAMPLES = "/usr/share/doc/paraglider/examples"
 #: the VIP of a service that comes by a reload
 MORE = "192.168.0.13"
 #: where the package may leave something
@@ -111,18 +113,10 @@ def test_the_sdist_is_whole_and_clean(built: Path) -> None:
     with tarfile.open(only(built, f"{base}.tar.gz")) as archive:
         names = {name.removeprefix(f"{base}/") for name in archive.getnames()}
     wanted = {
-        "CONTRIBUTING.md",
-        "LICENSE",
-        "conf/paraglider.service",
-        "docs/operations.md",
-        "paraglider/py.typed",
-    }
-    wanted |= {
-        "paraglider/bpf/carrier.bpf.c",
-        "paraglider/bpf/layout.h",
+        *("CONTRIBUTING.md", "LICENSE", "conf/paraglider.service", "docs/operations.md"),
+        *("paraglider/bpf/carrier.bpf.c", "paraglider/bpf/layout.h", "paraglider/py.typed"),
         "paraglider/forward/nat/datapath.pxd",
-        "scripts/bootstrap",
-        "scripts/debian/postinst",
+        *("scripts/bootstrap", "scripts/debian/postinst"),
     }
     assert wanted <= names
     built = {name for name in names if name.endswith((".so", ".o", ".pyc", ".c"))}
@@ -199,6 +193,7 @@ def test_installed_run_removed(
     for address in (VIP[4], MORE):
         assert ask(net, "tcp", address, 80).total() == 30
     assert main(host) == last
+    announced(host)
 
     host.run("systemctl", "stop", UNIT)
     host.until(lambda: host.systemctl("is-active", HOST) == "inactive")
@@ -238,10 +233,14 @@ def quiet(host: Machine) -> None:
     for file in ("bash-completion/completions/", "zsh/vendor-completions/_"):
         assert host.path(f"/usr/share/{file}paraglider").exists()
     assert host.path("/usr/share/fish/vendor_completions.d/paraglider.fish").exists()
-    verified = host.run("systemd-analyze", "verify", "--man=no", UNIT, HOST)
+    verified = host.run("systemd-analyze", "verify", "--man=no", UNIT, HOST, ANNOUNCE)
     assert verified.stdout + verified.stderr == ""
-    # keepalived's own check of the example, where the interfaces and the command are.
-    host.run("keepalived", "-t", "-f", "/usr/share/doc/paraglider/examples/keepalived.conf")
+    # The programs' own checks of their examples, where the interfaces and the command are.
+    for example in ("keepalived", "keepalived-routed"):
+        host.run("keepalived", "-t", "-f", f"{EXAMPLES}/{example}.conf")
+    for example in ("bird", "bird-router"):
+        host.run("bird", "-p", "-c", f"{EXAMPLES}/{example}.conf")
+    host.run("/usr/sbin/exabgp", "--env", "/dev/null", "--test", f"{EXAMPLES}/exabgp.conf")
     # Everything is bundled, but what Debian's python3 brings itself.
     code = (
         "import sys, aiohttp, paraglider.forward.nat.datapath as n;"
@@ -259,8 +258,7 @@ def confined(host: Machine) -> None:
     """Its main process has the unit's restrictions, with which BPF carries, and the service manager
     gets its notifications.
     """
-    status = host.path(f"/proc/{main(host)}/status").read_text()
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    fields = status(host)
     needed = (*privileges.PARENT_CAPABILITIES, *privileges.CARRIER_CAPABILITIES)
     bounding = sum(1 << capability for capability in needed)
     assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == bounding
@@ -334,6 +332,24 @@ def drained(host: Machine) -> None:
     host.run("paraglider", "node", "ready")
 
 
+def announced(host: Machine) -> None:
+    """Its unit runs as another user without capabilities, and withdraws at its end."""
+    document = yaml.safe_load(host.path(CONFIG).read_text())
+    own = {"name": "routed", "vip": "192.0.2.77/32", "return": "via"}
+    routed = {**document["services"][0], **own}
+    section = {"via": "exec", "exec": ["/usr/bin/true"], "rise": 0}
+    services = [*document["services"], routed]
+    host.write(CONFIG, yaml.safe_dump({**document, "announce": section, "services": services}))
+    host.run("systemctl", "restart", UNIT)  # since the socket is for one more user
+    host.run("systemctl", "start", ANNOUNCE)
+    host.until(lambda: "vip=192.0.2.77 route=announced" in host.log())
+    fields = status(host, ANNOUNCE)
+    assert "0" not in fields["Uid"].split()
+    assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+    host.run("systemctl", "stop", ANNOUNCE)
+    assert "vip=192.0.2.77 route=withdrawn" in host.log()
+
+
 def kernel_alone(host: Machine) -> None:
     """`paraglider start --watch` with the privileges of its unit: it restores removed objects, is
     restarted after a kill, and applies another file by a reload.
@@ -349,14 +365,10 @@ def kernel_alone(host: Machine) -> None:
     assert whole()
     for how in ("flush", "kill"):
         if how == "kill":
-            last = host.systemctl("show", "-P", "MainPID", STATIC)
-            host.run("kill", "-KILL", last)
-            host.until(
-                lambda last=last: (
-                    host.systemctl("show", "-P", "MainPID", STATIC) not in ("0", last)
-                    and host.systemctl("is-active", STATIC) == "active"
-                )
-            )
+            last = main(host, STATIC)
+            host.run("kill", "-KILL", str(last))
+            host.until(lambda last=last: main(host, STATIC) not in (0, last))
+            host.until(lambda: host.systemctl("is-active", STATIC) == "active")
             assert whole()
         host.run("nft", "flush", "ruleset")
         host.until(whole)
@@ -393,9 +405,15 @@ def kept(host: Machine) -> None:
     host.until(lambda: all(there()))
 
 
-def main(host: Machine) -> int:
-    """The daemon's process id in its machine; 0 while none runs."""
-    return int(host.systemctl("show", "-P", "MainPID", UNIT) or 0)
+def main(host: Machine, unit: str = UNIT) -> int:
+    """The unit's process id in its machine; 0 while none runs."""
+    return int(host.systemctl("show", "-P", "MainPID", unit) or 0)
+
+
+def status(host: Machine, unit: str = UNIT) -> dict[str, str]:
+    """What the kernel says of its process, by name."""
+    lines = host.path(f"/proc/{main(host, unit)}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def active(host: Machine) -> bool:

@@ -1,0 +1,177 @@
+"""The programs that announce or move VIPs, run from the examples in ``conf/``, for a ``Fleet``.
+
+An example is used as it is, but for its paths and for what differs between balancers: so the file
+itself is tested. The programs run in the namespaces of the fleet, with all files in the test's
+directory, and end with it.
+
+Lives here: ``BirdRouter``, and the functions that start a program of one balancer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from examples import CONF
+from fleet import VIP, Fleet, front_address
+from waiting import wait_until
+
+from paraglider.daemon.http.client import ControlClient
+from paraglider.lab.namespace import Namespace
+
+#: ExaBGP of Debian, which is 4.2, and of the test extra, which is 5
+EXABGP: Final = {4: "/usr/sbin/exabgp", 5: str(Path(sys.executable).parent / "exabgp")}
+_OURS: Final = "/usr/bin/paraglider"
+_FILE: Final = "/etc/paraglider/paraglider.conf"
+_LOG: Final = "log syslog all;"
+# In place of `paraglider`, whose start twice a second takes more than a busy machine has.
+_HEALTH: Final = """\
+#!/bin/sh
+[ "$*" = "health --node --exit-code" ] || exit 2
+curl -s --max-time 5 --unix-socket {} "http://paraglider/v1/health?of=node" |
+    grep -q '"announce": true'
+"""
+
+
+def example(name: str, changes: dict[str, str]) -> str:
+    """The example ``name``, with other text in place of the keys of ``changes``."""
+    text = (CONF / name).read_text(encoding="utf-8")
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+class BirdRouter:
+    """BIRD in the router of ``fleet``, which follows the routes of the balancers."""
+
+    def __init__(self, fleet: Fleet, directory: Path) -> None:
+        self._host = fleet.router
+        self._place = directory / "router"
+        self._place.mkdir()
+        self._numbers: dict[str, int] = {}
+        for number, host in enumerate(fleet.hosts, 1):
+            links = json.loads(host.run(["ip", "-json", "address", "show", "dev", "eth0"]).stdout)
+            own = [each["local"] for each in links[0]["addr_info"]]  # link-local ones too
+            self._numbers |= dict.fromkeys(own, number)
+        for family in VIP:
+            fleet.lead(family, ())
+        _bird(self._host, self._place, "bird-router.conf", {})
+        self.birdc("debug", "all", "{ events }")
+
+    def birdc(self, *words: str) -> str:
+        """The output of BIRD's command."""
+        return birdc(self._place, *words)
+
+    def routes(self, vip: str) -> str:
+        """All that BIRD has of the routes to ``vip``, with the time since when it has each."""
+        return self.birdc("show", "route", "all", "for", vip)
+
+    def protocol(self, number: int, family: int) -> str:
+        """The state of the session with balancer ``number``, and since when."""
+        return self.birdc("show", "protocols", "all", f"lb{number}v{family}")
+
+    def await_hops(self, *numbers: int) -> None:
+        """Wait until the kernel leads the VIPs of both families to the balancers ``numbers``."""
+        wanted = [set(numbers)] * len(VIP)
+        wait_until(lambda: self._hops() == wanted, lambda: (numbers, self._hops(), self.log()))
+
+    def log(self) -> str:
+        """BIRD's log, with the events of sessions, and the state of all."""
+        return (self._place / "bird.log").read_text() + self.birdc("show", "protocols")
+
+    def _hops(self) -> list[set[int]]:
+        return [set(map(self._numbers.__getitem__, self._gateways(family))) for family in VIP]
+
+    def _gateways(self, family: int) -> list[str]:
+        shown = self._host.run(["ip", "-json", f"-{family}", "route", "show", VIP[family]]).stdout
+        routes = json.loads(shown or "[]")
+        return [hop["gateway"] for route in routes for hop in route.get("nexthops", [route])]
+
+
+def birdc(place: Path, *words: str) -> str:
+    """The output of a command of the BIRD whose files are in ``place``."""
+    command = ["birdc", "-s", str(place / "bird.ctl"), *words]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def bird(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
+    """Start BIRD in balancer ``number``, and return it once it answers."""
+    own = {"router id 192.168.0.1;": f"router id {front_address(4, number)};"}
+    return _bird(fleet.hosts[number - 1], place_of(fleet, number), "bird.conf", own)
+
+
+def _bird(
+    host: Namespace, place: Path, name: str, changes: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    file, log, control = (place / f"bird.{suffix}" for suffix in ("conf", "log", "ctl"))
+    file.write_text(example(name, {**changes, _LOG: f'log "{log}" all;'}), encoding="utf-8")
+    command = ["bird", "-f", "-c", str(file), "-s", str(control), "-P", str(place / "bird.pid")]
+    process = host.popen(command)
+    wait_until(lambda: "up and running" in birdc(place, "show", "status"))
+    return process
+
+
+def exabgp(fleet: Fleet, number: int, version: int) -> subprocess.Popen[bytes]:
+    """Start ExaBGP in balancer ``number``, which starts `paraglider announce`."""
+    place = place_of(fleet, number)
+    file = place / "exabgp.conf"
+    changes = {
+        _OURS: f"{sys.executable} -m paraglider",
+        _FILE: str(fleet.balancers[number - 1].config),
+        **{f"{front_address(family, 1)};": f"{front_address(family, number)};" for family in VIP},
+    }
+    file.write_text(example("exabgp.conf", changes), encoding="utf-8")
+    # Another user might not read the test's files. The pipes of its own commands would be in /run.
+    environment = {"exabgp_daemon_user": "root", "exabgp_api_cli": "false"}
+    with (place / "exabgp.log").open("ab") as log:
+        command = [EXABGP[version], str(file)]
+        return fleet.hosts[number - 1].popen(command, stdout=log, stderr=log, env=environment)
+
+
+def announcer(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
+    """Start `paraglider announce` in balancer ``number``, as paraglider-announce.service does."""
+    config = fleet.balancers[number - 1].config
+    command = [sys.executable, "-m", "paraglider", "announce", "-c", str(config)]
+    with (place_of(fleet, number) / "announce.log").open("ab") as log:
+        return fleet.hosts[number - 1].popen(command, stdout=log, stderr=log)
+
+
+def keepalived(fleet: Fleet, number: int, name: str, changes: dict[str, str]) -> None:
+    """Start keepalived in balancer ``number`` of a pair, with the example ``name``."""
+    place = place_of(fleet, number)
+    file, script = place / "keepalived.conf", place / "paraglider"
+    script.write_text(_HEALTH.format(place / "control.sock"), encoding="utf-8")
+    script.chmod(0o755)
+    other = {"priority 150": "priority 100"} if number == 2 else {}
+    text = example(name, {_OURS: str(script), **other, **changes})
+    file.write_text(text, encoding="utf-8")
+    command = ["keepalived", "--dont-fork", "--vrrp", "--log-console", "--no-syslog"]
+    files = {"--use-file": file, "--pid": place / "k.pid", "--vrrp_pid": place / "vrrp.pid"}
+    with (place / "keepalived.log").open("ab") as log:
+        fleet.hosts[number - 1].popen(
+            [*command, *(f"{option}={path}" for option, path in files.items())],
+            stdout=log,
+            stderr=log,
+        )
+
+
+def place_of(fleet: Fleet, number: int) -> Path:
+    """The directory of balancer ``number``."""
+    return fleet.balancers[number - 1].config.parent
+
+
+def control(fleet: Fleet, number: int) -> ControlClient:
+    """The control socket of balancer ``number``."""
+    return ControlClient(str(place_of(fleet, number) / "control.sock"))
+
+
+def announced(document: dict[str, Any], **section: Any) -> None:
+    """Have the file announce its VIPs, at once when they are well, by a process of root, who may
+    read the test's files.
+    """
+    document["control"]["announcer"] = "root"
+    document["announce"] = {"rise": 0, **section}
