@@ -20,10 +20,10 @@ from paraglider.announcer.routes import VipChange
 from paraglider.cli.main import Options, config_option
 from paraglider.config.announce import AnnounceConfig
 from paraglider.config.model import Config
+from paraglider.config.places import find_config
 from paraglider.config.steps import completed
 from paraglider.daemon import log
 from paraglider.errors import OperatorError
-from paraglider.forward.load import find_config
 from paraglider.host import privileges
 from paraglider.host.checks import check_user
 

@@ -21,10 +21,11 @@ from paraglider.cli.main import Options, config_option
 from paraglider.cli.step_printer import StepPrinter
 from paraglider.cli.steps import TERMINATED
 from paraglider.config.model import Config, Service
+from paraglider.config.places import find_config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
 from paraglider.forward import registry
-from paraglider.forward.load import LoadedConfig, find_config, load_with_marks
+from paraglider.forward.load import LoadedConfig, load_with_marks
 from paraglider.host import apply, backend_plan
 from paraglider.host.backend_plan import Role
 from paraglider.host.changes.base import Host

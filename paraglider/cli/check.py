@@ -20,8 +20,9 @@ from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
 from paraglider.config.deciding import kernel_decides
 from paraglider.config.model import BackendSource, Config, Service
+from paraglider.config.places import find_config
 from paraglider.config.sources import origins, read_files, resolved
-from paraglider.forward.load import find_config, load_with_marks
+from paraglider.forward.load import load_with_marks
 from paraglider.host import policies
 from paraglider.host.carrier import check as carrier_lack
 from paraglider.host.carrier import check_xdp

@@ -20,6 +20,7 @@ from paraglider.cli.common_options import control_client, json_option, print_jso
 from paraglider.cli.main import Options, config_option
 from paraglider.config import source
 from paraglider.config.addresses import fill_addresses
+from paraglider.config.places import find_config
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
@@ -35,7 +36,7 @@ from paraglider.forward.listing import (
     flow_key,
     flows_in,
 )
-from paraglider.forward.load import find_config, load_with_marks
+from paraglider.forward.load import load_with_marks
 from paraglider.host import policies
 from paraglider.host.capture import ip_packets
 from paraglider.host.own_addresses import host_addresses

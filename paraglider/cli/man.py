@@ -20,8 +20,8 @@ from paraglider import __version__
 from paraglider.cli.main import main
 from paraglider.cli.roff import ManPage
 from paraglider.cli.setup_host import PROG, setup_host
+from paraglider.config.places import SEARCHED
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.forward.load import SEARCHED
 from paraglider.forward.schema import schema
 
 DAEMON_FILES = {

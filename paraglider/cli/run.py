@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from paraglider.config.model import Config
+from paraglider.config.places import find_config
 from paraglider.config.sources import origins
 from paraglider.daemon import log
 from paraglider.daemon.conditions.carrier import CarrierSwitch
@@ -45,7 +46,6 @@ from paraglider.daemon.web.page import StatsPage
 from paraglider.daemon.web.routes import files as page_files
 from paraglider.daemon.web.token import Token
 from paraglider.errors import OperatorError
-from paraglider.forward.load import find_config
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.host import policies, privileges

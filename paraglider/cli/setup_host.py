@@ -18,12 +18,13 @@ from paraglider.cli.steps import apply_steps, undo_steps
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
 from paraglider.config.model import Config
+from paraglider.config.places import find_config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import dns_names_in, gathered
 from paraglider.daemon.messages import DnsFailure, DnsUpdate
 from paraglider.errors import OperatorError
-from paraglider.forward.load import find_config, load_with_marks
+from paraglider.forward.load import load_with_marks
 from paraglider.host.apply import prepare
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user

@@ -18,7 +18,8 @@ from paraglider.cli.main import Options, config_option
 from paraglider.cli.steps import apply_steps
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.forward.load import find_config, load_with_marks
+from paraglider.config.places import find_config
+from paraglider.forward.load import load_with_marks
 from paraglider.forward.static.checks import cautions, unserved
 from paraglider.forward.static.rules import rounded
 from paraglider.host.apply import prepare_start

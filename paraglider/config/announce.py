@@ -22,7 +22,8 @@ from pydantic import (
 
 from paraglider.config.own_address import OwnAddress
 from paraglider.config.section import Section
-from paraglider.config.types import Address, IPAddress, IPInterface, parse_address, shown, ticked
+from paraglider.config.types import Address, IPAddress, IPInterface, parse_address
+from paraglider.config.wording import shown, ticked
 
 #: a family (4 or 6), or one VIP
 ProtocolKey = int | IPAddress

@@ -22,7 +22,8 @@ from paraglider.config.model import Config, Service
 from paraglider.config.own_address import OwnAddress
 from paraglider.config.service import METHODS, Method
 from paraglider.config.steps import Steps, completed
-from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint
+from paraglider.config.wording import shown
 
 #: keys of a service that only some forwarding methods take (``Method.options``)
 OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation", "adopt")

@@ -13,7 +13,8 @@ from paraglider.config.check_strategy import check_parameters
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check, probes
 from paraglider.config.model import BackendSource, Service
-from paraglider.config.types import is_endpoint, shown
+from paraglider.config.types import is_endpoint
+from paraglider.config.wording import shown
 
 #: keys of a check that only some probes take (``ProbeKind.keys``)
 KEYS = ("path", "host", "expect", "verify", "command", "port")

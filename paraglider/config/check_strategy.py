@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Service
 from paraglider.config.strategy import POLICY
-from paraglider.config.types import shown, ticked
+from paraglider.config.wording import shown, ticked
 from paraglider.core.parameter import Parameter
 from paraglider.core.strategies import ALIASES, KINDS, Strategy
 

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 from paraglider.config.model import BackendConfig
-from paraglider.config.types import parse_address, parse_port, shown
+from paraglider.config.types import parse_address, parse_port
+from paraglider.config.wording import shown
 
 #: most backends of one file
 MOST: Final = 10_000

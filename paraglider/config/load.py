@@ -1,6 +1,6 @@
 """Loads a configuration file as ``Config``, or raises with all its mistakes.
 
-Lives here: ``find_config``, ``load``, ``load_with_marks``, ``loading`` and ``LoadedConfig``: from
+Lives here: ``load``, ``load_with_marks``, ``loading`` and ``LoadedConfig``: from
 text (``source``) through plain data (``reader``) and the model (``model``, ``messages``) to the
 checks (``check``). A ``glider.yaml`` is detected by its root key, and converted.
 Rules: raises only ``ConfigError`` for any content. Never writes.
@@ -24,13 +24,7 @@ from paraglider.config.model import Config
 from paraglider.config.steps import Steps, completed
 from paraglider.errors import OperatorError
 
-__all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks", "loading"]
-
-SEARCHED = (
-    FilePath("paraglider.conf"),
-    FilePath("/etc/paraglider/paraglider.conf"),
-    FilePath("/etc/paraglider/glider.yaml"),  # the Go Paraglider's
-)
+__all__ = ["ConfigError", "LoadedConfig", "load", "load_with_marks", "loading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +55,6 @@ class LoadedConfig:
             what = f"{self.file} has no {wanted} service"
             raise OperatorError(what, "leave -4 and -6 out, or add one")
         return config
-
-
-def find_config(path: str | None = None, searched: tuple[FilePath, ...] = SEARCHED) -> FilePath:
-    """The file to read: ``path`` if given, else the first of ``searched`` that exists.
-
-    Raises ``OperatorError`` if there is none.
-    """
-    if path is not None:
-        return FilePath(path)
-    for candidate in searched:
-        if candidate.exists():
-            return candidate
-    *others, last = map(_in_full, searched)
-    places = " or ".join([", ".join(others), last] if others else [last])
-    raise OperatorError(f"there is no {places}", "name the configuration file with -c FILE")
 
 
 def load(path: str | FilePath) -> Config:
@@ -130,10 +109,6 @@ def _accepting(
     if problems or found or config is None:
         raise ConfigError(report(file, marks, [*problems, *found]))
     return LoadedConfig(config, marks, file)
-
-
-def _in_full(path: FilePath) -> str:
-    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def _checked(

@@ -22,7 +22,8 @@ from paraglider.config.diagnostics import Marks, Path, Problem, spelled
 from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.network import PrivateSide, PublicSide
 from paraglider.config.section import Section
-from paraglider.config.types import parse_port_range, quoted, several, shown, ticked
+from paraglider.config.types import parse_port_range, quoted, several
+from paraglider.config.wording import shown, ticked
 
 # Placeholder for a required key that is missing or invalid; problems that depend on it are dropped.
 _STAND_INS: dict[type[Section], dict[str, Any]] = {

@@ -21,6 +21,7 @@ from paraglider.config.backend import BackendConfig, BackendSource
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.network import Network
+from paraglider.config.places import CONTROL_SOCKET
 from paraglider.config.section import Seconds, Section
 from paraglider.config.service import Service
 from paraglider.config.types import IPAddress
@@ -70,7 +71,7 @@ class ControlConfig(Section):
     """The control socket."""
 
     socket: str = Field(
-        default="/run/paraglider/control.sock",
+        default=CONTROL_SOCKET,
         pattern=r"^/",
         max_length=107,  # sun_path less its NUL (unix(7))
         description="Path of the Unix socket.",

@@ -27,7 +27,7 @@ from paraglider.config.composer import (
 )
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 from paraglider.config.steps import Steps, completed
-from paraglider.config.types import shown, ticked
+from paraglider.config.wording import shown, ticked
 
 MAX_BYTES = 10_000_000
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from paraglider.config.types import shown, ticked
+from paraglider.config.wording import shown, ticked
 from paraglider.core.strategies import ALIASES, KINDS, Parameter, Strategy, canonical
 
 #: a policy, a class of the operator's own, as `strategy` names it

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from paraglider.config.wording import MOST_SHOWN, shown
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -27,7 +29,6 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
 _LONGEST_PATTERN = 1000
-_SHOWN = 60  # most characters of a value in a message
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -83,26 +84,6 @@ class Exempt:
         host = f"[{self.address}]" if self.address.version == 6 and self.port else self.address
         port = f":{self.port}" if self.port else ""
         return f"{host}{port}" + (f"/{self.protocol}" if self.protocol else "")
-
-
-def shown(value: Any) -> str:
-    """A value of the file for a message: short, in YAML notation."""
-    if value is None:
-        return "an empty value"
-    if isinstance(value, bool):
-        return f"the truth value {str(value).lower()}"
-    if isinstance(value, dict):
-        return "a section"
-    if isinstance(value, list | tuple):
-        return "a list"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def ticked(key: str | int) -> str:
-    """A key of the file for a message: in backticks, short, on one line."""
-    text = str(key) if str(key).isprintable() else ascii(key)
-    return f"`{text}`" if len(text) <= _SHOWN else f"`{text[:_SHOWN]}...`"
 
 
 def parse_port(value: Any) -> int:
@@ -248,7 +229,7 @@ def _is_address(text: str) -> bool:
 
 
 def _address_hint(value: Any) -> str:
-    if isinstance(value, str) and len(value) <= _SHOWN:
+    if isinstance(value, str) and len(value) <= MOST_SHOWN:
         items = several(value)
         if items and all(map(_is_address, items)):
             return f"write an item of the list for each: {quoted(items)}"

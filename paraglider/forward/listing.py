@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from paraglider.config.types import parse_address, parse_endpoint, parse_port, shown
+from paraglider.config.types import parse_address, parse_endpoint, parse_port
+from paraglider.config.wording import shown
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.pool import Backend, State
 from paraglider.core.strategies import NewFlow

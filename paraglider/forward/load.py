@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import paraglider.forward.registry  # noqa: F401 registers the methods
 from paraglider.config.load import (
-    SEARCHED,
     LoadedConfig,
     accepted,
-    find_config,
     load,
     load_with_marks,
     loading,
@@ -19,10 +17,8 @@ from paraglider.config.load import (
 )
 
 __all__ = [
-    "SEARCHED",
     "LoadedConfig",
     "accepted",
-    "find_config",
     "load",
     "load_with_marks",
     "loading",

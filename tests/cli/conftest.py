@@ -46,7 +46,7 @@ def nobody_at_the_default_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """A file without a control socket leads to one where no daemon of another test listens."""
     path = str(tmp_path / "default.sock")
     for module in ("daemon.http.client", "cli.common_options"):
-        monkeypatch.setattr(f"paraglider.{module}.DEFAULT", path)
+        monkeypatch.setattr(f"paraglider.{module}.CONTROL_SOCKET", path)
     return path
 
 

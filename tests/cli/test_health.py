@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -89,3 +91,15 @@ def test_no_answer_is_not_healthy(daemon: Any, say: Any) -> None:
         {"error": "the supervisor does not answer", "remedy": "see"},
     )
     assert say("health") == (2, "", "paraglider: the supervisor does not answer; see\n")
+
+
+def test_it_starts_quickly() -> None:
+    """keepalived runs it each second: it imports neither the model of the file, nor the methods,
+    nor what prints tables.
+    """
+    code = """
+import sys, paraglider.cli.health
+print([name for name in ("pydantic", "rich", "paraglider.forward") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from paraglider.config import reader
 from paraglider.config.diagnostics import Problem
-from paraglider.config.load import ConfigError, find_config, load, parse
-from paraglider.errors import OperatorError
+from paraglider.config.load import ConfigError, load, parse
 
 GOOD = """\
 services:
@@ -221,34 +220,6 @@ def test_too_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     file.write_bytes(b"#" * 1_000_001)
     with pytest.raises(ConfigError, match="the file is larger than 1 MB"):
         load(file)
-
-
-def test_find_config_takes_the_given_then_the_first_that_exists(tmp_path: Path) -> None:
-    """-c takes precedence; otherwise the first path with a file is used."""
-    first, second = tmp_path / "a", tmp_path / "b"
-    assert find_config("given") == Path("given")
-    second.touch()
-    assert find_config(None, (first, second)) == second
-    first.touch()
-    assert find_config(None, (first, second)) == first
-
-
-def test_find_config_without_any_names_the_places(tmp_path: Path) -> None:
-    """The message lists the searched paths, and the option."""
-    with pytest.raises(OperatorError, match=r"there is no ./x or /.*/y; .* -c FILE"):
-        find_config(None, (Path("x"), tmp_path / "y"))
-
-
-def test_default_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory, then our file of the host, then the one of the Go Paraglider."""
-    ours, theirs = Path("/etc/paraglider/paraglider.conf"), Path("/etc/paraglider/glider.yaml")
-    there = {Path("paraglider.conf"), ours, theirs}
-    monkeypatch.setattr(Path, "exists", lambda path: path in there)
-    for expected in (Path("paraglider.conf"), ours, theirs):
-        assert find_config() == expected
-        there.remove(expected)
-    with pytest.raises(OperatorError):
-        find_config()
 
 
 def test_loaded_configuration_refuses_what_is_found_later() -> None:

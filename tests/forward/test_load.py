@@ -16,7 +16,7 @@ def test_it_offers_the_same() -> None:
     """Under the same names, and none besides."""
     for name in load.__all__:
         assert getattr(load, name) is getattr(below, name)
-    assert {"load", "parse", "find_config", "accepted"} <= set(load.__all__)
+    assert {"load", "parse", "accepted"} <= set(load.__all__)
 
 
 def test_importing_it_registers_the_methods() -> None:

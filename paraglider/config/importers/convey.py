@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
-from paraglider.config.types import parse_endpoint, parse_port, shown, ticked
+from paraglider.config.types import parse_endpoint, parse_port
+from paraglider.config.wording import shown, ticked
 
 Mode = Literal["proxy", "passthrough", "dsr"]
 MODES: tuple[Mode, ...] = ("proxy", "passthrough", "dsr")

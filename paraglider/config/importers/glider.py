@@ -15,7 +15,8 @@ from typing import Any
 from paraglider.config.diagnostics import Path, PathSet, Problem, spelled
 from paraglider.config.importers.draft import Draft
 from paraglider.config.reader import Document
-from paraglider.config.types import parse_address, parse_endpoint, shown, ticked
+from paraglider.config.types import parse_address, parse_endpoint
+from paraglider.config.wording import shown, ticked
 
 ROOT = "frontend"
 _SERVICE: Path = ("services", 0)

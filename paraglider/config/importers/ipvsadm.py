@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
 from paraglider.config.service import METHODS
-from paraglider.config.types import IPAddress, parse_address, shown
+from paraglider.config.types import IPAddress, parse_address
+from paraglider.config.wording import shown
 from paraglider.core.strategies import KINDS, canonical
 
 LOOKS = re.compile(r"\s*(\S*ipvsadm\s+)?(-A|-a|--add-service|--add-server)\s+-")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
-from paraglider.config.types import shown, ticked
+from paraglider.config.wording import shown, ticked
 
 LOOKS = re.compile(r"\s*(VIP[46]|server[46])\s*=", re.ASCII)
 _ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)(\s*)=(\s*)([^\s#]*)", re.ASCII)

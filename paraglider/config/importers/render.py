@@ -16,7 +16,7 @@ from typing import Any
 from paraglider.config.diagnostics import Path
 from paraglider.config.importers.draft import Draft
 from paraglider.config.messages import known_keys, section_at
-from paraglider.config.types import shown
+from paraglider.config.wording import shown
 
 _PLAIN = re.compile(
     r"[A-Za-z][A-Za-z0-9_.-]*|/[A-Za-z0-9_./-]*|\d+\.\d+\.\d+\.\d+(/\d+)?", re.ASCII

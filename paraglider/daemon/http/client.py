@@ -17,10 +17,9 @@ from urllib.parse import quote, urlencode
 
 from paraglider.config import reader
 from paraglider.config.diagnostics import ConfigError
-from paraglider.config.model import ControlConfig as ControlSection
+from paraglider.config.places import CONTROL_SOCKET
 from paraglider.errors import OperatorError, PlatformError
 
-DEFAULT: Final = ControlSection().socket
 #: seconds: a little more than the supervisor's longest timeout
 TIMEOUT: Final = 30.0
 RELOAD: Final = 310.0
@@ -29,7 +28,7 @@ RELOAD: Final = 310.0
 class ControlClient:
     """The daemon that listens at ``path``."""
 
-    def __init__(self, path: str = DEFAULT, timeout: float = TIMEOUT) -> None:
+    def __init__(self, path: str = CONTROL_SOCKET, timeout: float = TIMEOUT) -> None:
         self.path = path
         self._timeout = timeout
 
@@ -110,11 +109,13 @@ def socket_of(file: Path) -> str:
     default could be another daemon's socket.
     """
     try:
-        data = reader.parse(file.read_text(encoding="utf-8", errors="replace")).data
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise OperatorError(
             f"{file} cannot be read: {error.strerror}", "name the daemon's configuration file"
         ) from None
+    # To read a file with thousands of backends takes longer than the request.
+    data = reader.parse(text).data if "control" in text else None
     section = data.get("control") if isinstance(data, dict) else None
     path = section.get("socket") if isinstance(section, dict) else None
-    return path if isinstance(path, str) else DEFAULT
+    return path if isinstance(path, str) else CONTROL_SOCKET

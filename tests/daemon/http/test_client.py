@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.daemon.http.client import DEFAULT, ControlClient, socket_of
+from paraglider.config.places import CONTROL_SOCKET
+from paraglider.daemon.http.client import ControlClient, socket_of
 from paraglider.errors import OperatorError, PlatformError
 
 
@@ -133,11 +134,11 @@ def test_silence(listening: socket.socket) -> None:
     ("text", "path"),
     [
         ("control: {socket: /run/a.sock}\n", "/run/a.sock"),
-        ("control: {socket: 5}\n", DEFAULT),
-        ("control: [socket]\n", DEFAULT),
-        ("services: nonsense\n", DEFAULT),
-        ("- 1\n", DEFAULT),
-        ("", DEFAULT),
+        ("control: {socket: 5}\n", CONTROL_SOCKET),
+        ("control: [socket]\n", CONTROL_SOCKET),
+        ("services: nonsense\n", CONTROL_SOCKET),
+        ("- 1\n", CONTROL_SOCKET),
+        ("", CONTROL_SOCKET),
     ],
 )
 def test_the_socket_of_a_file(tmp_path: Path, text: str, path: str) -> None:

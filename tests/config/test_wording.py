@@ -1,0 +1,17 @@
+"""Tests of ``paraglider.config.wording``: values and keys in messages."""
+
+from __future__ import annotations
+
+from paraglider.config.wording import shown, ticked
+
+
+def test_shown_value_stays_short() -> None:
+    """A message repeats no more than the head of a long value."""
+    assert len(shown("x" * 10_000)) < 80
+    assert shown([1]) == "a list"
+
+
+def test_a_key_is_on_one_line() -> None:
+    """Whatever the file has; a long one is cut."""
+    assert ticked("a\nb") == "`'a\\nb'`"
+    assert len(ticked("x" * 10_000)) < 80
