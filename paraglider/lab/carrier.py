@@ -1,16 +1,21 @@
 """The carrier of the lab's flows, from the daemon's answer to ``paraglider carrier``.
 
-Lives here: ``refuse``, ``described``, ``faults_of``.
-Rules: pure.
+Lives here: ``refuse``, ``counted``, ``described``, ``faults_of``.
+Rules: pure; ``counted`` waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from paraglider.config.service import METHODS
 from paraglider.errors import OperatorError
+
+#: most further readings of the counters, and seconds between two
+LOOKS: Final = 10
+PAUSE: Final = 0.3
 
 
 def refuse(forward: str, carrier: str | None, *, chooses: bool) -> None:
@@ -27,6 +32,23 @@ def refuse(forward: str, carrier: str | None, *, chooses: bool) -> None:
         raise OperatorError(
             f"--forward {forward} is carried at tc, not at XDP", "use --carrier bpf"
         )
+
+
+def counted(
+    read: Callable[[], dict[str, Any]],
+    wanted: str | None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> dict[str, Any]:
+    """The answer of ``read``, again until it has no fault, LOOKS times at most: the daemon's
+    counters of the kernel may be a second old.
+    """
+    found = read()
+    for _ in range(LOOKS):
+        if not faults_of(found, wanted):
+            break
+        sleep(PAUSE)
+        found = read()
+    return found
 
 
 def described(found: Mapping[str, Any]) -> str:

@@ -216,7 +216,7 @@ class Lab:
         faults = [fault for row in rows for fault in row.faults(options.workers)]
         faults += self._check_bypass(built)
         if options.chooses_carrier:
-            found = balancer.carrier()
+            found = carrier.counted(balancer.carrier, options.carrier)
             show(f"   {escape(carrier.described(found))}")
             faults += carrier.faults_of(found, options.carrier)
         faults += [f"error in the daemon's log: {line}" for line in balancer.trouble()]

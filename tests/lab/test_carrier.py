@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paraglider.lab.carrier import described, faults_of
+from paraglider.lab.carrier import LOOKS, PAUSE, counted, described, faults_of
 
 BPF: dict[str, Any] = {
     "carrier": "bpf",
@@ -38,3 +38,14 @@ def test_one_that_carried_nothing() -> None:
     assert faults_of(none, "xdp") == ["the program at XDP carried no packet"]
     assert faults_of({**none, "packets": {"xdp": 1}}, "xdp") == []
     assert faults_of(BPF, "xdp") == ["flows are carried by bpf, not by xdp"]
+
+
+def test_counters_that_come_late_are_awaited() -> None:
+    """The daemon's are up to a second old; what stays wrong is a fault."""
+    none, pauses = {**BPF, "packets": {}}, list[float]()
+    answers = [none, none, BPF]
+    assert counted(lambda: answers.pop(0), "bpf", pauses.append) == BPF
+    assert pauses == [PAUSE] * 2
+    pauses.clear()
+    assert counted(lambda: none, "bpf", pauses.append) == none
+    assert pauses == [PAUSE] * LOOKS
