@@ -1,6 +1,6 @@
-"""Digests of a configuration, by which balancers compare their files without sending them.
+"""Digests of a file, by which balancers compare their files without sending them.
 
-Lives here: ``digests``.
+Lives here: ``digesting``.
 Rules: pure. Only what is to be the same on all balancers of one VIP is in a digest. A host has its
 own addresses and interfaces, and as many cores and as much memory as it has. The order of services
 and of backends is left out; the seeds have a digest of their own.
@@ -13,26 +13,38 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
-from paraglider.config.model import Config
+from paraglider.config.model import Config, Service
+from paraglider.config.steps import Steps
 
 #: sections that are about one host
 _OF_THE_HOST: Final = frozenset({"workers", "flows", "control", "stats"})
 #: keys, at any depth of a section, whose values are addresses or interfaces of one host: whether
 #: they are given is compared, their values are not
 _OWN: Final = frozenset({"interface", "gateway", "snat", "next_hop", "neighbors"})
+#: services in one step
+_AT_ONCE: Final = 200
 
 
-def digests(config: Config) -> dict[str, str]:
-    """A digest of each section of ``config``, in 16 hexadecimal digits, by the section's name."""
-    plain = config.model_dump(mode="json", by_alias=True)
-    services = {service.pop("name"): service for service in plain.pop("services")}
-    seeds = {name: service.pop("seed") for name, service in services.items()}
-    for service in services.values():
-        if isinstance(service["backends"], list):
-            service["backends"].sort(key=_text)
+def digesting(config: Config) -> Steps[dict[str, str]]:
+    """Compute a digest of each section of ``config``, in 16 hexadecimal digits, by its name."""
+    plain = config.model_dump(mode="json", by_alias=True, exclude={"services"})
+    services: dict[str, str] = {}
+    for number, service in enumerate(config.services, 1):
+        services[service.name] = _digest(_shared(_without_order(service)))
+        if number % _AT_ONCE == 0:
+            yield
+    seeds = {service.name: service.seed for service in config.services}
     sections = {name: value for name, value in plain.items() if name not in _OF_THE_HOST}
     sections |= {"seed": [plain["seed"], seeds], "services": services}
     return {name: _digest(_shared(value)) for name, value in sections.items()}
+
+
+def _without_order(service: Service) -> dict[str, Any]:
+    """``service`` without its seed, and with its backends in an order that is not the file's."""
+    plain = service.model_dump(mode="json", by_alias=True, exclude={"seed"})
+    if isinstance(plain["backends"], list):
+        plain["backends"].sort(key=_text)
+    return plain
 
 
 def _shared(value: Any) -> Any:

@@ -8,10 +8,12 @@ column.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from paraglider.config.advice import warnings
+from paraglider.config.digest import digesting
 from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
 from paraglider.config.steps import Steps, completed
@@ -23,13 +25,14 @@ from paraglider.host.seed import machine_seed
 @dataclass(frozen=True, slots=True)
 class Read:
     """The result of reading a file: the configuration with the options applied, and notes;
-    ``listed`` are the backends in the files that it refers to.
+    ``listed`` are the backends in the files that it refers to, ``digests`` those of its sections.
     """
 
     loaded: LoadedConfig
     config: Config
     warnings: tuple[str, ...]
     listed: Found
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,11 @@ class Settings:
             changes["queue"] = config.queue.model_copy(update={"length": self.queue_length})
         if self.user is not None:
             changes["user"] = self.user
+        config = config.model_copy(update=changes)
         listed = read_files(loaded)
-        return Read(loaded, config.model_copy(update=changes), tuple(noted), listed)
+        yield
+        digests = yield from digesting(config)
+        return Read(loaded, config, tuple(noted), listed, digests)
 
     def _with_failover(self, config: Config) -> Config:
         """``config`` with failover enabled if the option `-f` is given."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.digest import digests
+from paraglider.config.digest import digesting
 from paraglider.config.model import Config
+from paraglider.config.steps import completed
 
 WEB: dict[str, Any] = {
     "name": "web",
@@ -31,7 +32,7 @@ FILE: dict[str, Any] = {
 
 def found(**changes: Any) -> dict[str, str]:
     """The digests of the file with these changes, as a host reads it."""
-    return digests(Config.model_validate({**FILE, **changes}).seeded(1))
+    return completed(digesting(Config.model_validate({**FILE, **changes}).seeded(1)))
 
 
 def differing(**changes: Any) -> set[str]:
@@ -89,5 +90,15 @@ def test_what_is_of_the_host(changes: dict[str, Any]) -> None:
 def test_a_seed_that_no_file_has() -> None:
     """Each host draws its own, so they differ."""
     without = {key: value for key, value in FILE.items() if key != "seed"}
-    one, other = (digests(Config.model_validate(without).seeded(host)) for host in (1, 2))
+    file = Config.model_validate(without)
+    one, other = (completed(digesting(file.seeded(host))) for host in (1, 2))
     assert {name for name in one if one[name] != other[name]} == {"seed"}
+
+
+def test_a_long_file_in_steps() -> None:
+    """No step has more than a part of it, and the result does not depend on the steps."""
+    many = [{**WEB, "name": f"s{number}", "ports": number} for number in range(1, 1001)]
+    file = Config.model_validate({**FILE, "services": many})
+    turned = Config.model_validate({**FILE, "services": many[::-1]})
+    assert len(list(digesting(file))) == 5
+    assert completed(digesting(file)) == completed(digesting(turned))

@@ -55,6 +55,18 @@ def test_options_go_before_the_file(file: Path) -> None:
     assert str(config.services[0].backends[0].address) == "fd00::2"
 
 
+def test_the_digests_are_of_the_file_with_the_options(file: Path) -> None:
+    """They follow a change of either."""
+    before, with_option = (
+        Settings(file).read().digests,
+        Settings(file, failover=True).read().digests,
+    )
+    assert {name for name in before if before[name] != with_option[name]} == {"failover"}
+    file.write_text(FILE.replace("fd00::1", "fd00::2"))
+    after = Settings(file).read().digests
+    assert {name for name in before if before[name] != after[name]} == {"services"}
+
+
 def test_every_mistake_has_its_place(file: Path) -> None:
     """And the file's name."""
     file.write_text(FILE.replace("80", "eighty"))

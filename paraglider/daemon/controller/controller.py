@@ -124,11 +124,16 @@ class Controller:
             *(self.store, self._kernel, self.requests, self._host),
             *(self._group.active, self._group.carriers),
         )
-        own = None
+        own, digests = None, None
         if begun is not None:
             own = OwnAddressInput(self.conditions, begun, lambda: self._host.addresses)
+            digests = begun.digests
         self._reloader = Reloader(
-            *(self, self._group, self._sources, flows), read=read, file=file, own=own
+            *(self, self._group, self._sources, flows),
+            read=read,
+            file=file,
+            own=own,
+            digests=digests,
         )
         self._draining = DrainReconciler(self.store, self._group.active, self.apply, self._host)
         self._workers = WorkerReconciler(self.store, self._group.active, self._group.send)

@@ -86,7 +86,8 @@ class Applies(Protocol):
 
 class Reloader:
     """Reads ``file`` by ``read``, and has ``controller`` apply it; ``queue`` runs one reload at a
-    time. ``loaded`` is the result of the last one. ``own`` follows the addresses of this host.
+    time. ``loaded`` is the result of the last one; ``digests`` are those of the file at the start.
+    ``own`` follows the addresses of this host.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Reloader:
         read: Callable[[], Steps[Read]],
         file: FilePoller,
         own: OwnAddressInput | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
         self._controller = controller
         self._processes = processes
@@ -107,13 +109,13 @@ class Reloader:
         self._read = read
         self.file = file
         self._own = own
-        self.loaded = Loaded(True, time.monotonic())
+        self.loaded = Loaded(True, time.monotonic(), digests or {})
         self.queue = ReloadQueue(self)
         self._log: Any = log.logger()
 
     def read(self) -> Steps[Read]:
         """See ``reload_queue.ReloadSteps``."""
-        self.loaded = Loaded(False, time.monotonic())
+        self.loaded = Loaded(False, time.monotonic(), self.loaded.digests)
         self.file.mark_read()
         found = yield from self._read()
         for line in found.warnings:
@@ -132,7 +134,7 @@ class Reloader:
         if discovering:
             config = self._sources.prepared(config, found.listed)
         change = self._controller.apply_config(config, requested_by, self.queue.advance, ending)
-        self.loaded = Loaded(True, time.monotonic())
+        self.loaded = Loaded(True, time.monotonic(), found.digests)
         if self._own is not None:
             self._own.note_applied(found)
         if discovering:

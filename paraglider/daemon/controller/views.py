@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -56,10 +56,13 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The result of the last reload, and its time (monotonic seconds)."""
+    """The result of the last reload, and its time (monotonic seconds); the digests of the file that
+    is in use.
+    """
 
     success: bool
     at: float
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def backends(
@@ -229,7 +232,7 @@ def status(
         "config": {
             "success": whole.loaded.success,
             "at": round(at.epoch(whole.loaded.at), 3),
-            "digests": whole.store.desired.digests,
+            "digests": dict(whole.loaded.digests),
         },
         "kernel": whole.kernel,
     }

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from paraglider.config.digest import digests
 from paraglider.config.model import Config
 from paraglider.core.pool import DOWN, Event
 from paraglider.daemon import log
@@ -49,11 +48,6 @@ class Desired:
     def keys(self) -> frozenset[Key]:
         """The keys of the draining backends."""
         return keys_of(self.draining)
-
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        """The digests of the wanted configuration, by section (``config.digest``)."""
-        return digests(self.wanted)
 
     def replaced(self, wanted: Config) -> Desired:
         """Replace the wanted configuration by ``wanted``; backends that it lacks drain."""

@@ -138,7 +138,9 @@ class World:
     def __init__(self, file: Path, discovering: list[int]) -> None:
         self.done: list[Any] = []
         self.error: Exception | None = None
-        found = SimpleNamespace(config="new", listed="listed", warnings=("careful",))
+        found = SimpleNamespace(
+            config="new", listed="listed", warnings=("careful",), digests={"seed": "new"}
+        )
         self.found = cast(Read, found)
         self.reloader = Reloader(
             cast(Any, self),
@@ -147,6 +149,7 @@ class World:
             cast(Any, SimpleNamespace(of=lambda _: 3, refresh=lambda then: then())),
             read=in_steps(self._read),
             file=FilePoller([file]),
+            digests={"seed": "old"},
         )
 
     def _read(self) -> Read:
@@ -190,6 +193,7 @@ def test_a_file_is_applied(file: Path) -> None:
     assert world.reloader.reload("a test").words == ("changed",)
     assert world.done == [("plan", "new"), ("apply", "new", "a test"), "reloaded"]
     assert world.reloader.loaded.success
+    assert world.reloader.loaded.digests == {"seed": "new"}
 
 
 def test_a_file_with_sources(file: Path) -> None:
@@ -231,6 +235,7 @@ def test_what_fails_changes_nothing(file: Path, at: str) -> None:
         world.reloader.reload("a test", found)
     assert world.done == []
     assert not world.reloader.loaded.success
+    assert world.reloader.loaded.digests == {"seed": "old"}
     world.error = None
     world.reloader.reload("a test")
     assert world.reloader.loaded.success
@@ -257,7 +262,7 @@ def test_addresses_of_the_host_are_applied_as_a_reload(file: Path) -> None:
     """From the file as it was read, when no reload is in progress; what was applied is noted."""
     world = World(file, [])
     noted: list[Any] = []
-    other = cast(Read, SimpleNamespace(config="moved", listed="listed", warnings=()))
+    other = cast(Read, SimpleNamespace(config="moved", listed="listed", warnings=(), digests={}))
     own = SimpleNamespace(changed=lambda _: other, wait=lambda _: 7.0, note_applied=noted.append)
     assert world.reloader.follow(1.0) == inf
     world.reloader._own = cast(Any, own)
