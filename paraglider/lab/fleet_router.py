@@ -5,7 +5,8 @@ ExaBGP, and sets the router's routes as BGP would. A balancer that loses its pow
 nothing: each sends the router a datagram ten times a second, and when three in a row are missing
 all its routes go, as with BFD.
 
-Lives here: ``parse`` and ``Announced`` (pure), ``Beats`` and ``FleetRouter``.
+Lives here: ``parse`` and ``Announced`` (pure), ``Beats``, ``Beating``, what has a thread that sends
+them, and ``FleetRouter``.
 Rules: of the routes to a VIP those with the lowest MED are used, all of them (ECMP). The lines of a
 balancer whose datagrams are missing do not count; when it is back they count again if its announcer
 still runs: so does BGP, whose session begins anew. A thread of its own sets the routes, and
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -141,24 +143,42 @@ def beats_to_router(net: FleetTopology) -> Beats:
     return Beats(ends)
 
 
-class FleetRouter:
+class Beating(ABC):
+    """Has a thread of its own that sends ``beats``, until ``close``."""
+
+    def __init__(self, beats: Beats) -> None:
+        self._beats = beats
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """The thread; it ends soon after ``_over`` is set."""
+
+    def close(self) -> None:
+        """End the thread; may be called again."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._beats.close()
+
+
+class FleetRouter(Beating):
     """The router of ``net``, to which its balancers send ``beats``; its thread runs from ``start``
     to ``close``.
     """
 
     def __init__(self, net: FleetTopology, beats: Beats) -> None:
+        super().__init__(beats)
         self._net = net
         self._announced = Announced()
-        self._beats = beats
         self._outputs: dict[int, int] = {}  # the balancer by the descriptor of its announcer
         self._rest: dict[int, bytes] = {}
         self._ended: set[int] = set()  # the balancers whose announcer has ended
         #: of each family the balancers, and since when
         self._hops: dict[int, tuple[tuple[int, ...], float]] = dict.fromkeys(VIP, ((), 0.0))
         self._error: Exception | None = None
-        self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -194,13 +214,6 @@ class FleetRouter:
                     "see announce.log and daemon.log of the balancers",
                 )
             time.sleep(_POLL)
-
-    def close(self) -> None:
-        """End the thread; may be called again."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._beats.close()
 
     def _run(self) -> None:
         due = time.monotonic()

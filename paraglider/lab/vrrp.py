@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import threading
 from collections.abc import Collection
 from typing import Final, Protocol
 
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import ParagliderError
 from paraglider.host.announce import announce_now
-from paraglider.lab.fleet_router import EVERY, Beats
+from paraglider.lab.fleet_router import EVERY, Beating, Beats
 from paraglider.lab.fleet_topology import WIDTH
 from paraglider.lab.member import Member
 from paraglider.lab.namespace import Namespace
@@ -79,19 +78,18 @@ def take(host: Namespace, *, through: bool) -> None:
         announce_now(places)
 
 
-class OwnVrrp:
-    """A thread in the place of keepalived, for balancers that send ``beats``."""
+class OwnVrrp(Beating):
+    """A thread in the place of keepalived, for balancers that send ``beats``. A balancer without
+    power gets no address: whoever changes that has the lock.
+    """
 
     def __init__(self, beats: Beats, *, through: bool) -> None:
+        super().__init__(beats)
         self._through = through
-        self._beats = beats
         self._members: dict[int, Member] = {}
         self._well: dict[int, bool] = {}  # what each has said last
         self._off: set[int] = set()  # those that can say nothing
         self._active: int | None = None
-        self._over = threading.Event()
-        self._lock = threading.Lock()  # a balancer without power gets no address
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def begin(self, member: Member) -> None:
         """See ``AddressMover``."""
@@ -106,13 +104,6 @@ class OwnVrrp:
         with self._lock:
             self._off.add(member.number)
             give_up(member.host, through=self._through)
-
-    def close(self) -> None:
-        """See ``AddressMover``."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._beats.close()
 
     def _run(self) -> None:
         while not self._over.wait(EVERY):
