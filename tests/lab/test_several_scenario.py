@@ -1,5 +1,5 @@
-"""The story of several balancers: options that clash, rows, faults; ``tests/net/test_lab_fleet.py``
-runs it.
+"""The story of several balancers: options that clash, rows, faults; ``tests/net/test_lab.py`` runs
+it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab import pair_scenario, several_scenario
+from paraglider.lab import several_scenario
 from paraglider.lab.fleet_scenario import FleetLab
 from paraglider.lab.flows import NewConnections
-from paraglider.lab.pair_scenario import PairLab, neighbours
+from paraglider.lab.pair_scenario import PairLab
 from paraglider.lab.scenario import LabOptions
 from paraglider.lab.several_scenario import ACTS, SeveralLab
 
@@ -45,30 +45,6 @@ def test_options_that_clash(options: dict[str, Any], message: str) -> None:
     )
     with pytest.raises(OperatorError, match=message):
         kind(LabOptions(**options), Console())
-
-
-def test_a_fleet_without_a_number() -> None:
-    """It is given by the option."""
-    with pytest.raises(OperatorError, match="needs their number; --balancers 3"):
-        FleetLab(LabOptions(), Console())
-
-
-@pytest.mark.parametrize("forward", pair_scenario.FORWARDS)
-def test_the_pair_says_what_moves_the_addresses(forward: str) -> None:
-    """keepalived, or the lab."""
-    options = LabOptions(forward, **PAIR)
-    assert "beside each keepalived" in PairLab(options, Console(), has_keepalived=True).beside
-    assert "not installed" in PairLab(options, Console(), has_keepalived=False).beside
-
-
-def test_the_routers_neighbours() -> None:
-    """Entries without a hardware address are left out."""
-    text = (
-        '[{"dst":"192.168.0.250","dev":"eth0","lladdr":"02:00:00:00:00:01","state":["STALE"]},'
-        '{"dst":"2001:db8::250","dev":"eth0","state":["FAILED"]}]'
-    )
-    assert neighbours(text) == {"192.168.0.250": "02:00:00:00:00:01"}
-    assert neighbours("") == {}
 
 
 class Story(FleetLab):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from pinging import reachable
 
 from paraglider.errors import PlatformError
 from paraglider.lab import namespace, topology
@@ -13,17 +14,9 @@ from paraglider.lab.topology import GATEWAY, VIP, Plan, Topology, backend_addres
 PRESET = ("192.168.0.11/24", "2001:db8::11/64")
 
 
-def reachable(source: namespace.Namespace, address: str, *options: str) -> bool:
-    """True when a ping from ``source`` comes back, at the fourth try at the latest: the kernel's
-    answers to pings share one small buffer a core, over all network namespaces (net/ipv4/icmp.c).
-    """
-    command = ["ping", "-c", "1", "-W", "5", *options, address]
-    return any(source.run(command, check=False).returncode == 0 for _ in range(4))
-
-
 def learnt(source: namespace.Namespace, address: str) -> str:
     """The output of a ping that is too long for the way to ``address``; one of four names an MTU,
-    see ``reachable``.
+    see ``pinging.reachable``.
     """
     command = ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", address]
     told = ""
