@@ -14,7 +14,9 @@ Lives here: ``enabled``, the protocols that are to be enabled, which is pure, an
 Rules: never `configure`. BIRD is not waited for: one command at a time, DEADLINE seconds for its
 answer, then the connection is closed and made again after PAUSE seconds, and everything is said
 again. So it is when BIRD has been restarted, and REPEAT seconds after everything was said: when
-BIRD reads its file, its protocols are as that says, and no connection hears of it.
+BIRD reads its file, its protocols are as that says, and no connection hears of it. With many
+protocols that takes a twentieth of the time at most. What is to be said is found once a change, not
+once a command.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ from paraglider.daemon.processes.loop import Loop
 DEADLINE: Final = 2.0
 #: seconds until the next attempt, after one that failed
 PAUSE: Final = 1.0
-#: seconds until everything is said again
+#: seconds until everything is said again, at least
 REPEAT: Final = 1.0
+#: and at least so many times as long as it took
+_SHARE: Final = 20
 #: seconds until a command that BIRD has refused is sent again
 REFUSED: Final = 10.0
 #: bytes of an answer at most
@@ -74,6 +78,9 @@ class BirdOutput:
         self._wanted: dict[str, bool] = {}
         self._said: dict[str, bool] = {}
         self._refused: dict[str, float] = {}  # when to try again
+        self._behind: dict[str, None] = {}  # what is not as wanted, nor refused, in its order
+        self._stale = False  # what is wanted is to be found anew
+        self._round: float | None = None  # when the present round of commands began
         self._asked: tuple[str, bool] | None = None  # None with a connection: its greeting
         self._waiting = False
         self._received = b""
@@ -102,12 +109,12 @@ class BirdOutput:
             self._drop(0.0)
         self._config = section
         self._refused.clear()
-        self._want()
+        self._stale = True
 
     def say(self, change: VipChange) -> None:
         """Say ``change``."""
         self._routes[change.vip] = change.route
-        self._want()
+        self._stale = True
 
     def poll(self, now: float) -> float:
         """Go on; returns the seconds until the next time."""
@@ -118,6 +125,7 @@ class BirdOutput:
         if now >= self._repeat:
             self._repeat = inf
             self._said.clear()
+            self._compare()
         if self._end is not None and not self._waiting:
             self._command()
         due = min([self._deadline, self._repeat, *self._refused.values()])
@@ -129,19 +137,28 @@ class BirdOutput:
         """Close the connection."""
         self._drop(inf)
 
-    def _want(self) -> None:
-        before = self._wanted
-        self._wanted = dict.fromkeys(before, False) | enabled(self._config, self._routes)
+    def _compare(self) -> None:
+        """Find what is not as it should be; the protocols to enable first."""
+        self._behind = {
+            name: None
+            for name, on in sorted(self._wanted.items(), key=lambda item: not item[1])
+            if self._said.get(name) is not on and name not in self._refused
+        }
 
     def _next(self) -> str | None:
-        """A protocol that is not as it should be; the ones to enable first."""
+        """A protocol that is not as it should be."""
         now = self._clock()
-        behind = (
-            name
-            for name, on in sorted(self._wanted.items(), key=lambda item: not item[1])
-            if self._said.get(name) is not on and self._refused.get(name, -inf) <= now
-        )
-        return next(behind, None)
+        again = [name for name, at in self._refused.items() if at <= now]
+        for name in again:
+            del self._refused[name]
+        if self._stale:
+            self._stale = False
+            before = dict.fromkeys(self._wanted, False)
+            self._wanted = before | enabled(self._config, self._routes)
+            self._compare()
+        elif again:
+            self._compare()
+        return next(iter(self._behind), None)
 
     def _connect(self) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -162,6 +179,8 @@ class BirdOutput:
         if name is None or self._end is None:
             return
         self._asked = name, self._wanted[name]
+        if self._round is None:
+            self._round = self._clock()
         try:
             self._end.send(f"{'enable' if self._wanted[name] else 'disable'} {name}\n".encode())
         except OSError as error:
@@ -198,16 +217,20 @@ class BirdOutput:
                 self._log.info("BIRD answers again", socket=self._config.socket)
             return
         name, on = self._asked
+        self._behind.pop(name, None)
         errors = [text for code, text in _CODE.findall(answer) if int(code) >= _ERRORS]
         if errors:
             self._refused[name] = self._clock() + REFUSED
             why = errors[0].decode("utf-8", "replace")
             self._log.error("protocol not switched by BIRD", protocol=name, on=on, why=why)
-            return
-        self._refused.pop(name, None)
-        self._said[name] = on
+        else:
+            self._said[name] = on
+            if self._wanted.get(name) is not on:  # it has changed meanwhile
+                self._behind[name] = None
         if self._next() is None:
-            self._repeat = self._clock() + REPEAT
+            now = self._clock()
+            took = now - (now if self._round is None else self._round)
+            self._repeat, self._round = now + max(REPEAT, _SHARE * took), None
 
     def _fail(self, why: str) -> None:
         """Close the connection and make it again later: BIRD may have been restarted."""
@@ -219,7 +242,8 @@ class BirdOutput:
     def _drop(self, pause: float) -> None:
         self._again = self._clock() + pause
         self._said.clear()
-        self._waiting, self._deadline, self._repeat = False, inf, inf
+        self._compare()
+        self._waiting, self._deadline, self._repeat, self._round = False, inf, inf, None
         if self._end is not None:
             if self._loop is not None:
                 self._loop.forget(self._end)

@@ -6,10 +6,12 @@ import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from paraglider.announcer import bird as module
 from paraglider.announcer.bird import DEADLINE, PAUSE, REFUSED, REPEAT, BirdOutput, enabled
 from paraglider.announcer.routes import VipChange, VipRoute
 from paraglider.config.announce import AnnounceConfig, BirdConfig
@@ -178,6 +180,34 @@ def test_a_bird_that_has_read_its_file_again(scene: Scene) -> None:
         assert scene.output.settled
         assert scene.poll() == pytest.approx(REPEAT)
         scene.poll(REPEAT)
+
+
+def test_a_thousand_protocols(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be said is found once a change, however many there are; and what takes long is
+    repeated less often.
+    """
+    found = 0
+
+    def counted(*given: Any) -> dict[str, bool]:
+        nonlocal found
+        found += 1
+        return enabled(*given)
+
+    monkeypatch.setattr(module, "enabled", counted)
+    vips = [ip_address(f"203.0.{number // 250}.{number % 250}") for number in range(1000)]
+    names = {str(vip): f"v{number}" for number, vip in enumerate(vips)}
+    bird = {"socket": str(scene.path), "protocols": names}
+    scene.output.configure(AnnounceConfig.model_validate({"bird": bird}))
+    for vip in vips:
+        scene.say(vip, UP)
+    scene.poll()
+    scene.accept()
+    for number in range(1000):
+        scene.now += 0.01
+        assert scene.asked() == f"enable v{number}"
+    assert found == 1
+    assert scene.output.settled
+    assert scene.poll() == pytest.approx(20 * 10.0, rel=0.01)
 
 
 def test_a_bird_that_is_restarted(scene: Scene) -> None:
