@@ -1,9 +1,10 @@
 """The pages of other balancers (`stats.peers`), whose status this page shows beside its own.
 
 Rules: nobody is asked while nobody looks: a request for the rows has the peers asked for WATCHED
-seconds, all at once, every INTERVAL at most, whatever the number of clients. A peer has DEADLINE
-seconds and LONGEST bytes; what it answers is shown and compared, never acted on. Peers are
-addresses, since the process is in its chroot, without a resolver.
+seconds, all at once, every INTERVAL at most; and rows are made once of what is known. So the number
+of clients does not matter. A peer has DEADLINE seconds and LONGEST bytes; what it answers is shown
+and compared, never acted on. Peers are addresses, since the process is in its chroot, without a
+resolver.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Peers:
         self._wanted = asyncio.Event()
         self._asked = 0.0  # when a client asked last, by the loop's clock
         self._answers: dict[str, Any] = dict.fromkeys(self._urls, Unreached("not asked yet"))
+        #: the rows, and the sample and the answers that they were made of
+        self._shown: tuple[Row, dict[str, Any], dict[str, Any]] | None = None
 
     async def run(self) -> None:
         """Ask the peers while clients want their rows; never returns."""
@@ -61,12 +64,16 @@ class Peers:
         """The rows of this balancer, whose sample is ``own``, and of its peers, by their names."""
         self._asked = asyncio.get_running_loop().time()
         self._wanted.set()
+        if self._shown is not None and self._shown[0] is own and self._shown[1] is self._answers:
+            return self._shown[2]
         answers: dict[str, Any] = {str(own.get("host", "")): own}
         for url, answer in self._answers.items():
             if not _is_same(answer, own):
                 answers[_name(url, answer, answers)] = answer
         fleet = Fleet(answers)
-        return {"nodes": fleet.node_rows(), "services": fleet.service_rows()}
+        rows = {"nodes": fleet.node_rows(), "services": fleet.service_rows()}
+        self._shown = own, self._answers, rows
+        return rows
 
 
 async def fetch(url: str) -> Any:

@@ -164,8 +164,8 @@ def test_nobody_is_asked_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> 
             for _ in range(10):  # turns of the loop, in which it would ask
                 await asyncio.sleep(0)
             assert asked == []
-            for _ in range(50):
-                peers.rows(STATUS)
+            rows = [peers.rows(STATUS) for _ in range(50)]
+            assert all(each is rows[0] for each in rows)
             while peers._wanted.is_set():  # when it is not, no request is under way
                 await asyncio.sleep(0.01)
             count = len(asked)
