@@ -35,7 +35,8 @@ class Scene:
     def write(self, script: str) -> None:
         """The program notes its arguments, and then does that."""
         self.program.unlink(missing_ok=True)
-        note = f'for a in "$@"; do printf \'%s|\' "$a"; done >> {self.notes}; echo >> {self.notes}'
+        # A line in one write: programs run side by side.
+        note = f'line=$(printf "%s|" "$@"); echo "$line" >> {self.notes}'
         self.program.write_text(f"#!/bin/sh\n{note}\n{script}\n")
         self.program.chmod(0o700)
 
