@@ -10,6 +10,7 @@ Lives here: ``BirdRouter``, and the functions that start a program of one balanc
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ EXABGP: Final = {4: "/usr/sbin/exabgp", 5: str(Path(sys.executable).parent / "ex
 _OURS: Final = "/usr/bin/paraglider"
 _FILE: Final = "/etc/paraglider/paraglider.conf"
 _LOG: Final = "log syslog all;"
+_TIME: Final = re.compile(r"\b(\d\d):(\d\d):(\d\d\.\d{3})\b")
 # In place of `paraglider`, whose start twice a second takes more than a busy machine has.
 _HEALTH: Final = """\
 #!/bin/sh
@@ -69,6 +71,12 @@ class BirdRouter:
     def routes(self, vip: str) -> str:
         """All that BIRD has of the routes to ``vip``, with the time since when it has each."""
         return self.birdc("show", "route", "all", "for", vip)
+
+    def ages(self, vip: str) -> tuple[str, list[float]]:
+        """The same without the times, and these, in seconds of the day."""
+        text = self.routes(vip)
+        times = [float(h) * 3600 + float(m) * 60 + float(s) for h, m, s in _TIME.findall(text)]
+        return _TIME.sub("", text), times
 
     def protocol(self, number: int, family: int) -> str:
         """The state of the session with balancer ``number``, and since when."""
