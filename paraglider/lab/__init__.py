@@ -11,8 +11,8 @@
 - **scenario**, **failover_scenario**: the runs of ``paraglider lab``, from set-up to removal;
   **removal** also removes kept ones.
 - **several_scenario**: several balancers with the same VIPs, one of which goes and returns: all
-  active (**fleet_scenario**, **fleet_router**), or two with VRRP (**pair_scenario**, **vrrp**,
-  **keepalived**, **conntrackd**).
+  active (**fleet_scenario**, **bird**, **fleet_router**), or two with VRRP (**pair_scenario**,
+  **vrrp**, **keepalived**, **conntrackd**).
 - **fleet_topology**, **fleet_configuration**, **member**: their network, their files, one of them.
 - **flows**, **lasting**, **event_table**: the client's open flows, their program, and the output.
 

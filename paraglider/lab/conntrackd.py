@@ -8,19 +8,17 @@ balancer without power loses what its kernel has.
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Final
 
-from paraglider.errors import PlatformError
 from paraglider.lab.fleet_topology import back_address, front_address
 from paraglider.lab.member import Member
+from paraglider.lab.programs import start_and_await
 from paraglider.netfilter.conntrack import Conntrack
 
 PROGRAM: Final = "conntrackd"
 #: a connection that returns has left the window that this kernel knows
 LIBERAL: Final = "net.netfilter.nf_conntrack_tcp_be_liberal=1"
-_TIMEOUT: Final = 30.0  # seconds until it must answer
 
 _FILE: Final = """\
 Sync {{
@@ -94,17 +92,9 @@ class Conntrackd:
         file = member.directory / "conntrackd.conf"
         file.write_text(conntrackd_configuration(member.number, member.directory), encoding="utf-8")
         command = [PROGRAM, "-C", str(file)]
-        with (member.directory / "conntrackd.out").open("ab") as log:
-            running = member.host.popen(command, stdout=log, stderr=log)
-        self._running[member.number] = running
-        deadline = time.monotonic() + _TIMEOUT
-        while member.host.run([*command, "-s"], check=False).returncode != 0:
-            if running.poll() is not None or time.monotonic() > deadline:
-                raise PlatformError(
-                    f"conntrackd of balancer {member.number} does not answer",
-                    f"see {member.directory}/conntrackd.out",
-                )
-            time.sleep(0.05)
+        self._running[member.number] = start_and_await(
+            member.host, command, [*command, "-s"], member.directory / "conntrackd.out"
+        )
 
     def cut(self, member: Member) -> None:
         """End it, and empty the kernel's table: ``member`` has lost its power."""

@@ -49,15 +49,20 @@ def changes_for(method: Method, number: int) -> dict[str, Any]:
     return {}
 
 
-def announced(document: dict[str, Any]) -> dict[str, Any]:
-    """The same file with every VIP announced to the router: at once (``rise: 0``), since this lab's
-    balancers fall more often than flapping ones may. The set-up puts announced VIPs on loopback.
+def announced(document: dict[str, Any], **section: Any) -> dict[str, Any]:
+    """The same file with every VIP announced to the router by what ``section`` says: at once
+    (``rise: 0``), since this lab's balancers fall more often than flapping ones may. The set-up
+    puts announced VIPs on loopback.
     """
     network = {**document["network"], "public": {"interface": "eth0"}}
     # The announcer would become a user who may not read the lab's files.
     control = {**document["control"], "announcer": "root"}
-    announce = {"via": "exabgp", "neighbors": list(ROUTER.values()), "rise": 0}
-    return {**document, "network": network, "control": control, "announce": announce}
+    return {**document, "network": network, "control": control, "announce": {"rise": 0, **section}}
+
+
+def by_lines() -> dict[str, Any]:
+    """The section `announce` for the lab's own router, which reads ExaBGP's commands."""
+    return {"via": "exabgp", "neighbors": list(ROUTER.values())}
 
 
 def _service(family: int, backends: int, changes: dict[str, Any]) -> dict[str, Any]:

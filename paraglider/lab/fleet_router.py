@@ -1,12 +1,12 @@
 """The router of the lab's balancers: it learns its routes from what their announcers print.
 
-The lab needs no BGP program: it reads the lines that `paraglider announce --exabgp` prints for
-ExaBGP, and sets the router's routes as BGP would. A balancer that loses its power withdraws
-nothing: each sends the router a datagram ten times a second, and when three in a row are missing
-all its routes go, as with BFD.
+So it does where BIRD is not installed (``bird``): the lab reads the lines that `paraglider announce
+--exabgp` prints for ExaBGP, and sets the router's routes as BGP would. A balancer that loses its
+power withdraws nothing: each sends the router a datagram ten times a second, and when three in a
+row are missing all its routes go, as with BFD.
 
-Lives here: ``parse`` and ``Announced`` (pure), ``Beats``, ``Beating``, what has a thread that sends
-them, and ``FleetRouter``.
+Lives here: ``RouteSource``, what the router has its routes from; ``parse`` and ``Announced``
+(pure), ``Beats``, ``Beating``, what has a thread that sends them, and ``FleetRouter``.
 Rules: of the routes to a VIP those with the lowest MED are used, all of them (ECMP). The lines of a
 balancer whose datagrams are missing do not count; when it is back they count again if its announcer
 still runs: so does BGP, whose session begins anew. A thread of its own sets the routes, and
@@ -26,21 +26,49 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from paraglider.errors import PlatformError
 from paraglider.lab.fleet_topology import BITS, ROUTER, VIP, FleetTopology, front_address
+from paraglider.lab.member import Member
 
 EVERY: Final = 0.1  # seconds between two datagrams
 MISSED: Final = 3
 TIMEOUT: Final = 60.0  # seconds until the routes must be as expected
-_POLL: Final = 0.01  # seconds
+POLL: Final = 0.01  # seconds
 _PORT: Final = 3784  # that of BFD (RFC 5881)
 
 _LINE = re.compile(
     r"(?:neighbor \S+ )?(?P<what>announce|withdraw) route (?P<prefix>\S+)(?P<rest>.*)", re.ASCII
 )
 _MED = re.compile(r" med (\d+)\b", re.ASCII)
+
+
+class RouteSource(Protocol):
+    """What the router has its routes to the VIPs from; the programs of each balancer too."""
+
+    def begin(self, member: Member) -> None:
+        """Start what announces the VIPs of ``member``, whose daemon runs."""
+
+    def cut(self, member: Member) -> None:
+        """End that without a word to the router: ``member`` has no cables any more."""
+
+    def await_hops(self, wanted: Collection[int], since: float) -> float:
+        """Wait until the routes to both VIPs lead to the balancers ``wanted``; returns how many
+        seconds after ``since`` (``time.monotonic``) they did. Raises ``PlatformError`` after a
+        timeout.
+        """
+
+    def close(self) -> None:
+        """End it; may be called again."""
+
+
+def not_led(found: dict[int, Any], expected: object) -> PlatformError:
+    """The error for routes that are as in ``found``, by family, after the timeout."""
+    return PlatformError(
+        f"the router leads to the balancers {found}, not to {expected}",
+        "see the logs of the balancers and of the router",
+    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +194,7 @@ class Beating(ABC):
 
 class FleetRouter(Beating):
     """The router of ``net``, to which its balancers send ``beats``; its thread runs from ``start``
-    to ``close``.
+    to ``close``. A ``RouteSource``.
     """
 
     def __init__(self, net: FleetTopology, beats: Beats) -> None:
@@ -179,10 +207,27 @@ class FleetRouter(Beating):
         #: of each family the balancers, and since when
         self._hops: dict[int, tuple[tuple[int, ...], float]] = dict.fromkeys(VIP, ((), 0.0))
         self._error: Exception | None = None
+        self._announcers: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def begin(self, member: Member) -> None:
+        """See ``RouteSource``."""
+        with (member.directory / "announce.log").open("ab") as log:
+            announcer = member.host.popen(
+                [*member.command, "announce", "--exabgp"], stdout=subprocess.PIPE, stderr=log
+            )
+        self._announcers[member.number] = announcer
+        self.listen(member.number, announcer)
+
+    def cut(self, member: Member) -> None:
+        """See ``RouteSource``."""
+        # With SIGTERM it would withdraw, by a pipe that needs no cable.
+        announcer = self._announcers.pop(member.number)
+        announcer.kill()
+        announcer.wait()
 
     def listen(self, number: int, announcer: subprocess.Popen[bytes]) -> None:
         """Read the lines of balancer ``number`` from a new announcer."""
@@ -194,10 +239,8 @@ class FleetRouter(Beating):
             self._outputs[descriptor], self._rest[descriptor] = number, b""
 
     def await_hops(self, wanted: Collection[int], since: float) -> float:
-        """Wait until the routes to both VIPs lead to the balancers ``wanted``; returns how many
-        seconds after ``since`` (``time.monotonic``) they did, 0 if they did before.
-
-        Raises ``PlatformError`` after a timeout, and what the router's thread has raised.
+        """See ``RouteSource``: 0 if they did before. Raises what the router's thread has raised,
+        too.
         """
         expected = tuple(sorted(wanted))
         deadline = time.monotonic() + TIMEOUT
@@ -208,18 +251,14 @@ class FleetRouter(Beating):
             if all(hops == expected for hops, _ in found.values()):
                 return max(0.0, *(moment - since for _, moment in found.values()))
             if time.monotonic() > deadline:
-                shown = {family: hops for family, (hops, _) in found.items()}
-                raise PlatformError(
-                    f"the router leads to the balancers {shown}, not to {expected}",
-                    "see announce.log and daemon.log of the balancers",
-                )
-            time.sleep(_POLL)
+                raise not_led({family: hops for family, (hops, _) in found.items()}, expected)
+            time.sleep(POLL)
 
     def _run(self) -> None:
         due = time.monotonic()
         try:
             while not self._over.is_set():
-                self._read(_POLL)
+                self._read(POLL)
                 if time.monotonic() >= due:
                     self._beats.beat()
                     due = time.monotonic() + EVERY

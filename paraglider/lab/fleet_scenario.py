@@ -1,58 +1,84 @@
 """``paraglider lab --balancers N``: all are active, and one goes and returns in every way.
 
 Lives here: ``FleetLab``, a run of the lab with this scenario.
-Rules: as in ``several_scenario``. The router's routes are those that `paraglider announce --exabgp`
-prints (``fleet_router``).
+Rules: as in ``several_scenario``. Where BIRD is installed it runs in the router and in each
+balancer, told by `paraglider announce --bird` (``bird``); else the router's routes are those that
+`paraglider announce --exabgp` prints (``fleet_router``).
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
 
 from paraglider.errors import OperatorError
-from paraglider.lab.fleet_configuration import announced, changes_for
-from paraglider.lab.fleet_router import FleetRouter, beats_to_router
+from paraglider.lab import bird
+from paraglider.lab.bird import Bird
+from paraglider.lab.fleet_configuration import announced, by_lines, changes_for
+from paraglider.lab.fleet_router import FleetRouter, RouteSource, beats_to_router
 from paraglider.lab.fleet_topology import FleetTopology
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.member import Member
 from paraglider.lab.scenario import LabOptions
-from paraglider.lab.several_scenario import ACTS, SeveralLab
+from paraglider.lab.several_scenario import ACTS, SeveralLab, installed
+
+_BESIDE = {
+    True: "beside each BIRD, which [cyan]paraglider announce --bird[/] tells what to announce",
+    False: (
+        "beside each [cyan]paraglider announce --exabgp[/], whose lines are the router's routes:"
+        " BIRD is not installed"
+    ),
+}
+_PREPARED = {
+    True: "BIRD in the router, too: BGP brings the routes, and BFD tells of a lost power",
+    False: (
+        "The router hears from each ten times a second; three times nothing, and its routes go, as"
+        " with BFD"
+    ),
+}
 
 
 class FleetLab(SeveralLab):
-    """One run with ``options.balancers`` balancers."""
+    """One run with ``options.balancers`` balancers; ``has_bird``: whether BIRD is used, by default
+    if it is installed.
+    """
 
     option = "--balancers"
     victim = 2
-    beside = (
-        "beside each [cyan]paraglider announce --exabgp[/], whose lines are the router's routes (no"
-        " BGP program is needed)"
-    )
 
-    def __init__(self, options: LabOptions, console: Console, acts: Collection[str] = ACTS) -> None:
+    def __init__(
+        self,
+        options: LabOptions,
+        console: Console,
+        acts: Collection[str] = ACTS,
+        *,
+        has_bird: bool | None = None,
+    ) -> None:
         if options.balancers is None:
             raise OperatorError("the lab of several balancers needs their number", "--balancers 3")
         self.count = options.balancers
         super().__init__(options, console, acts)
-        self._router: FleetRouter | None = None
-        self._announcers: dict[int, subprocess.Popen[bytes]] = {}
+        self._has_bird = installed(bird.PROGRAM, has_bird)
+        self._source: RouteSource | None = None
+        self.beside = _BESIDE[self._has_bird]
 
     def _document(self, number: int) -> dict[str, Any]:
-        return announced(self._file(number, **changes_for(self.options.method, number)))
+        place = self.directory / f"lb{number}"
+        section = bird.section(place) if self._has_bird else by_lines()
+        return announced(self._file(number, **changes_for(self.options.method, number)), **section)
 
     def _prepare(self, net: FleetTopology, interrupts: Interrupts) -> None:
-        self._print(
-            "   The router hears from each ten times a second; three times nothing, and its routes"
-            " go, as with BFD"
-        )
+        self._print(f"   {_PREPARED[self._has_bird]}")
         self._explain()
         with interrupts.deferred():
-            self._router = FleetRouter(net, beats_to_router(net))
-            self._router.start()
+            if self._has_bird:
+                self._source = Bird(net, self.directory / "router")
+            else:
+                router = FleetRouter(net, beats_to_router(net))
+                router.start()
+                self._source = router
 
     def _explain(self) -> None:
         """Print what the method means for several active balancers."""
@@ -70,24 +96,18 @@ class FleetLab(SeveralLab):
             )
 
     def _begin(self, member: Member) -> None:
-        assert self._router is not None  # noqa: S101 - by _prepare
-        with (member.directory / "announce.log").open("ab") as log:
-            self._announcers[member.number] = member.host.popen(
-                [*member.command, "announce", "--exabgp"], stdout=subprocess.PIPE, stderr=log
-            )
-        self._router.listen(member.number, self._announcers[member.number])
+        assert self._source is not None  # noqa: S101 - by _prepare
+        self._source.begin(member)
 
     def _cut(self, member: Member) -> None:
-        # With SIGTERM it would withdraw, by a pipe that needs no cable.
-        announcer = self._announcers[member.number]
-        announcer.kill()
-        announcer.wait()
+        assert self._source is not None  # noqa: S101 - by _prepare
+        self._source.cut(member)
 
     def _await(self, since: float, *, out: bool) -> float:
-        assert self._router is not None  # noqa: S101 - by _prepare
+        assert self._source is not None  # noqa: S101 - by _prepare
         numbers = set(range(1, self.count + 1)) - ({self.victim} if out else set())
-        return self._router.await_hops(numbers, since)
+        return self._source.await_hops(numbers, since)
 
     def _close(self) -> None:
-        if self._router is not None:
-            self._router.close()
+        if self._source is not None:
+            self._source.close()

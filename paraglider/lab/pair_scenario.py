@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import time
 from collections.abc import Collection
@@ -29,7 +28,7 @@ from paraglider.lab.keepalived import Keepalived
 from paraglider.lab.member import Member
 from paraglider.lab.namespace import execute
 from paraglider.lab.scenario import LabOptions
-from paraglider.lab.several_scenario import ACTS, SeveralLab
+from paraglider.lab.several_scenario import ACTS, SeveralLab, installed
 from paraglider.lab.vrrp import BACK, FRONT, AddressMover, OwnVrrp
 
 #: methods that the pair shows; to a balancer the others are as one of these
@@ -63,8 +62,8 @@ class PairLab(SeveralLab):
                 f"the pair is not shown with --forward {options.forward}",
                 f"use --forward {', '.join(FORWARDS[:-1])} or {FORWARDS[-1]}, or --balancers 2",
             )
-        self._has_keepalived = _installed(keepalived.PROGRAM, has_keepalived)
-        self._has_conntrackd = _installed(conntrackd.PROGRAM, has_conntrackd)
+        self._has_keepalived = installed(keepalived.PROGRAM, has_keepalived)
+        self._has_conntrackd = installed(conntrackd.PROGRAM, has_conntrackd)
         self._through = options.method.owns_vip  # answers come through the balancers
         self._mover: AddressMover | None = None
         self._sync: Conntrackd | None = None
@@ -165,7 +164,3 @@ def _hardware(member: Member) -> str:
         execute(["ip", "-n", member.host.name, "-json", "link", "show", "dev", "eth0"]).stdout
     )
     return str(link["address"])
-
-
-def _installed(program: str, wanted: bool | None) -> bool:
-    return shutil.which(program) is not None if wanted is None else wanted

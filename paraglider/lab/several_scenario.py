@@ -8,6 +8,7 @@ expected and every flow has gone on, or is broken.
 
 from __future__ import annotations
 
+import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection
@@ -34,6 +35,11 @@ ACTS: Final = ("kill", "power", "drain", "upgrade")
 RATE: Final = 20.0  # new connections a second to each VIP
 #: seconds that a flow has to go on: TCP's timeout doubles while packets are lost
 PATIENCE: Final = 20.0
+
+
+def installed(program: str, wanted: bool | None) -> bool:
+    """Whether ``program`` is installed, unless ``wanted`` says whether it is to be used."""
+    return shutil.which(program) is not None if wanted is None else wanted
 
 
 class SeveralLab(Lab):

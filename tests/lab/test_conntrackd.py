@@ -49,6 +49,7 @@ class Host:
     """A member, its namespace and its process, which answers with ``codes``."""
 
     number = 2
+    name = "lb2"
 
     def __init__(self, directory: Path, *codes: int) -> None:
         self.directory = directory
@@ -101,5 +102,5 @@ def test_a_balancer_without_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_one_that_does_not_start(tmp_path: Path) -> None:
     """Its end is an error."""
     member: Any = Host(tmp_path, 1)
-    with pytest.raises(PlatformError, match="conntrackd of balancer 2 does not answer; see "):
+    with pytest.raises(PlatformError, match="conntrackd in lb2 does not answer; see "):
         Conntrackd().begin(member)

@@ -10,7 +10,12 @@ import yaml
 from paraglider.config.service import METHODS
 from paraglider.forward.load import load
 from paraglider.lab import direct
-from paraglider.lab.fleet_configuration import announced, changes_for, fleet_document
+from paraglider.lab.fleet_configuration import (
+    announced,
+    by_lines,
+    changes_for,
+    fleet_document,
+)
 from paraglider.lab.several_scenario import FORWARDS
 
 
@@ -19,7 +24,7 @@ def written(path: Path, number: int, forward: str, *, pair: bool = False) -> Pat
     changes = {} if pair else changes_for(METHODS[forward], number)
     document = fleet_document(number, path, (0, 0), backends=4, forward=forward, **changes)
     file = path / f"{number}.conf"
-    file.write_text(yaml.safe_dump(document if pair else announced(document)))
+    file.write_text(yaml.safe_dump(document if pair else announced(document, **by_lines())))
     return file
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,17 +17,13 @@ from paraglider.lab.several_scenario import FORWARDS
 OPTIONS = {"balancers": 3, "connections": 60}
 
 
-def lab(forward: str) -> tuple[FleetLab, io.StringIO]:
+def lab(forward: str, *, has_bird: bool = True) -> tuple[FleetLab, io.StringIO]:
     """A lab that does not run, and its output."""
     output = io.StringIO()
-    made = FleetLab(LabOptions(forward, **OPTIONS), Console(file=output, width=300))
+    console = Console(file=output, width=300)
+    made = FleetLab(LabOptions(forward, **OPTIONS), console, has_bird=has_bird)
     made._configuration(frozenset({0}))
     return made, output
-
-
-def document(forward: str, number: int) -> dict[str, Any]:
-    """The file of balancer ``number``."""
-    return lab(forward)[0]._document(number)
 
 
 def test_a_fleet_without_a_number() -> None:
@@ -37,19 +32,32 @@ def test_a_fleet_without_a_number() -> None:
         FleetLab(LabOptions(), Console())
 
 
+@pytest.mark.parametrize("has_bird", [True, False])
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_the_files(forward: str) -> None:
-    """Each is valid, and announces both VIPs by ExaBGP's lines; they differ in a balancer's own
-    addresses and paths only.
+def test_the_files(forward: str, has_bird: bool) -> None:
+    """Each is valid, and announces both VIPs by BIRD or by ExaBGP's lines; they differ in a
+    balancer's own addresses and paths only.
     """
-    first, second = (document(forward, number) for number in (1, 2))
+    made, _ = lab(forward, has_bird=has_bird)
+    first, second = (made._document(number) for number in (1, 2))
     for each in (first, second):
         loaded = parse(json.dumps(each), "f")
         assert len(loaded.config.announced) == 2
-        assert each["announce"]["via"] == "exabgp"
+        assert each["announce"]["via"] == ("bird" if has_bird else "exabgp")
     differing = {key for key in first if first[key] != second[key]}
-    own = {"chroot", "control", "network"}
+    own = {"chroot", "control", "network"} | ({"announce"} if has_bird else set())
     assert differing == own | ({"services"} if forward == "offload" else set())
+
+
+@pytest.mark.parametrize("found", [None, "/usr/sbin/bird"])
+def test_bird_is_used_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    """And the output says that it is, or why not."""
+    monkeypatch.setattr("shutil.which", lambda _: found)
+    made = FleetLab(LabOptions("dsr", **OPTIONS), Console())
+    assert made._has_bird is bool(found)
+    assert ("BIRD is not installed" in made.beside) is not bool(found)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ Lives here: ``BirdRouter``, and the functions that start a program of one balanc
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from fleet import VIP, Fleet, front_address
 from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
+from paraglider.lab.bird import gateways, own_addresses, start
 from paraglider.lab.namespace import Namespace
 
 #: ExaBGP of Debian, which is 4.2, and of the test extra, which is 5
@@ -56,9 +56,7 @@ class BirdRouter:
         self._place.mkdir()
         self._numbers: dict[str, int] = {}
         for number, host in enumerate(fleet.hosts, 1):
-            links = json.loads(host.run(["ip", "-json", "address", "show", "dev", "eth0"]).stdout)
-            own = [each["local"] for each in links[0]["addr_info"]]  # link-local ones too
-            self._numbers |= dict.fromkeys(own, number)
+            self._numbers |= dict.fromkeys(own_addresses(host), number)
         for family in VIP:
             fleet.lead(family, ())
         _bird(self._host, self._place, "bird-router.conf", {})
@@ -92,12 +90,7 @@ class BirdRouter:
         return (self._place / "bird.log").read_text() + self.birdc("show", "protocols")
 
     def _hops(self) -> list[set[int]]:
-        return [set(map(self._numbers.__getitem__, self._gateways(family))) for family in VIP]
-
-    def _gateways(self, family: int) -> list[str]:
-        shown = self._host.run(["ip", "-json", f"-{family}", "route", "show", VIP[family]]).stdout
-        routes = json.loads(shown or "[]")
-        return [hop["gateway"] for route in routes for hop in route.get("nexthops", [route])]
+        return [set(map(self._numbers.__getitem__, gateways(self._host, each))) for each in VIP]
 
 
 def birdc(place: Path, *words: str) -> str:
@@ -115,12 +108,7 @@ def bird(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
 def _bird(
     host: Namespace, place: Path, name: str, changes: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    file, log, control = (place / f"bird.{suffix}" for suffix in ("conf", "log", "ctl"))
-    file.write_text(example(name, {**changes, _LOG: f'log "{log}" all;'}), encoding="utf-8")
-    command = ["bird", "-f", "-c", str(file), "-s", str(control), "-P", str(place / "bird.pid")]
-    process = host.popen(command)
-    wait_until(lambda: "up and running" in birdc(place, "show", "status"))
-    return process
+    return start(host, place, example(name, {**changes, _LOG: f'log "{place}/bird.log" all;'}))
 
 
 def exabgp(fleet: Fleet, number: int, version: int) -> subprocess.Popen[bytes]:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,16 @@ def test_the_lab_shows_failover(place: dict[str, str], tmp_path: Path) -> None:
     assert left_of(lab.pid, tmp_path, before) == []
 
 
+TWO = {"connections": 8, "balancers": 2}
+
 several = pytest.mark.parametrize(
     ("kind", "options", "acts"),
     [
-        (FleetLab, LabOptions("dsr", connections=8, balancers=2), ["kill"]),
+        (partial(FleetLab, has_bird=False), LabOptions("dsr", **TWO), ["kill"]),
+        (partial(FleetLab, has_bird=True), LabOptions("nat", **TWO), ["power"]),
         (PairLab, LabOptions("offload", connections=8, pair=True), ["power"]),
     ],
-    ids=["fleet", "pair"],
+    ids=["lines", "bird", "pair"],
 )
 
 
@@ -182,7 +186,7 @@ def make(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(member, "LabBalancer", InsideBalancer)
 
-    def lab(kind: type[SeveralLab], *given: Any) -> tuple[SeveralLab, io.StringIO]:
+    def lab(kind: Callable[..., SeveralLab], *given: Any) -> tuple[SeveralLab, io.StringIO]:
         output = io.StringIO()
         return kind(given[0], Console(file=output, width=120), given[1]), output
 
@@ -197,7 +201,7 @@ def left_by(lab: SeveralLab, directory: Path) -> list[str]:
 
 @several
 def test_the_lab_shows_several_balancers(
-    make: Any, tmp_path: Path, kind: type[SeveralLab], options: LabOptions, acts: list[str]
+    make: Any, tmp_path: Path, kind: Callable[..., SeveralLab], options: LabOptions, acts: list[str]
 ) -> None:
     """One goes and returns: no flow breaks, and nothing is left."""
     before = state()
@@ -220,7 +224,7 @@ def test_an_interrupt_among_several_balancers_leaves_nothing(
     make: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    kind: type[SeveralLab],
+    kind: Callable[..., SeveralLab],
     options: LabOptions,
     acts: list[str],
 ) -> None:
