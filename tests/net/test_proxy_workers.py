@@ -7,20 +7,24 @@ import os
 import pwd
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxying import Client, events, service, workers
+from services import url
 from waiting import wait_until
 
+from paraglider.core.strategies import STRATEGIES
 from paraglider.lab.balancer import LabBalancer
-from paraglider.lab.topology import VIP, Topology
+from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
 TRANSFERS = 7000
+CLIENTS = 6
 LONG = 64_000_000  # bytes: more than fits between the ends
 
 
@@ -115,6 +119,41 @@ def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any
     assert net.balancer.run(["nft", "list", "ruleset"]).stdout == ""
     running.set_up()
     assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
+
+
+def test_a_client_keeps_its_backend(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
+    """With `affinity: client` all connections of a client go to one backend, whatever the strategy,
+    and though there are two workers; several clients go to several, of both workers.
+    """
+    net: Topology = topology(clients=CLIENTS)
+    serve(net, udp=())
+    ports = dict(zip(STRATEGIES, range(8000, 8100), strict=False))
+    services = [
+        service(
+            family,
+            name=f"{strategy}{family}",
+            ports=port,
+            strategy=strategy,
+            affinity="client",
+            backends=[{"address": backend_address(family, n), "port": 80} for n in (1, 2, 3)],
+        )
+        for family in FAMILIES
+        for strategy, port in ports.items()
+    ]
+    running = balancer(net, config(*services, workers=2))
+    for family, port in product(FAMILIES, ports.values()):
+        met = [backends_of(net, family, number, port) for number in range(CLIENTS)]
+        assert [len(backends) for backends in met] == [1] * CLIENTS, port
+        assert len(set.union(*met)) > 1
+    shown = net.balancer.run([*running.daemon_command, "show", "workers", "--json"]).stdout
+    assert all(row["conns"] for row in json.loads(shown))
+
+
+def backends_of(net: Topology, family: int, number: int, port: int) -> set[str]:
+    """The backends that eight connections of a client go to."""
+    source = net.client_address(family, number)
+    command = ["curl", "-sS", "--fail", "--interface", source, "-H", "Connection: close"]
+    return set(net.client.run([*command, *[url(family, port=port)] * 8]).stdout.split())
 
 
 def test_a_worker_is_killed(

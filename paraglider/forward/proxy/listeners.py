@@ -3,14 +3,16 @@
 Lives here: ``open_listeners``, and finding the process that uses a port.
 Rules: bound as root, by the supervisor, so that connections in a dead worker's backlog wait for its
 successor. The sockets of one address share it by SO_REUSEPORT (socket(7)): the kernel gives each
-connection to one of them. That would also share it with another Paraglider, so the first socket of
-an address binds without. A VIP that no interface has yet is bound too (IP_FREEBIND, ip(7)), and
-reported.
+connection to one of them; with ``affinity: client`` all of a client to the same one (``steering``),
+since each worker remembers clients by itself. That would also share it with another Paraglider, so
+the first socket of an address binds without. A VIP that no interface has yet is bound too
+(IP_FREEBIND, ip(7)), and reported.
 """
 
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Container, Iterable
@@ -21,6 +23,7 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.proxy.steering import steer, unsteer
 
 #: length of the backlog; bounded by net.core.somaxconn
 BACKLOG: Final = 4096
@@ -35,13 +38,28 @@ _LISTEN: Final = "0A"  # the state in /proc/net/tcp (include/net/tcp_states.h)
 
 @dataclass(frozen=True, slots=True)
 class ProxyListener:
-    """A bound socket of ``service``; ``vip`` is packed, ``port`` two bytes, as in a flow key."""
+    """A bound socket of ``service``; ``vip`` is packed, ``port`` two bytes, as in a flow key. It is
+    one of ``sockets`` that share the address; ``key`` is an odd number that all of them have.
+    """
 
     service: str
     vip: bytes
     port: bytes
     socket: socket.socket
     backlog: int = BACKLOG
+    sockets: int = 1
+    key: int = 1
+
+    def steer(self, *, by_client: bool) -> None:
+        """Have all connections of a client come to one of the sockets, or to all; this one listens
+        already.
+        """
+        if self.sockets == 1:
+            return
+        if by_client:
+            steer(self.socket, self.sockets, self.key)
+        else:
+            unsteer(self.socket)
 
     def close(self) -> None:
         """Stop listening, here and in every process that has the socket."""
@@ -66,11 +84,13 @@ def open_listeners(
     in use, and then leaves no socket open; ``PlatformError`` if the kernel refuses.
     """
     rows: list[list[ProxyListener]] = [[] for _ in range(workers)]
+    key = secrets.randbits(31) << 1 | 1  # no client is to choose its worker
     try:
         for address, port, service in _ends(config, missing):
+            place = service, address.packed, port.to_bytes(2, "big")
             for number, row in enumerate(rows):
                 end = _bound(address, port, service, alone=number == 0)
-                row.append(ProxyListener(service, address.packed, port.to_bytes(2, "big"), end))
+                row.append(ProxyListener(*place, end, sockets=workers, key=key))
     except BaseException:
         for row in rows:
             for listener in row:

@@ -129,6 +129,13 @@ class Proxy:
                 self._loop.remove_reader(listener.socket.fileno())
                 listener.close()
         self._listeners = tuple(one for one in self._listeners if one.service in self._fronts)
+        for listener in self._listeners:
+            by_client = self._by_client(listener)
+            if by_client is not (fronts[listener.service].service.affinity is not None):
+                listener.steer(by_client=by_client)
+
+    def _by_client(self, listener: ProxyListener) -> bool:
+        return self._fronts[listener.service].service.affinity is not None
 
     @property
     def view(self) -> ProxyView:
@@ -156,6 +163,8 @@ class Proxy:
         """Listen, and accept from now on."""
         for listener in self._listeners:
             listener.socket.listen(listener.backlog)
+            if self._by_client(listener):
+                listener.steer(by_client=True)
         self._resume_accepting()
 
     def drain(self, seconds: float, drained: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -51,6 +51,16 @@ def nobody(vip: IPAddress) -> None:
     raise AssertionError(vip)
 
 
+def drained(end: socket.socket) -> int:
+    """How many connections waited at ``end``."""
+    for count in itertools.count():
+        try:
+            end.accept()[0].close()
+        except BlockingIOError:
+            return count
+    raise AssertionError
+
+
 @pytest.fixture
 def opened() -> Iterator[list[tuple[ProxyListener, ...]]]:
     """Rows of listeners; those that are still open at the end are closed."""
@@ -72,17 +82,41 @@ def test_workers_share_an_address(family: int, opened: Any) -> None:
         listener.socket.listen(listener.backlog)
         assert (listener.service, listener.port) == ("web", port.to_bytes(2, "big"))
         assert listener.vip == socket.inet_pton(FAMILY[family], HOSTS[family])
-    taken = [0, 0]
     clients = [socket.create_connection((HOSTS[family], port), TIMEOUT) for _ in range(32)]
-    for number, listener in enumerate(ends):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                listener.socket.accept()[0].close()
-                taken[number] += 1
+    taken = [drained(listener.socket) for listener in ends]
     assert sum(taken) == len(clients)
     assert all(taken)  # by a hash of the client's end: none with probability 2 to the -31
     for client in clients:
         client.close()
+
+
+def test_a_client_meets_one_worker(opened: Any) -> None:
+    """If it is to, at every port of an address; else any."""
+    opened += open_listeners(config(HERE, [20010, 20011]), 2, nobody)
+    both = [[row[number] for row in opened] for number in (0, 1)]
+    assert {(one.sockets, one.key % 2) for one in (*both[0], *both[1])} == {(2, 1)}
+    assert len({one.key for one in (*both[0], *both[1])}) == 1
+    for ends in both:
+        for listener in ends:
+            listener.socket.listen(64)
+            listener.steer(by_client=True)
+    for by_client, port, count in ((True, 20010, 8), (True, 20011, 8), (False, 20010, 32)):
+        ends = both[port - 20010]
+        ends[1].steer(by_client=by_client)
+        clients = [socket.create_connection((HERE, port), TIMEOUT) for _ in range(count)]
+        taken = [drained(listener.socket) for listener in ends]
+        assert sum(taken) == count
+        assert all(taken) is not by_client
+        for client in clients:
+            client.close()
+
+
+def test_one_worker_needs_no_steering(opened: Any) -> None:
+    """Its socket has no program."""
+    ((listener,),) = rows = open_listeners(config(HERE, 20012), 1, nobody)
+    opened += rows
+    for by_client in (True, False):
+        listener.steer(by_client=by_client)
 
 
 def test_every_port_of_a_service(opened: Any) -> None:

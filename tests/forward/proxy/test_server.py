@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from paraglider.config.model import Config
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import STRATEGIES
 from paraglider.forward.proxy.events import SocketEvents
+from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.server import PAUSE, build
 
 FEW = 3
@@ -243,3 +245,39 @@ def test_another_configuration(run: Any, server: Any) -> None:
     for other in others:
         other.sendall(b"still")
     assert [each.recv(5) for each in ends] == [b"still"] * 2
+
+
+def test_clients_with_affinity_are_steered(
+    run: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it listens, and when a new configuration changes that; no other change touches it."""
+    steered: list[bool] = []
+
+    def steer(listener: ProxyListener, *, by_client: bool) -> None:
+        steered.append(by_client)
+
+    monkeypatch.setattr(ProxyListener, "steer", steer)
+    port = server().getsockname()[1]
+    run(("127.0.0.1", port))
+    assert steered == []
+    running = run(("127.0.0.1", port), affinity=True)
+    assert steered == [True]
+
+    def config(affinity: str, strategy: str = "rr") -> Config:
+        service = {
+            "name": "web",
+            "vip": "127.0.0.1/8",
+            "protocol": "tcp",
+            "forward": "proxy",
+            "ports": running.address[1],
+            "strategy": strategy,
+            "affinity": affinity,
+            "backends": [{"address": "127.0.0.1", "port": port}],
+        }
+        return Config.model_validate({"services": [service]})
+
+    steps = [config("client"), config("client", "wrr"), config("flow"), config("flow", "wrr")]
+    steps += [config("client")]
+    for old, new in pairwise(steps):
+        running.call(lambda o=old, n=new: running.proxy.apply_config(n, o, 0, STRATEGIES))
+    assert steered == [True, False, True]
