@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import Counter
@@ -28,15 +29,33 @@ PORT = 40_000
 SHARED = {"a": 82, "b": 83}
 
 
+def connected(net: Any, family: int, to: int) -> socket.socket:
+    """A client's connection to the VIP's port ``to``. Each service has a client's port of its own:
+    one port cannot have connections with one backend's port by two services at a time.
+    """
+    one = opened(net.client, family, socket.SOCK_STREAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind((net.client_address(family), PORT + to))
+
+    def connects() -> bool:
+        try:
+            one.connect((VIP[family], to))
+        except OSError as error:
+            # The connection before it waits for its last ACK, and has the port until then.
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return False
+        return True
+
+    wait_until(connects)
+    return one
+
+
 def answered(net: Any, family: int, to: int) -> str:
     """The name of the backend that answers at the VIP's port ``to``. The server closes first, so
-    that the client's port is free at once. Each service has a client's port of its own: one port
-    cannot have connections with one backend's port by two services at a time.
+    that the client's port is soon free.
     """
-    with opened(net.client, family, socket.SOCK_STREAM) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind((net.client_address(family), PORT + to))
-        one.connect((VIP[family], to))
+    with connected(net, family, to) as one:
         return name_of(one)
 
 
@@ -105,11 +124,8 @@ def test_a_reset_reaches_the_backend_of_the_new_connection(
     Carried(running).decide(1)
     for _ in range(COUNT // 3):
         answered(net, 4, 81)
-        with opened(net.client, 4, socket.SOCK_STREAM) as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with connected(net, 4, 81) as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            one.bind((net.client_address(4), PORT + 81))
-            one.connect((VIP[4], 81))
 
     def left() -> list[str]:
         return [line for backend in net.backends for line in connections(backend, 81)]
