@@ -145,8 +145,15 @@ def test_a_client_keeps_its_backend(topology: Any, serve: Any, config: Any, bala
         met = [backends_of(net, family, number, port) for number in range(CLIENTS)]
         assert [len(backends) for backends in met] == [1] * CLIENTS, port
         assert len(set.union(*met)) > 1
-    shown = net.balancer.run([*running.daemon_command, "show", "workers", "--json"]).stdout
-    assert all(row["conns"] for row in json.loads(shown))
+
+    def shown() -> str:
+        return net.balancer.run([*running.daemon_command, "show", "workers", "--json"]).stdout
+
+    def both_have_some() -> bool:
+        rows = [row for row in json.loads(shown()) if row["role"] == "proxy worker"]
+        return len(rows) == 2 and all(row.get("counts", {}).get("conns") for row in rows)
+
+    wait_until(both_have_some, shown)
 
 
 def backends_of(net: Topology, family: int, number: int, port: int) -> set[str]:
