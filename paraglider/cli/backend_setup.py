@@ -216,8 +216,9 @@ def _tc(config: Config, role: Role, host: Host) -> str:
     if unfit is not None:
         raise OperatorError(f"`{service.name}`: {unfit}", "leave --tc out: nft does it")
     sparing = text.spared(config.network, service, role.own)
-    interface = host.netlink.interface_towards(service.vip.ip) or "eth0"
-    commands = text.tc_script(service, role.backends, sparing, shlex.quote(interface))
+    route = host.netlink.route_towards(service.vip.ip)
+    interface = shlex.quote("eth0" if route is None else route.interface)
+    commands = text.tc_script(service, role.backends, sparing, interface)
     lines = [
         *_head(role),
         "# DEV is the interface on which answers to clients leave; needs act_nat and cls_u32.",

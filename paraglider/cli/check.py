@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -24,6 +24,7 @@ from paraglider.config.places import find_config
 from paraglider.config.sources import origins, read_files, resolved
 from paraglider.forward.load import load_with_marks
 from paraglider.host import policies
+from paraglider.host.backend_routes import route_warnings
 from paraglider.host.carrier import check as carrier_lack
 from paraglider.host.carrier import check_xdp
 from paraglider.host.carrier_lacks import by_lack
@@ -37,7 +38,9 @@ from paraglider.host.own_addresses import with_own_addresses
 @click.command()
 @config_option
 @click.option(
-    "--host", is_flag=True, help="Also check this host: interfaces, other firewalls, and BPF."
+    "--host",
+    is_flag=True,
+    help="Also check this host: interfaces, routes to the backends, other firewalls, and BPF.",
 )
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:
@@ -52,7 +55,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     policies.load(loaded)
     for line in (*notes, *loaded.lines(warnings(loaded.config))):
         print(f"warning: {line}", file=sys.stderr)
-    for line in neighbour_table_warnings(whole, options.families, Host()) if host else ():
+    for line in _of_host(whole, options.families) if host else ():
         print(f"warning: {line}", file=sys.stderr)
     if host and whole.wants_bpf:
         _print_carrier(whole)
@@ -69,6 +72,13 @@ def check(options: Options, config: str | None, host: bool) -> None:
         strategy = service.strategy_class
         turns = strategy.turns(by_kernel=kernel_decides(service))
         print(f"  {service.strategy} picks {strategy.summary}{turns}.")
+
+
+def _of_host(config: Config, families: frozenset[int]) -> Iterator[str]:
+    """What the host's networks say against ``config``."""
+    here = Host()
+    yield from neighbour_table_warnings(config, families, here)
+    yield from route_warnings(config, families, here)
 
 
 def _print_carrier(config: Config) -> None:

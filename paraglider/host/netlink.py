@@ -49,6 +49,14 @@ class Neighbour:
     managed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RouteTowards:
+    """Where packets to an address go: by ``interface``, to the router ``via`` or to a neighbour."""
+
+    interface: str
+    via: IPAddress | None = None
+
+
 class Netlink:
     """Requests to the kernel about the network namespace of the process."""
 
@@ -153,13 +161,17 @@ class Netlink:
         index, length = self._wanted_index(interface), address.network.prefixlen
         return rtnetlink.address_body(address.version, index, length, attributes + lifetimes)
 
-    def interface_towards(self, address: IPAddress) -> str | None:
-        """The interface of the kernel's route to ``address``; None without a route."""
+    def route_towards(self, address: IPAddress) -> RouteTowards | None:
+        """The kernel's route to ``address``; None without one."""
         unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
         what, body = f"find the route to {address}", rtnetlink.route_query_body(address)
-        found = rtnetlink.get(what, rtnetlink.GETROUTE, body, *unreachable)
-        index = rtnetlink.read_route_interface(found) if found is not None else None
-        return socket.if_indextoname(index) if index else None
+        answer = rtnetlink.get(what, rtnetlink.GETROUTE, body, *unreachable)
+        found = rtnetlink.read_route(answer) if answer is not None else None
+        if found is None:
+            return None
+        index, gateway = found
+        via = None if gateway is None else ipaddress.ip_address(gateway)
+        return RouteTowards(socket.if_indextoname(index), via)
 
     def default_routes(self, family: int) -> tuple[str, ...]:
         """The default routes of the main table in ip(8)'s syntax, as ``replace_route`` takes it."""

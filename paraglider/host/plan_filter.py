@@ -37,8 +37,8 @@ def hairpin_interfaces(config: Config, family: int, host: Host) -> tuple[str, ..
     for address in dict.fromkeys(b.address for s in services for b in s.backends):
         if address in on_link and private is not None:
             found.add(private.interface)
-        elif (interface := host.netlink.interface_towards(address)) is not None:
-            found.add(interface)
+        elif (route := host.netlink.route_towards(address)) is not None:
+            found.add(route.interface)
     return tuple(sorted(found - {"lo"}))
 
 

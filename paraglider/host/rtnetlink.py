@@ -39,7 +39,7 @@ GETRULE: Final = 34
 
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
-_RTA_DST, _RTA_OIF = 1, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _PROXY: Final = 0x08  # NTF_PROXY
 
 REPLACE: Final = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
@@ -143,10 +143,12 @@ def route_query_body(address: IPAddress) -> bytes:
     return head + attribute(_RTA_DST, address.packed)
 
 
-def read_route_interface(message: bytes) -> int | None:
-    """The interface of the route; None if it has none."""
+def read_route(message: bytes) -> tuple[int, bytes | None] | None:
+    """The interface of the route and its gateway, packed; None if it has no interface."""
     found = dict(attributes(message, 28))
-    return _U32.unpack(found[_RTA_OIF])[0] if _RTA_OIF in found else None
+    if _RTA_OIF not in found:
+        return None
+    return _U32.unpack(found[_RTA_OIF])[0], found.get(_RTA_GATEWAY)
 
 
 def read_attributes(message: bytes, size: int) -> dict[int, bytes]:

@@ -205,6 +205,7 @@ def test_what_carries_on_this_host(
     """With `--host`, where a service wants BPF; the reason, and who cannot do without."""
     monkeypatch.setattr("paraglider.cli.check.carrier_lack", lambda _: (why, {}))
     monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
+    monkeypatch.setattr("paraglider.cli.check.route_warnings", lambda *_: [])
     file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))
     assert outcome("check", "--host", "-c", str(file)) == 0
     printed = capfd.readouterr()
@@ -228,6 +229,7 @@ def test_a_method_that_bpf_cannot_carry_here(
         lambda _: ("", {METHODS["nat"]: "no source of a route"}),
     )
     monkeypatch.setattr("paraglider.cli.check.seen_from_here", lambda _: [])
+    monkeypatch.setattr("paraglider.cli.check.route_warnings", lambda *_: [])
     file.write_text(TWO.replace("carrier: auto", f"carrier: {carrier}"))
     assert outcome("check", "--host", "-c", str(file)) == 0
     printed = capfd.readouterr()

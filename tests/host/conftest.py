@@ -22,7 +22,7 @@ from paraglider.host.carrier_links import detach_all
 from paraglider.host.changes.base import Host
 from paraglider.host.changes.default_route import metric
 from paraglider.host.decapsulation import Decapsulation, TunnelEnd
-from paraglider.host.netlink import Neighbour, Netlink
+from paraglider.host.netlink import Neighbour, Netlink, RouteTowards
 from paraglider.host.routing import Routing
 from paraglider.host.sysctl import Sysctl, conf
 from paraglider.host.tunnel_devices import TunnelDevice, TunnelDevices, TunnelPort
@@ -137,6 +137,7 @@ class AirNetlink(Netlink):
         self.entries: dict[tuple[str, IPAddress], Neighbour] = {}
         self.refuse: str | None = None
         self.deaf: set[str] = set()
+        self.towards: dict[str, RouteTowards | None] = {}
 
     def interfaces(self) -> frozenset[str]:
         """The names."""
@@ -181,9 +182,13 @@ class AirNetlink(Netlink):
         """A missing route is no error."""
         self.routes[family] = [old for old in self.routes[family] if old != route]
 
-    def interface_towards(self, address: IPAddress) -> str | None:
-        """Everything that is on no link is behind eth0."""
-        return "eth0"
+    def route_towards(self, address: IPAddress) -> RouteTowards | None:
+        """As in ``towards``, by text; everything else is behind eth0."""
+        return self.towards.get(str(address), RouteTowards("eth0"))
+
+    def own_addresses(self) -> dict[str, tuple[IPInterface, ...]]:
+        """All."""
+        return {name: tuple(addresses) for name, addresses in self.held.items()}
 
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
         """The entry."""

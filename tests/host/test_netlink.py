@@ -12,7 +12,7 @@ from waiting import await_connected, wait_until
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
 from paraglider.host import netlink as module
-from paraglider.host.netlink import Neighbour, Netlink
+from paraglider.host.netlink import Neighbour, Netlink, RouteTowards
 from paraglider.lab.namespace import Namespace
 
 pytestmark = pytest.mark.root
@@ -142,17 +142,19 @@ def test_a_kernel_that_does_not_manage_is_made_to_resolve(
     assert not entry(netlink, address).managed
 
 
-def test_the_interface_towards_an_address(peer: Namespace, inside: Namespace) -> None:
-    """By the kernel's routes, on the link or behind it; None without a route."""
+def test_the_route_towards_an_address(peer: Namespace, inside: Namespace) -> None:
+    """By the kernel's routes, on the link or behind a router; None without a route."""
     netlink = Netlink()
-    assert netlink.interface_towards(ip_address("10.0.0.1")) == "eth0"
-    assert netlink.interface_towards(ip_address("fd00::1")) == "eth0"
-    assert netlink.interface_towards(ip_address("127.0.0.1")) == "lo"
+    assert netlink.route_towards(ip_address("10.0.0.1")) == RouteTowards("eth0")
+    assert netlink.route_towards(ip_address("fd00::1")) == RouteTowards("eth0")
+    assert netlink.route_towards(ip_address("127.0.0.1")) == RouteTowards("lo")
     for address in (ip_address("192.0.2.1"), ip_address("2001:db8::1")):
-        assert netlink.interface_towards(address) is None
+        assert netlink.route_towards(address) is None
     inside.ip("route add 192.0.2.0/24 via 10.0.0.1", "route add unreachable 198.51.100.0/24")
-    assert netlink.interface_towards(ip_address("192.0.2.1")) == "eth0"
-    assert netlink.interface_towards(ip_address("198.51.100.1")) is None
+    inside.ip("route add 2001:db8::/64 via fd00::1")
+    for address, via in (("192.0.2.1", "10.0.0.1"), ("2001:db8::1", "fd00::1")):
+        assert netlink.route_towards(ip_address(address)) == RouteTowards("eth0", ip_address(via))
+    assert netlink.route_towards(ip_address("198.51.100.1")) is None
 
 
 def test_the_hosts_own_addresses(inside: Namespace) -> None:

@@ -61,6 +61,6 @@ def test_the_way_leads_to_an_interface(inside: Namespace) -> None:
     way = rtnetlink.route_query_body(ip_address("198.51.100.1"))
     found = rtnetlink.get("find it", rtnetlink.GETROUTE, way)
     assert found is not None
-    assert rtnetlink.read_route_interface(found) == socket.if_nametoindex("eth0")
+    assert rtnetlink.read_route(found) == (socket.if_nametoindex("eth0"), None)
     entries = rtnetlink.dump("list", rtnetlink.GETADDR, rtnetlink.address_body(4, 0))
     assert socket.if_nametoindex("eth0") in {rtnetlink.read_address(one)[0] for one in entries}
