@@ -90,8 +90,10 @@ def _output(way: Way, section: AnnounceConfig) -> resident.Output:
 
 
 def _drop_privileges(config: Config) -> None:
-    """Become the announcer's user, if this one is root."""
-    if os.geteuid() == 0 and config.announcer is not None:
+    """Become the announcer's user, if this one is root; keep no capability in any case."""
+    if os.geteuid() != 0:
+        privileges.renounce()
+    elif config.announcer is not None:
         uid, gid = check_user(config.announcer, "control.announcer")
         if uid == 0:
             privileges.limit()

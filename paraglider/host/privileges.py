@@ -53,6 +53,19 @@ def limit(*keep: int) -> None:
         raise _refused(error) from error
 
 
+def renounce() -> None:
+    """Give up all capabilities of a process that is not root, permanently: programs inherit the
+    ambient ones that the unit of ExaBGP or BIRD has.
+    """
+    try:
+        prctl.cap_effective.limit()
+        prctl.cap_inheritable.limit()
+        prctl.cap_permitted.limit()  # and with it the ambient set
+        prctl.set_no_new_privs(1)
+    except OSError as error:
+        raise _refused(error) from error
+
+
 def limit_parent(*more: int) -> None:
     """As ``limit``, with the capabilities of the supervisor and ``more``."""
     limit(*PARENT_CAPABILITIES, *more)

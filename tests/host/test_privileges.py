@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.root
 
 NET_ADMIN = 1 << 12  # capability.h
 NOBODY = 65534
+AMBIENT_RAISE = 47, 2  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE (linux/prctl.h)
+LIBC = ctypes.CDLL(None)
 
 
 def in_child(act: Callable[[], object]) -> str:
@@ -70,6 +73,24 @@ def test_a_worker_keeps_net_admin_alone(tmp_path: Path) -> None:
     assert capabilities(found, "CapBnd") == 0
     assert capabilities(found, "CapAmb") == 0
     assert found["NoNewPrivs"] == "1"
+
+
+def test_inherited_capabilities_are_given_up() -> None:
+    """Those of a user other than root, which its programs would inherit."""
+
+    def inherit() -> None:
+        prctl.set_keepcaps(True)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        for kind in (prctl.CAP_EFFECTIVE, prctl.CAP_INHERITABLE):
+            prctl.set_caps((prctl.CAP_NET_ADMIN, kind, True))
+        assert LIBC.prctl(*AMBIENT_RAISE, prctl.CAP_NET_ADMIN, 0, 0) == 0
+
+    sets = ("CapEff", "CapPrm", "CapInh", "CapAmb")
+    before = status(inherit)
+    assert all(capabilities(before, name) & NET_ADMIN for name in sets)
+    after = status(lambda: (inherit(), privileges.renounce()))
+    assert [capabilities(after, name) for name in sets] == [0] * len(sets)
+    assert after["NoNewPrivs"] == "1"
 
 
 def test_a_worker_may_keep_nothing(tmp_path: Path) -> None:

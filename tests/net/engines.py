@@ -29,13 +29,10 @@ _OURS: Final = "/usr/bin/paraglider"
 _FILE: Final = "/etc/paraglider/paraglider.conf"
 _LOG: Final = "log syslog all;"
 _TIME: Final = re.compile(r"\b(\d\d):(\d\d):(\d\d\.\d{3})\b")
-# In place of `paraglider`, whose start twice a second takes more than a busy machine has.
-_HEALTH: Final = """\
-#!/bin/sh
-[ "$*" = "health --node --exit-code" ] || exit 2
-curl -s --max-time 5 --unix-socket {} "http://paraglider/v1/health?of=node" |
-    grep -q '"announce": true'
-"""
+#: a route that routers are not to prefer, as BIRD shows it
+WORSE: Final = "BGP.med: 1000"
+#: runs a program as another user
+_AS_USER: Final = str(Path(__file__).parent / "as_user.py")
 
 
 def example(name: str, changes: dict[str, str]) -> str:
@@ -111,8 +108,12 @@ def _bird(
     return start(host, place, example(name, {**changes, _LOG: f'log "{place}/bird.log" all;'}))
 
 
-def exabgp(fleet: Fleet, number: int, version: int) -> subprocess.Popen[bytes]:
-    """Start ExaBGP in balancer ``number``, which starts `paraglider announce`."""
+def exabgp(
+    fleet: Fleet, number: int, version: int, *, user: str = "root"
+) -> subprocess.Popen[bytes]:
+    """Start ExaBGP in balancer ``number``, which starts `paraglider announce`; as ``user`` with the
+    capability that Debian's unit gives it.
+    """
     place = place_of(fleet, number)
     file = place / "exabgp.conf"
     changes = {
@@ -121,11 +122,25 @@ def exabgp(fleet: Fleet, number: int, version: int) -> subprocess.Popen[bytes]:
         **{f"{front_address(family, 1)};": f"{front_address(family, number)};" for family in VIP},
     }
     file.write_text(example("exabgp.conf", changes), encoding="utf-8")
-    # Another user might not read the test's files. The pipes of its own commands would be in /run.
-    environment = {"exabgp_daemon_user": "root", "exabgp_api_cli": "false"}
+    # Started as root it becomes that user. The pipes of its own commands would be in /run.
+    environment = {"exabgp_daemon_user": user, "exabgp_api_cli": "false"}
+    command = [EXABGP[version], str(file)]
+    if user != "root":
+        command = [sys.executable, _AS_USER, user, "net_admin", *command]
     with (place / "exabgp.log").open("ab") as log:
-        command = [EXABGP[version], str(file)]
         return fleet.hosts[number - 1].popen(command, stdout=log, stderr=log, env=environment)
+
+
+def announcers(fleet: Fleet, number: int) -> list[int]:
+    """The processes of `paraglider announce` in balancer ``number``."""
+
+    def announces(pid: int) -> bool:
+        try:
+            return b"\0announce\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:  # it has ended
+            return False
+
+    return [pid for pid in fleet.hosts[number - 1].pids() if announces(pid)]
 
 
 def announcer(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
@@ -139,11 +154,12 @@ def announcer(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
 def keepalived(fleet: Fleet, number: int, name: str, changes: dict[str, str]) -> None:
     """Start keepalived in balancer ``number`` of a pair, with the example ``name``."""
     place = place_of(fleet, number)
-    file, script = place / "keepalived.conf", place / "paraglider"
-    script.write_text(_HEALTH.format(place / "control.sock"), encoding="utf-8")
-    script.chmod(0o755)
+    file = place / "keepalived.conf"
+    # By env: keepalived follows links to a program, and a virtual environment's Python is one.
+    config = fleet.balancers[number - 1].config
+    program = f"/usr/bin/env {sys.executable} -m paraglider -c {config}"
     other = {"priority 150": "priority 100"} if number == 2 else {}
-    text = example(name, {_OURS: str(script), **other, **changes})
+    text = example(name, {_OURS: program, **other, **changes})
     file.write_text(text, encoding="utf-8")
     command = ["keepalived", "--dont-fork", "--vrrp", "--log-console", "--no-syslog"]
     files = {"--use-file": file, "--pid": place / "k.pid", "--vrrp_pid": place / "vrrp.pid"}
@@ -171,3 +187,11 @@ def announced(document: dict[str, Any], **section: Any) -> None:
     """
     document["control"]["announcer"] = "root"
     document["announce"] = {"rise": 0, **section}
+
+
+def announced_by_bird(document: dict[str, Any], **section: Any) -> None:
+    """The same by the protocols of the example for BIRD."""
+    socket = str(Path(document["control"]["socket"]).parent / "bird.ctl")
+    protocols, worse = ({n: f"{name}{n}" for n in VIP} for name in ("paraglider", "worse"))
+    own = {"socket": socket, "protocols": protocols, "worse": worse}
+    announced(document, via="bird", bird=own, **section)

@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import BirdRouter, announced, announcer, bird, birdc, control, exabgp, place_of
+from engines import (
+    WORSE,
+    BirdRouter,
+    announced,
+    announced_by_bird,
+    announcer,
+    announcers,
+    bird,
+    birdc,
+    control,
+    exabgp,
+    place_of,
+)
 from fleet import PORT, VIP, Fleet, back_address
 from waiting import TIMEOUT, wait_until
 
@@ -27,7 +39,6 @@ ALL = (1, 2, 3)
 OTHER = "203.0.113.12"  # another VIP
 ROUTERS = ["192.168.0.254", "2001:db8::254"]
 DRAIN, READY = {"state": "drain"}, {"state": "ready"}
-WORSE = "BGP.med: 1000"
 
 
 class Served:
@@ -110,23 +121,9 @@ def test_exabgp(tmp_path: Path) -> None:
         served.whole()
 
 
-def announcers(fleet: Fleet, number: int) -> list[int]:
-    """The processes of `paraglider announce` in balancer ``number``."""
-
-    def announces(pid: int) -> bool:
-        try:
-            return b"\0announce\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:  # it has ended
-            return False
-
-    return [pid for pid in fleet.hosts[number - 1].pids() if announces(pid)]
-
-
 def by_bird(number: int, document: dict[str, Any]) -> None:
     """The file for BIRD."""
-    socket = str(Path(document["control"]["socket"]).parent / "bird.ctl")
-    protocols, worse = ({n: f"{name}{n}" for n in VIP} for name in ("paraglider", "worse"))
-    announced(document, via="bird", bird={"socket": socket, "protocols": protocols, "worse": worse})
+    announced_by_bird(document)
 
 
 def test_bird(tmp_path: Path) -> None:
