@@ -1,13 +1,13 @@
 """Honest clients under a flood of new flows, with every forward method and with kernel DNAT.
 
-``python -m bench.flood [--kind tcp|udp] [--rate N] [--rounds N] [--seconds N] [--only NAME,…]``, as
-root: each round measures every peer once, in rotating order, each on a new stage. Honest clients
-(``bench/honest.py``) are measured first without a flood, then under one of SYNs or of datagrams
-from spoofed sources (``bench/syns.py``). It prints medians over the rounds: the share of honest
-connections that were answered within a second, for a client from before the flood and for clients
-that come during it, and the ratio of the first to kernel DNAT's of the same run; the share of new
-UDP flows; the median response time of a long-lived connection and UDP flow, under the flood and
-without.
+``python -m bench.flood [--kind tcp|stray|udp] [--rate N] [--rounds N] [--seconds N] [--only
+NAME,…]``, as root: each round measures every peer once, in rotating order, each on a new stage.
+Honest clients (``bench/honest.py``) are measured first without a flood, then under one of SYNs, of
+segments of no connection, or of datagrams from spoofed sources (``bench/syns.py``). It prints
+medians over the rounds: the share of honest connections that were answered within a second, for a
+client from before the flood and for clients that come during it, and the ratio of the first to
+kernel DNAT's of the same run; the share of new UDP flows; the median response time of a long-lived
+connection and UDP flow, under the flood and without.
 
 Rules: figures are ratios of one run on one machine, on which generator, clients, backends and
 balancer share the cores; the cost of the flood itself is in all of them.
@@ -132,7 +132,7 @@ def measure(stage: Stage, peer: Peer, kind: str, rate: int, seconds: int, figure
     calm = honest(stage, peer, seconds, newcomers=False)
     made = stage.topology
     link = json.loads(made.balancer.run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]
-    port = str(HTTP_PORT if kind == "tcp" else IPERF_PORT)
+    port = str(IPERF_PORT if kind == "udp" else HTTP_PORT)
     target = ["eth0", link["address"], peer.address, port]
     command = [*FIRST, sys.executable, str(HERE / "syns.py"), *target, str(MOST), str(rate), kind]
     flood = made.client.popen(command, stdout=subprocess.PIPE)
@@ -166,7 +166,7 @@ def main(kind: str, rate: int, rounds: int, seconds: int, only: str | None) -> N
     if os.geteuid() != 0:
         raise OperatorError("the bench makes network namespaces, which needs root", "use sudo")
     names = only.split(",") if only else NAMES
-    peers = [PEERS[name] for name in names if kind == "tcp" or kind not in PEERS[name].cannot]
+    peers = [PEERS[name] for name in names if kind not in PEERS[name].cannot]
     found = {peer.name: Figures() for peer in peers}
     console = Console(highlight=False)
     with Interrupts() as interrupts:

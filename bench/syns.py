@@ -1,14 +1,14 @@
-"""A flood of SYNs or datagrams at the speed of a C program; run as a program in a namespace.
+"""A flood of segments or datagrams at the speed of a C program; run as a program in a namespace.
 
 ::
 
-    python bench/syns.py DEVICE HARDWARE VIP PORT COUNT RATE [tcp|udp [NETWORK]]
+    python bench/syns.py DEVICE HARDWARE VIP PORT COUNT RATE [tcp|stray|udp [NETWORK]]
 
-Sends COUNT SYN segments (tcp) or datagrams (udp) to VIP and PORT, out of DEVICE to the hardware
-address HARDWARE, RATE a second (0: at full speed), each from another address of NETWORK and another
-port, and prints how many were sent in how many seconds; SIGTERM ends it early. The packets are
-built first, then it prints ``sending``; 64 packets are sent per system call (sendmmsg on a packet
-socket), and repeated ones have another port.
+Sends COUNT SYN segments (tcp), segments of no connection (stray) or datagrams (udp) to VIP and
+PORT, out of DEVICE to the hardware address HARDWARE, RATE a second (0: at full speed), each from
+another address of NETWORK and another port, and prints how many were sent in how many seconds;
+SIGTERM ends it early. The packets are built first, then it prints ``sending``; 64 packets are sent
+per system call (sendmmsg on a packet socket), and repeated ones have another port.
 Rules: standard library only; at most ``MOST`` packets are sent.
 """
 
@@ -69,6 +69,12 @@ def syn(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
     return _packet(source, vip, 6, tcp, 16)
 
 
+def stray(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
+    """An IP packet with an ACK segment of no connection; ``noise`` is its sequence number."""
+    tcp = struct.pack("!HHIIBBHHH", sport, port, noise, noise, 5 << 4, 0x10, 64240, 0, 0)
+    return _packet(source, vip, 6, tcp, 16)
+
+
 def datagram(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
     """An IP packet with a datagram that has ``noise`` and eight bytes more."""
     udp = struct.pack("!HHHHII", sport, port, 20, 0, noise, 0) + b"word"
@@ -89,7 +95,7 @@ def _packet(source: bytes, vip: bytes, protocol: int, inner: bytes, at: int) -> 
 
 
 #: the kinds of floods: the function that builds a packet, and the offset of its variable field
-KINDS = {"tcp": (syn, 6), "udp": (datagram, 10)}
+KINDS = {"tcp": (syn, 6), "stray": (stray, 6), "udp": (datagram, 10)}
 
 
 def frames(

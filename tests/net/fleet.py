@@ -125,10 +125,12 @@ class Fleet(FleetTopology):
         into, out = (sum(row[f"bytes_{way}"] or 0 for row in rows) for way in ("in", "out"))
         return into, out
 
-    def dropped(self, number: int, reason: str) -> int:
-        """The packets that the workers of balancer ``number`` dropped for ``reason``."""
+    def counted(self, number: int, what: str) -> int:
+        """What the workers of balancer ``number`` have counted: packets that were dropped for a
+        reason, flows by their end.
+        """
         rows = json.loads(self._run(number, "show", "workers", "--json"))
-        return sum(row.get("counts", {}).get(reason, 0) for row in rows)
+        return sum(row.get("counts", {}).get(what, 0) for row in rows)
 
     def _run(self, number: int, *arguments: str) -> str:
         """The output of a command of balancer ``number``."""
