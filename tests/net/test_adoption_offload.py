@@ -27,15 +27,20 @@ LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal=1"
 
 
 @contextmanager
-def pair(directory: Path, **changes: Any) -> Iterator[tuple[Fleet, Lasting]]:
-    """Two balancers, the first of which has all packets, and its flows."""
-    with closing(Fleet(directory, 2, through=True)) as fleet:
+def pair(
+    directory: Path, *, narrow: bool = False, **changes: Any
+) -> Iterator[tuple[Fleet, Lasting]]:
+    """Two balancers, the first of which has all packets, and its flows; ``narrow``: a download of
+    each client address, over a narrow path beyond the router.
+    """
+    with closing(Fleet(directory, 2, through=True, mtu=1300 if narrow else 1500)) as fleet:
         move(fleet, 1)
         fleet.balance(**{"forward": "offload", **changes})
         fleet.serve()
         for host in fleet.hosts:
             host.sysctl(LIBERAL)
-        flows = Lasting(fleet.client, ECHOES, DOWNS)
+        kinds = (0, 1) if narrow else (ECHOES, DOWNS)
+        flows = Lasting(fleet.client, *kinds, spread=narrow)
         assert flows.broken(PATIENCE) == 0
         yield fleet, flows
 
@@ -83,6 +88,24 @@ def test_without_adoption(tmp_path: Path) -> None:
         move(fleet, 2)
         assert flows.broken(5.0) == FLOWS
         assert fleet.adopted(2) == 0
+
+
+def test_a_narrow_path_beyond_the_router(tmp_path: Path) -> None:
+    """No download hangs, neither at the balancer that has its beginning nor at the other one, which
+    has adopted it: backends forget the path with their gateway, and hear of it again.
+    """
+    with pair(tmp_path, narrow=True) as (fleet, flows):
+        move(fleet, 2)
+        assert flows.broken(PATIENCE) == 0
+        wait_until(lambda: narrow_paths(fleet) == sum(map(len, CLIENTS.values())))
+
+
+def narrow_paths(fleet: Fleet) -> int:
+    """How many paths to the client's addresses the backends know to be narrow."""
+    addresses = (each for family in CLIENTS.values() for each in family)
+    questions = "".join(f"route get {address}\n" for address in addresses)
+    answers = [each.run(["ip", "-batch", "-"], text=questions).stdout for each in fleet.backends]
+    return sum(answer.count(" mtu 1300") for answer in answers)
 
 
 @contextmanager
