@@ -71,6 +71,8 @@ UNIT_OF = dict(zip(("connections", "keepalive", "bulk_down", "bulk_up", "udp"), 
 BESIDE = {"proxy": ("nginx", {"connections": 0.5, "bulk_down": 0.5, "bulk_up": 0.5})}
 MORE_THAN = {"nat-netlink-2": "nat-netlink"}  # two workers carry more than one
 MORE_COLUMNS = ("connections", "keepalive")
+#: as ``BESIDE``, in a run that has these: what `adopt: auto` costs beside `never`
+ADOPTING = {"nat-maglev": ("nat-maglev-never", {"connections": 0.98, "keepalive": 0.98})}
 BYTES_A_FLOW = {"compiled": 300.0, "interpreted": 900.0}
 GROWTH = 1.5  # a new flow in the fullest table, in times of one in the emptiest
 EXPIRE_PAUSE_MS = 5.0
@@ -110,6 +112,9 @@ def ratio_bars(results: Results) -> list[Bar]:
         found += [_ratio(results, peer, metric, limits[metric], other) for metric in limits]
     for peer, other in MORE_THAN.items():
         found += [_ratio(results, peer, metric, 1.0, other) for metric in MORE_COLUMNS]
+    for peer in filter(results.peer, ADOPTING):
+        other, limits = ADOPTING[peer]
+        found += [_ratio(results, peer, metric, limits[metric], other) for metric in limits]
     return found
 
 

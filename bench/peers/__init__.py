@@ -32,6 +32,8 @@ _PEERS: tuple[Peer, ...] = (
     Paraglider("nat-netlink-pure", io="netlink", build=INTERPRETED),
     Paraglider("nat-netlink", io="netlink", build=COMPILED),
     Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
+    Paraglider("nat-maglev", io="netlink", build=COMPILED, adopt="auto", quick=False),
+    Paraglider("nat-maglev-never", io="netlink", build=COMPILED, adopt="never", quick=False),
     Paraglider("nat-direct", io="netlink", build=COMPILED, direct=True, quick=False),
     Paraglider("nat-bpf", build=COMPILED, bpf=True, decide="python"),
     Paraglider("nat-bpf-decides", build=COMPILED, bpf=True),

@@ -69,9 +69,9 @@ class Paraglider(Peer):
     """``forward`` over ``workers`` workers that read their queue by ``io``, of one build.
 
     With ``direct`` replies bypass the balancer, and the backends are set up for that. With ``bpf``
-    BPF carries the flows of ``nat``, ``dsr`` or ``tunnel``, else the workers do; ``decide`` is that
-    key of the services, and with `hash` their strategy is ``maglev``. ``tunnel`` has a router
-    before the backends.
+    BPF carries the flows of ``nat``, ``dsr`` or ``tunnel``, else the workers do; ``decide`` and
+    ``adopt`` are these keys of the services, whose strategy is ``maglev`` with `hash`, and if
+    ``adopt`` is given. ``tunnel`` has a router before the backends.
     The forward ``static`` is the kernel alone, without workers, so the build does not matter.
     """
 
@@ -86,6 +86,7 @@ class Paraglider(Peer):
         direct: bool = False,
         bpf: bool = False,
         decide: str = "auto",
+        adopt: str | None = None,
         quick: bool = True,
     ) -> None:
         self.name = name
@@ -97,11 +98,13 @@ class Paraglider(Peer):
         self.far = forward == "tunnel"
         self.bpf = bpf
         self.decide = decide
+        self.adopt = adopt
         self.quick = quick
         way = ["direct"] if direct and forward not in _ONE_SIDED else []  # these always are
         ways = {"python": ["bpf"], "auto": ["bpf", "kernel decides"], "hash": ["bpf", "hash only"]}
         by = ways[decide] if bpf else []
-        words = [forward, *way, *by, *([io] if io != "auto" else []), build]
+        hashed = {None: [], "auto": ["maglev"], "never": ["maglev", "adopt never"]}[adopt]
+        words = [forward, *way, *by, *hashed, *([io] if io != "auto" else []), build]
         if forward == STATIC:
             words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
@@ -184,7 +187,8 @@ class Paraglider(Peer):
         common |= {"return": "direct"} if self.direct else {}
         if forward in _CARRIED:
             common |= {"carrier": "bpf" if self.bpf else "worker", "decide": self.decide}
-        common |= {"strategy": "maglev"} if self.decide == "hash" else {}
+        common |= {"strategy": "maglev"} if self.decide == "hash" or self.adopt else {}
+        common |= {"adopt": self.adopt} if self.adopt else {}
         web = {"name": "web", "protocol": "tcp", "ports": HTTP_PORT, "backends": list(BACKENDS)}
         services = [{**web, **common}] + [
             {

@@ -58,6 +58,18 @@ def test_the_proxy_is_compared_with_nginx(results: Results) -> None:
         assert (bar.limit, bar.at_most, bar.met) == (0.5, False, None)
 
 
+@pytest.mark.parametrize(("rate", "met"), [(9900.0, True), (9700.0, False)])
+def test_what_adoption_costs(results: Results, rate: float, met: bool) -> None:
+    """It is compared with the same row without it, in a run that has both."""
+    before = ratio_bars(results)
+    for name, figure in (("nat-maglev", rate), ("nat-maglev-never", 10_000.0)):
+        results.peers.append(PeerResult(name, "nat", rounds=[{"connections": figure}]))
+    found = ratio_bars(results)
+    assert found[: len(before)] == before
+    assert find(found, "nat-maglev to nat-maglev-never", "connections/s").met is met
+    assert find(found, "nat-maglev to nat-maglev-never", "keepalive requests/s").met is None
+
+
 @pytest.mark.parametrize(("ratio", "met"), [(0.96, True), (0.94, False)])
 def test_what_bpf_carries(results: Results, ratio: float, met: bool) -> None:
     """CPU a unit and rates have a bar each, and the proxies are to be behind on every column."""
@@ -89,6 +101,7 @@ def test_core_bars_take_the_worst(results: Results) -> None:
 def test_bars_name_peers_that_are_there() -> None:
     """No bar waits for a peer whose name has changed."""
     named = {*bars.RATIOS, *bars.AHEAD_OF, *bars.MORE_THAN, *bars.MORE_THAN.values()}
-    named |= {*bars.BESIDE, *(other for other, _ in bars.BESIDE.values())}
+    for beside in (bars.BESIDE, bars.ADOPTING):
+        named |= {*beside, *(other for other, _ in beside.values())}
     named |= {other for others in bars.AHEAD_OF.values() for other in others}
     assert named <= set(PEERS)

@@ -103,6 +103,20 @@ def test_the_kernel_alone(tmp_path: Path) -> None:
     assert unserved(load(file)) == []
 
 
+@pytest.mark.parametrize(
+    ("adopt", "title"),
+    [("auto", "nat, maglev, compiled"), ("never", "nat, maglev, adopt never, compiled")],
+)
+def test_what_adoption_costs(tmp_path: Path, adopt: str, title: str) -> None:
+    """Both rows have the same strategy, by which flows can be adopted."""
+    made = peer(adopt=adopt)
+    assert made.title == title
+    file = tmp_path / "paraglider.conf"
+    file.write_text(made.configuration(tmp_path))
+    found = {(service.strategy, service.adopt) for service in load(file).services}
+    assert found == {("maglev", adopt)}
+
+
 def test_direct_answers_go_past_the_balancer(tmp_path: Path) -> None:
     """Every service of that row has it, and the row asks for a stage on which it can be."""
     services = yaml.safe_load(peer(direct=True).configuration(tmp_path))["services"]
