@@ -151,7 +151,9 @@ def announcer(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
         return fleet.hosts[number - 1].popen(command, stdout=log, stderr=log)
 
 
-def keepalived(fleet: Fleet, number: int, name: str, changes: dict[str, str]) -> None:
+def keepalived(
+    fleet: Fleet, number: int, name: str, changes: dict[str, str]
+) -> subprocess.Popen[bytes]:
     """Start keepalived in balancer ``number`` of a pair, with the example ``name``."""
     place = place_of(fleet, number)
     file = place / "keepalived.conf"
@@ -164,7 +166,7 @@ def keepalived(fleet: Fleet, number: int, name: str, changes: dict[str, str]) ->
     command = ["keepalived", "--dont-fork", "--vrrp", "--log-console", "--no-syslog"]
     files = {"--use-file": file, "--pid": place / "k.pid", "--vrrp_pid": place / "vrrp.pid"}
     with (place / "keepalived.log").open("ab") as log:
-        fleet.hosts[number - 1].popen(
+        return fleet.hosts[number - 1].popen(
             [*command, *(f"{option}={path}" for option, path in files.items())],
             stdout=log,
             stderr=log,

@@ -66,10 +66,10 @@ def by_exabgp(number: int, document: dict[str, Any]) -> None:
 
 
 def test_exabgp(tmp_path: Path) -> None:
-    """No flow breaks and no new connection fails when a daemon is killed and returns, a session is
-    reset, a balancer is drained while its ExaBGP stands still, or an ExaBGP is killed. A route goes
-    with the daemon, not with the session. The dead pool of another VIP changes no route of this
-    one.
+    """No flow breaks and no new connection fails when a daemon is killed and returns, another one
+    is restarted, a session is reset, a balancer is drained while its ExaBGP stands still, or an
+    ExaBGP is killed. A route goes with the daemon, not with the session. The dead pool of another
+    VIP changes no route of this one.
     """
     with closing(Fleet(tmp_path, 3)) as fleet:
         router = BirdRouter(fleet, tmp_path)
@@ -87,8 +87,11 @@ def test_exabgp(tmp_path: Path) -> None:
             assert router.ages(vip) == (routes, pytest.approx(since, abs=0.05))
             assert len(since) == len(ALL)
 
-        for number in (2, 3):  # of both versions
-            fleet.balancers[number - 1].stop(signal.SIGKILL)
+        # With either version of ExaBGP: the one dies, the other is restarted as by its unit.
+        for number, how in ((2, signal.SIGKILL), (3, signal.SIGTERM)):
+            if how is signal.SIGTERM:
+                control(fleet, number).post("node", {**DRAIN, "until_restart": True})
+            fleet.balancers[number - 1].stop(how)
             router.await_hops(*(each for each in ALL if each != number))
             assert "Established" in router.protocol(number, 4)
             fleet.balancers[number - 1].start()

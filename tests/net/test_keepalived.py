@@ -6,6 +6,7 @@ Both families at once, with keepalived as it is installed.
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,8 +30,10 @@ FIRST, SECOND = [True, False], [False, True]
 
 
 @contextmanager
-def pair(directory: Path, name: str, **changes: Any) -> Iterator[tuple[Fleet, Lasting]]:
-    """Two balancers with the example ``name``, and flows through the first."""
+def pair(
+    directory: Path, name: str, **changes: Any
+) -> Iterator[tuple[Fleet, Lasting, subprocess.Popen[bytes]]]:
+    """Two balancers with the example ``name``, flows through the first, and its keepalived."""
     vips = {"192.168.0.11/24": f"{VIP[4]}/32", "2001:db8::11/64": f"{VIP[6]}/128"}
     with closing(Fleet(directory, 2)) as fleet:
         if name == ROUTED:
@@ -38,15 +41,14 @@ def pair(directory: Path, name: str, **changes: Any) -> Iterator[tuple[Fleet, La
         else:  # the VIPs as in the router's own network
             fleet.router.batch(*(f"route replace {vip} dev eth0" for vip in VIP.values()))
         fleet.balance(edit=None if name == ROUTED else unplaced, **changes)
-        for number in (1, 2):
-            keepalived(fleet, number, name, {} if name == ROUTED else vips)
+        started = [keepalived(fleet, n, name, {} if name == ROUTED else vips) for n in (1, 2)]
         await_holders(fleet, FIRST)
         if changes["forward"] == "nat":
             fleet.answer_by(BACK)
         fleet.serve()
         flows = Lasting(fleet.client, ECHOES, DOWNS)
         assert flows.broken(PATIENCE) == 0
-        yield fleet, flows
+        yield fleet, flows, started[0]
 
 
 def unplaced(number: int, document: dict[str, Any]) -> None:
@@ -75,7 +77,7 @@ def await_holders(fleet: Fleet, wanted: list[bool]) -> None:
 @pytest.mark.parametrize("method", ["nat", "dsr"])
 def test_routed_vips(tmp_path: Path, method: str) -> None:
     """No flow breaks when the first loses its power, has it again, and its daemon is killed."""
-    with pair(tmp_path, ROUTED, forward=method, carrier="worker") as (fleet, flows):
+    with pair(tmp_path, ROUTED, forward=method, carrier="worker") as (fleet, flows, _):
         without_power(fleet, flows)
         fleet.balancers[0].stop(signal.SIGKILL)
         await_holders(fleet, SECOND)
@@ -91,16 +93,21 @@ def without_power(fleet: Fleet, flows: Lasting) -> None:
 
 
 def test_vips_that_move(tmp_path: Path) -> None:
-    """No flow breaks when the first loses its power, and has it again."""
-    with pair(tmp_path, MOVED, forward="nat", carrier="worker") as (fleet, flows):
+    """No flow breaks when the first loses its power, has it again, and its keepalived is stopped:
+    the second takes over at once.
+    """
+    with pair(tmp_path, MOVED, forward="nat", carrier="worker") as (fleet, flows, first):
         without_power(fleet, flows)
+        first.terminate()
+        await_holders(fleet, SECOND)
+        assert flows.broken(PATIENCE) == 0
 
 
 def test_a_pair_that_does_not_hear_each_other(tmp_path: Path) -> None:
     """Both have the addresses, and packets of a flow come to either of them, now to this one and
     now to the other: no flow breaks, then and when they hear each other again.
     """
-    with pair(tmp_path, ROUTED, forward="nat", carrier="worker") as (fleet, flows):
+    with pair(tmp_path, ROUTED, forward="nat", carrier="worker") as (fleet, flows, _):
         front = Namespace(f"{fleet.prefix}-front", attach=True)
         for way, holders in (("on", [True, True]), ("off", FIRST)):
             for number in (1, 2):
