@@ -20,7 +20,7 @@ from fleet import VIP, Fleet, front_address
 from waiting import wait_until
 
 from paraglider.daemon.http.client import ControlClient
-from paraglider.lab.bird import gateways, own_addresses, start
+from paraglider.lab.bird import gateways, own_addresses, section, start
 from paraglider.lab.namespace import Namespace
 
 #: ExaBGP of Debian, which is 4.2, and of the test extra, which is 5
@@ -191,9 +191,6 @@ def announced(document: dict[str, Any], **section: Any) -> None:
     document["announce"] = {"rise": 0, **section}
 
 
-def announced_by_bird(document: dict[str, Any], **section: Any) -> None:
+def announced_by_bird(document: dict[str, Any], **changes: Any) -> None:
     """The same by the protocols of the example for BIRD."""
-    socket = str(Path(document["control"]["socket"]).parent / "bird.ctl")
-    protocols, worse = ({n: f"{name}{n}" for n in VIP} for name in ("paraglider", "worse"))
-    own = {"socket": socket, "protocols": protocols, "worse": worse}
-    announced(document, via="bird", bird=own, **section)
+    announced(document, **section(Path(document["control"]["socket"]).parent), **changes)

@@ -119,6 +119,7 @@ class Single:
 def many_vips(_number: int, document: dict[str, Any]) -> None:
     """The file for ExaBGP as another user, with more VIPs than those of the fleet, before these."""
     announced(document, via="exabgp", neighbors=list(ROUTER.values()), rise=RISE)
+    own_addresses(document)
     document["control"]["announcer"] = USER
     four, six = document["services"]
     others = [
@@ -227,6 +228,12 @@ def test_a_backend_that_flaps(single: Single) -> None:
 def by_bird(_number: int, document: dict[str, Any]) -> None:
     """The file for BIRD and balancers whose kernel goes on without a daemon."""
     announced_by_bird(document, gone="prefer_not")
+    own_addresses(document)
+
+
+def own_addresses(document: dict[str, Any]) -> None:
+    """Those of the private interface are the host's own: `snat` takes no gateway of the file."""
+    del document["network"]["private"]["gateway"]
 
 
 def test_offload_without_any_daemon(tmp_path: Path) -> None:
