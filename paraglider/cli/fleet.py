@@ -19,6 +19,7 @@ from rich.text import Text
 
 from paraglider.cli import tables
 from paraglider.cli.common_options import json_option, print_json, print_table
+from paraglider.cli.durations import DurationRange
 from paraglider.cli.errors import EXIT_MISTAKE
 from paraglider.cli.listing import Column, TextTable
 from paraglider.cli.top_screen import rate
@@ -51,10 +52,10 @@ def _node_options(command: Command) -> Command:
         json_option,
         click.option(
             "--timeout",
-            type=click.FloatRange(0.1, 600),
+            type=DurationRange(0.1, 600),
             default=10.0,
             metavar="SECONDS",
-            help="Deadline of a balancer's answer. Default: 10.",
+            help="Deadline of a balancer's answer, such as 10 or 30s. Default: 10.",
         ),
         click.option(
             "--program",

@@ -83,6 +83,10 @@ def _conf(date: str) -> ManPage:
         "A YAML file. Unknown keys and invalid values are refused with line and column;"
         " `paraglider check` reports all of them at once. Only `services` is required."
     )
+    page.text(
+        "A duration is a number of seconds, or a text with units: `500ms`, `30s`, `2m`, `1h30m`,"
+        " `1d`."
+    )
     page.heading("Example")
     page.code(EXAMPLE)
     for key, field in whole["properties"].items():
@@ -195,6 +199,8 @@ def _kinds(field: dict[str, Any]) -> Iterator[str]:
         yield f"list of {inner}" if inner else "list"
     elif field.get("type") == "boolean":
         yield "`true` | `false`"
+    elif field.get("type") == "string" and "examples" in field:
+        yield f"text such as {' or '.join(f'`{example}`' for example in field['examples'])}"
     elif "format" in field:
         yield {"ipv4": "IPv4 address", "ipv6": "IPv6 address"}.get(field["format"], "text")
 

@@ -18,6 +18,7 @@ import click
 
 from paraglider.cli import tables
 from paraglider.cli.common_options import control_client, json_option, print_json
+from paraglider.cli.durations import DurationRange
 from paraglider.cli.main import Options, config_option
 from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import PlatformError
@@ -38,10 +39,10 @@ def node() -> None:
 @node.command(short_help="Have this balancer no longer announced.")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 86400),
+    type=DurationRange(0, 86400),
     default=0.0,
     metavar="SECONDS",
-    help="Wait until no packets come any more, at most so long.",
+    help="Wait until no packets come any more, at most so long: 30, 30s or 2m.",
 )
 @click.option(
     "--until-restart", is_flag=True, help="Only until the daemon ends; the next one is ready."

@@ -23,6 +23,7 @@ from paraglider.cli.common_options import (
     print_table,
     width,
 )
+from paraglider.cli.durations import DurationRange
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
@@ -45,10 +46,10 @@ Ask = Callable[[], dict[str, Any]]
 @click.option("--once", is_flag=True, help="Print one frame after one interval, and exit.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=DurationRange(0.1, 3600),
     default=2.0,
     metavar="SECONDS",
-    help="Seconds between two samples. Default: 2.",
+    help="Seconds, or such as 500ms, between two samples. Default: 2.",
 )
 @click.option("--sort", type=click.Choice(list(SORTS)), default="file", help="Sort order.")
 @config_option

@@ -7,6 +7,7 @@ announce` tells ExaBGP, BIRD or a program what holds for each VIP.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, Protocol
@@ -20,8 +21,9 @@ from pydantic import (
     WrapValidator,
 )
 
+from paraglider.config.durations import parse_duration
 from paraglider.config.own_address import OwnAddress
-from paraglider.config.section import Section
+from paraglider.config.section import Section, duration_schema
 from paraglider.config.types import Address, IPAddress, IPInterface, parse_address
 from paraglider.config.wording import shown, ticked
 
@@ -31,6 +33,7 @@ ProtocolKey = int | IPAddress
 _LARGEST: Final = (1 << 32) - 1
 #: seconds
 _LONGEST_HOLD: Final = 86_400
+_LONGEST_RISE: Final = 3600
 _SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 AsNumber = Annotated[int, Field(ge=1, le=_LARGEST)]
@@ -65,14 +68,17 @@ def _plain_hop(value: Any) -> Any:
 
 
 def _gone(value: Any) -> Any:
-    """A word, or a number of seconds."""
-    words = ("withdraw", "prefer_not")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value in words or (number and 0 <= value <= _LONGEST_HOLD):
-        return float(value) if number else value
+    """A word, or a duration in seconds."""
+    if value in ("withdraw", "prefer_not"):
+        return value
+    with contextlib.suppress(ValueError):
+        seconds = parse_duration(value)
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if number and 0 <= seconds <= _LONGEST_HOLD:
+            return float(seconds)
     raise ValueError(
         f"{shown(value)} is neither a word nor a number of seconds; write withdraw, prefer_not, or"
-        f" the seconds from 0 to {_LONGEST_HOLD} for which routes are kept"
+        f" the seconds from 0 to {_LONGEST_HOLD} for which routes are kept, such as 30 or 2m"
     )
 
 
@@ -101,7 +107,12 @@ def _protocol_key(key: Any) -> ProtocolKey:
 
 _PROTOCOL_NAMES = {"type": "object", "additionalProperties": {"type": "string"}}
 _VIPS = {"anyOf": [{"const": "all"}, {"type": "array", "items": {"type": "string"}}]}
-_GONE = {"anyOf": [{"enum": ["withdraw", "prefer_not"]}, {"type": "number", "minimum": 0}]}
+_GONE = {
+    "anyOf": [
+        {"enum": ["withdraw", "prefer_not"]},
+        *duration_schema("number", 0, _LONGEST_HOLD)["anyOf"],
+    ]
+}
 
 Vips = Annotated[
     Literal["all"] | tuple[Address, ...], BeforeValidator(_vips), WithJsonSchema(_VIPS)
@@ -117,6 +128,14 @@ Protocols = Annotated[
     WrapValidator(lambda value, _: _protocols(value)),
     PlainSerializer(lambda names: {str(key): name for key, name in names.items()}),
     WithJsonSchema(_PROTOCOL_NAMES),
+]
+
+
+_Rise = Annotated[
+    float,
+    Field(ge=0, le=_LONGEST_RISE),
+    BeforeValidator(parse_duration),
+    WithJsonSchema(duration_schema("number", 0, _LONGEST_RISE)),
 ]
 
 
@@ -173,10 +192,8 @@ class AnnounceConfig(Section):
         description="While the daemon is gone: withdraw, prefer_not, or the seconds for which"
         " routes are kept.",
     )
-    rise: float = Field(
+    rise: _Rise = Field(
         default=1.0,
-        ge=0,
-        le=3600,
         description="Seconds that a VIP must be well before it is announced; 0: at once, also"
         " while it flaps.",
     )

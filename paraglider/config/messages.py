@@ -189,6 +189,8 @@ def _words(
         expected = str(context["expected"]).replace("'", "").replace(" or ", ", ")
         return f"{shown(value)} is not known", _close_or_all(value, expected.split(", "))
     if kind in ("greater_than_equal", "less_than_equal"):
+        if text is not None and text[-1:].isalpha():  # a duration: `value` is in seconds
+            return f"{shown(text)} is out of range", f"write seconds{_range(path)}"
         return f"{shown(value)} is out of range", f"write a number{_range(path)}"
     if kind == "string_pattern_mismatch":
         what, remedy = _PATTERNS.get(context["pattern"]) or _PATTERNS[str(path[-1])]

@@ -18,11 +18,12 @@ from pydantic_core import CoreSchema
 
 from paraglider.config.announce import AnnounceConfig, announced
 from paraglider.config.backend import BackendConfig, BackendSource
+from paraglider.config.durations import parse_whole
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.network import Network
 from paraglider.config.places import CONTROL_SOCKET
-from paraglider.config.section import Seconds, Section
+from paraglider.config.section import SECONDS_SCHEMA, Seconds, Section
 from paraglider.config.service import Service
 from paraglider.config.types import IPAddress
 
@@ -111,8 +112,9 @@ class Stats(Section):
 
 
 def _closed_from_number(value: Any) -> Any:
-    """One number of seconds is for either end of a flow; True and False are no numbers here."""
-    return {"rst": value, "fin": value} if type(value) is int else value
+    """One duration is for either end of a flow; True and False are no numbers here."""
+    seconds = parse_whole(value)
+    return {"rst": seconds, "fin": seconds} if type(seconds) is int else value
 
 
 class Closed(Section):
@@ -122,15 +124,14 @@ class Closed(Section):
     fin: Seconds = Field(default=60, description="After both FINs (TIME_WAIT).")
 
 
-class _NumberAlone:
-    """Adds to the JSON Schema that a single number may replace the section."""
+class _DurationAlone:
+    """Adds to the JSON Schema that a single duration may replace the section."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
         schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        number = {"type": "integer", "minimum": 1, "maximum": 10_000_000}
-        return {"anyOf": [number, handler(schema)]}
+        return {"anyOf": [SECONDS_SCHEMA, handler(schema)]}
 
 
 class TimeoutsConfig(Section):
@@ -138,7 +139,7 @@ class TimeoutsConfig(Section):
 
     syn: Seconds = Field(default=240, description="TCP, half-open, or before the last ACK.")
     established: Seconds = Field(default=7440, description="TCP, established or half-closed.")
-    closed: Annotated[Closed, BeforeValidator(_closed_from_number), _NumberAlone] = Field(
+    closed: Annotated[Closed, BeforeValidator(_closed_from_number), _DurationAlone] = Field(
         default=Closed(), description="TCP, closed: {rst: 10, fin: 60}, or one number for both."
     )
     closing: Seconds | None = Field(

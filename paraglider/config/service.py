@@ -29,7 +29,7 @@ from paraglider.config.encapsulation import EncapsulationConfig
 from paraglider.config.health import Check
 from paraglider.config.network import Network
 from paraglider.config.own_address import AddressOrOwn, OwnAddress
-from paraglider.config.section import Seconds, Section
+from paraglider.config.section import DurationOrZero, Seconds, Section
 from paraglider.config.strategy import StrategyName, StrategyParameters
 from paraglider.config.types import (
     ALL_PORTS,
@@ -225,11 +225,8 @@ class Service(Section):
         description="Seconds until a draining backend's flows end; default: UDP and ping only, 15.",
     )
     timeouts: ServiceTimeouts = ServiceTimeouts()
-    slow_start: float = Field(
-        default=0.0,
-        ge=0,
-        le=86_400,
-        description="Seconds until a backend that comes up has its full weight.",
+    slow_start: DurationOrZero = Field(
+        default=0.0, description="Seconds until a backend that comes up has its full weight."
     )
     listed: BackendsOrSource = Field(
         alias="backends", description="The backends, or where they are listed."

@@ -46,7 +46,7 @@ def test_what_the_file_may_say_and_its_form_on_the_wire() -> None:
     text = (
         '{via: bird, vips: all, next_hop: {interface: eth0}, neighbors: [192.0.2.1, "2001:db8::1"],'
         " when: all, ill: withdraw, med: 5, worse_med: 4294967295, prepend: [65001, 4200000000],"
-        " gone: 2.5, rise: 0, exec: [/bin/x, -v],"
+        " gone: 2500ms, rise: 0, exec: [/bin/x, -v],"
         ' bird: {socket: /run/b, protocols: {4: p4, "2001:db8::11": web6, 6: p6}, worse: {4: q4}}}'
     )
     found = config(text)
@@ -90,7 +90,9 @@ def test_what_the_file_may_say_and_its_form_on_the_wire() -> None:
             "{bird: {}}",
             "`bird` has no `protocols`; add `protocols: ...` (Protocols with the routes",
         ),
-        ("{rise: 1h}", "`rise`: '1h' is no number; write a number from 0 to 3600"),
+        ("{rise: 2h}", "`rise`: '2h' is out of range; write seconds from 0 to 3600"),
+        ("{rise: soon}", "`rise`: 'soon' is no duration; write seconds, or a number with ms, s, m"),
+        ("{gone: 25h}", "`gone`: '25h' is neither a word nor a number of seconds; write withdraw"),
     ],
 )
 def test_what_it_may_not_say(section: str, error: str) -> None:

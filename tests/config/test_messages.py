@@ -78,8 +78,8 @@ def only_line(text: str) -> str:
             "1:21: `timeout`: '0.5' is a text; write the number 0.5 without quotes",
         ),
         (
-            "failover: {timeout: soon}",
-            "1:21: `timeout`: 'soon' is no number; write a number from 0.1 to 86400",
+            "failover: {timeout: [1]}",
+            "1:21: `timeout`: a list is no number; write a number from 0.1 to 86400",
         ),
         (
             "failover: {timeout: 0.01}",

@@ -74,6 +74,7 @@ def test_there_are_examples() -> None:
         {"backends": {"file": "/etc/b"}},
         {"check": {"expect": {"status": [200, "300-399"], "body": "ok"}, "interval": 0.5}},
         {"check": None},
+        {"check": {"interval": "500ms"}, "drain_timeout": "2m", "slow_start": "1h30m"},
     ],
 )
 def test_takes(keys: dict[str, Any]) -> None:
@@ -96,6 +97,8 @@ def test_takes(keys: dict[str, Any]) -> None:
         {"backends": {"fil": "/etc/b"}},
         {"check": {"expect": {"status": 99}}},
         {"check": {"interval": 0}},
+        {"check": {"interval": "30"}},
+        {"drain_timeout": "2 m"},
         {"protocol": "sctp"},
     ],
 )
