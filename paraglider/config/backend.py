@@ -7,7 +7,7 @@ Rules: as in ``config.model``. No I/O.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import (
     BeforeValidator,
@@ -21,21 +21,33 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from paraglider.config.section import Section
-from paraglider.config.types import Address, Port
+from paraglider.config.types import Address, Port, parse_backend
+
+_SHAPE: Final = 'write 10.0.0.1, 10.0.0.1:8080 or "[fd00:10::1]:8080"'
 
 
 def _backend_from_text(value: Any) -> Any:
-    return {"address": value} if isinstance(value, str) else value
+    """A backend written as ADDRESS or ADDRESS:PORT."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("[") or value.count(":") == 1:
+        return dict(parse_backend(value, _SHAPE))
+    return {"address": value}
 
 
 class _AddressAlone:
-    """Lets the JSON Schema accept a backend written as its address only."""
+    """Lets the JSON Schema accept a backend written as its address, or ADDRESS:PORT, only."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
         schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
+        return {
+            "anyOf": [
+                {"type": "string", "description": "ADDRESS or ADDRESS:PORT."},
+                handler(schema),
+            ]
+        }
 
 
 class BackendConfig(Section):

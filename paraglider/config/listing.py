@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 from paraglider.config.model import BackendConfig
-from paraglider.config.types import parse_address, parse_port
+from paraglider.config.types import parse_backend
 from paraglider.config.wording import shown
 
 #: most backends of one file
@@ -31,7 +31,6 @@ MOST: Final = 10_000
 MOST_TOLD: Final = 100
 
 SHAPE: Final = "write `10.0.0.1`, `10.0.0.1:8080 weight=3` or `[fd00:10::1]:8080`"
-_BRACKETS = re.compile(r"\[([^\]]*)\](?::(.*))?", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -84,7 +83,7 @@ def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend
     start, end = words[0]
     marks.values[path] = start
     try:
-        given = dict(_end(end))
+        given = dict(parse_backend(end, SHAPE))
     except ValueError as error:
         what, _, remedy = str(error).partition("; ")
         raise _LineError(path, what, remedy, start) from None
@@ -98,28 +97,6 @@ def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend
         mark, value = keys["weight"]  # all other keys have been checked above
         what = f"`weight`: {value} is out of range"
         raise _LineError(path, what, "write 0 to 65535", mark) from None
-
-
-def _end(text: str) -> Iterator[tuple[str, Any]]:
-    """Address and port, as keys of a backend; raises ``ValueError`` with the remedy."""
-    brackets = _BRACKETS.fullmatch(text)
-    if brackets is not None:
-        host, port = brackets[1], brackets[2]
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, None
-    try:
-        address = parse_address(host)
-    except ValueError:
-        raise ValueError(f"{shown(text)} is no ADDRESS[:PORT]; {SHAPE}") from None
-    if brackets is not None and address.version == 4:
-        raise ValueError(f"{shown(text)}: an IPv4 address stands without brackets; {SHAPE}")
-    yield "address", address
-    if port is not None:
-        if not _NUMBER.fullmatch(port):
-            raise ValueError(f"{shown(port)} is no port number; write a number from 1 to 65535")
-        yield "port", parse_port(int(port))
 
 
 def _keys(words: list[tuple[Mark, str]], path: Path) -> Iterator[tuple[str, tuple[Mark, int]]]:

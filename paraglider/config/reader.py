@@ -38,6 +38,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _UNUSUAL = re.compile(r"[^\n -~]|\?|[|>][-+0-9]*#")  # where libyaml reads another text than PyYAML
 
+_ENDPOINT = re.compile(r"(?<![\"'])\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]:[0-9]{1,5}")  # [2001:db8::1]:80
+
 _BREAKS = "\0\r\n\x85\u2028\u2029"  # the end of a line, or of the text
 _ENDS = f"#{_BREAKS}"
 
@@ -188,7 +190,7 @@ def _slowly(text: str) -> Document:
         document.data = _Builder(document).build(root, ())
     except yaml.MarkedYAMLError as error:
         document.broken = True
-        document.problems = [_reworded(error)]
+        document.problems = [_reworded(error, text)]
     except yaml.reader.ReaderError as error:
         document.broken = True
         document.problems = [_unprintable(text, error)]
@@ -199,18 +201,38 @@ def _slowly(text: str) -> Document:
     return document
 
 
-def _reworded(error: yaml.MarkedYAMLError) -> Problem:
+def _reworded(error: yaml.MarkedYAMLError, text: str) -> Problem:
     raw = f"{error.context or ''}: {error.problem or ''}".strip(": ")
     mark = mark_of(error.problem_mark or error.context_mark)
     # PyYAML reports a quote without end at the end of the file; its start is more helpful.
     if "unexpected end of stream" in raw and error.context_mark is not None:
         mark = mark_of(error.context_mark)
+    endpoint = _ENDPOINT.search(text.split("\n")[mark.line - 1])
+    if endpoint is not None:
+        mark = Mark(mark.line, endpoint.start() + 1)
+        return Problem((), *_unquoted(endpoint[0]), mark=mark)
     for pattern, what, remedy in _YAML_SLIPS:
         match = re.search(pattern, raw)
         if match:
             return Problem((), what.format(*match.groups()), remedy, mark=mark)
     remedy = "check the indentation, quotes and brackets here"
     return Problem((), f"the YAML does not parse ({raw})", remedy, mark=mark)
+
+
+def _unquoted(endpoint: str) -> tuple[str, str]:
+    """What is wrong with an ``endpoint`` in brackets without quotes, and the remedy."""
+    what = f"YAML reads {shown(endpoint)} as a list, since it starts with a bracket"
+    return what, f'put it in quotes: "{endpoint}"'
+
+
+def _endpoint_in(key: yaml.Node, value: yaml.Node) -> str:
+    """``[ADDRESS]:PORT`` without quotes in a flow list, which YAML reads as a list and its value;
+    empty for anything else.
+    """
+    if not isinstance(key, yaml.SequenceNode) or len(key.value) != 1:
+        return ""
+    text = f"[{key.value[0].value}]:{value.value}"
+    return text if _ENDPOINT.fullmatch(text) else ""
 
 
 def _unprintable(text: str, error: yaml.reader.ReaderError) -> Problem:
@@ -283,6 +305,9 @@ class _Builder:
         first: dict[str, Mark] = {}
         for key, value in self._entries(node, path):
             mark = mark_of(key.start_mark)
+            if endpoint := _endpoint_in(key, value):
+                self._problem(path, *_unquoted(endpoint), mark)
+                continue
             if not isinstance(key, yaml.ScalarNode):
                 self._problem((*path, "?"), "a key is not plain text", "write `key: value`", mark)
                 continue

@@ -12,7 +12,7 @@ import ipaddress
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
 _LONGEST_PATTERN = 1000
+_BRACKETS = re.compile(r"\[([^\]]*)\](?::(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -238,7 +239,7 @@ def _address_hint(value: Any) -> str:
             return f"leave the prefix out: {host}"
         host, _, port = value.partition(":")
         if _is_address(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
-            return f"write {{address: {host}, port: {int(port)}}}"
+            return f"leave the port out: {host} (that of a backend is `port: {int(port)}`)"
         host = value.partition("%")[0]
         if "%" in value and _is_address(host):
             return f"leave the zone out: {host}"
@@ -260,6 +261,30 @@ def parse_endpoint(value: Any) -> tuple[IPAddress, int]:
     except ValueError:
         raise ValueError(f"{shown(value)} is no ADDRESS:PORT; {shape}") from None
     return address, parse_port(int(match[3]))
+
+
+def parse_backend(text: str, shape: str) -> Iterator[tuple[str, Any]]:
+    """``ADDRESS`` or ``ADDRESS:PORT`` as keys of a backend; an IPv6 address with a port stands in
+    brackets. Raises ``ValueError``, whose remedy is ``shape``, or one about the port.
+    """
+    brackets = _BRACKETS.fullmatch(text)
+    if brackets is not None:
+        host, port = brackets[1], brackets[2]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, None
+    try:
+        address = parse_address(host)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is no ADDRESS[:PORT]; {shape}") from None
+    if brackets is not None and address.version == 4:
+        raise ValueError(f"{shown(text)}: an IPv4 address stands without brackets; {shape}")
+    yield "address", address
+    if port is not None:
+        if not re.fullmatch(r"[0-9]{1,9}", port):
+            raise ValueError(f"{shown(port)} is no port number; write a number from 1 to 65535")
+        yield "port", parse_port(int(port))
 
 
 def is_endpoint(value: Any) -> bool:

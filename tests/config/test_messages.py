@@ -233,8 +233,11 @@ def test_section_mistakes(head: str, expected: str) -> None:
         ),
         (
             "[10.0.0.1]",
-            "[10.0.0.1:80]",
-            "5:16: `address`: '10.0.0.1:80' is no IP address; write {address: 10.0.0.1, port: 80}",
+            '[{address: "10.0.0.1:80"}]',
+            (
+                "5:26: `address`: '10.0.0.1:80' is no IP address; leave the port out: 10.0.0.1"
+                " (that of a backend is `port: 80`)"
+            ),
         ),
     ],
 )
@@ -314,8 +317,8 @@ MISTAKES = (
     ("backends", '"10.0.0.1 10.0.0.2"'),
     ("backends", "10.0.0.1"),
     ("backends", '["10.0.0.1/24"]'),
-    ("backends", '["10.0.0.1:8080"]'),
-    ("backends", '["10.0.0.1:080"]'),
+    ("backends", '[{address: "10.0.0.1:8080"}]'),
+    ("backends", '[{address: "10.0.0.1:080"}]'),
     ("backends", '["web1"]'),
     ("backends", '["fe80::1%eth1"]'),
     ("backends", '["2001:db8::5%eth1"]'),
@@ -342,7 +345,7 @@ MISTAKES = (
 PROPOSALS = (
     re.compile(r"write the number (?P<new>\S+) without quotes"),
     re.compile(r"put it in quotes: (?P<new>.+)"),
-    re.compile(r"leave the (?:prefix|zone) out: (?P<new>\S+)"),
+    re.compile(r"leave the (?:prefix|zone|port) out: (?P<new>\S+)"),
     re.compile(r"write an item of the list for each: (?P<new>\[.*\])"),
     re.compile(r"write one of: (?P<new>[^,]+)"),
     re.compile(r"write one that starts with (?P<new>/)"),

@@ -62,7 +62,7 @@ def test_ports_read(value: Any, expected: list[tuple[int, int]]) -> None:
         (parse_ports, [80, "79-81"], "ports 79-81 and 80 overlap; name each port once"),
         (parse_ports, [80, 80], "ports 80 and 80 overlap"),
         (parse_address, "10.0.0.1/8", "leave the prefix out: 10.0.0.1"),
-        (parse_address, "10.0.0.1:80", "write {address: 10.0.0.1, port: 80}"),
+        (parse_address, "10.0.0.1:80", "leave the port out: 10.0.0.1"),
         (parse_address, "2001:db8::1%eth0", "leave the zone out: 2001:db8::1"),
         (parse_address, "web1", "'web1' is no IP address; write an IPv4 or IPv6 address"),
         (parse_address, 167772161, "167772161 is no IP address"),

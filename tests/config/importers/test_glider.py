@@ -76,7 +76,7 @@ def test_one_address_for_both_sides() -> None:
         ("172.19.0.4", "fd00::1", "f:3:14: `snat` fd00::1 is IPv6, the VIP is IPv4"),
         ("3:5555", "3:http", "f:6:7: `backends[1]`: '172.19.0.3:http' is no ADDRESS:PORT"),
         ("172.19.0.3", "172.19.0.2", "f:6:7: backend 172.19.0.2 port 5555 appears twice"),
-        ("172.19.0.3:5555", "[fd00::1]:1", "f:6:16: the indentation does not match"),
+        ("172.19.0.3:5555", "[fd00::1]:1", "f:6:7: YAML reads '[fd00::1]:1' as a list"),
         ("172.19.0.3:5555", "'[fd00::1]:1'", "f:6:7: backend fd00::1 is IPv6, the VIP"),
         ("172.19.0.3:5555", "22:53", "f:6:7: 22:53 is no decimal number"),
         ("privateip", "private_ip", "f:3:3: unknown key `private_ip`; the keys here are: bind"),
