@@ -17,7 +17,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard
 from paraglider.core.service import ServiceMap
-from paraglider.core.strategies import NewFlow, create
+from paraglider.core.strategies import KINDS, NewFlow, create
 from paraglider.forward import services, worker_datapath
 from paraglider.host import policies
 
@@ -51,6 +51,16 @@ def flow(client: str, port: int) -> NewFlow:
     """A flow of ``client``, as dotted numbers, to the VIP."""
     key = bytes(map(int, client.split("."))) + bytes((192, 168, 0, 11))
     return NewFlow(TCP, key + port.to_bytes(2, "big") + b"\x00\x50", 0.0)
+
+
+def test_the_table_of_names() -> None:
+    """Each strategy has its row, with every alias that the file accepts."""
+    rows = re.findall(
+        r"^\| `((?!strategy)[a-z]+)` \| ([^|]*)\|", PAGE.partition("\n\n`strategy")[0], re.MULTILINE
+    )
+    assert {name: set(re.findall(r"`([^`]+)`", also)) for name, also in rows} == {
+        name: set(each.aliases) for name, each in KINDS.items()
+    }
 
 
 def test_twenty_lines(home: Path) -> None:

@@ -54,7 +54,7 @@ class Maglev(Strategy):
     """Shares by weight; one hash and one look-up per flow. ``table_size`` is a prime."""
 
     name = "maglev"
-    aliases = ("mh",)
+    aliases: ClassVar[tuple[str, ...]] = ("mh",)
     summary = "a backend by a consistent hash of addresses and ports, from a table"
     parameters = (
         Parameter(

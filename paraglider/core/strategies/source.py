@@ -16,7 +16,7 @@ class SourceHash(Maglev):
     """Clients by weight, all ports of a client alike."""
 
     name = "source"
-    aliases = ("sh",)
+    aliases = ("sh", "ip_hash")
     summary = "a backend by a hash of the client's address, the same for all its ports"
     kernel_pick = "client"
     in_kernel = "source"

@@ -30,7 +30,7 @@ class LeastFlows(Strategy):
     """
 
     name = "weighted"
-    aliases = ("wlc", "leastconn")
+    aliases = ("wlc", "lc", "leastconn", "least_conn")
     summary = (
         "the backend with the fewest live flows per unit of weight at that moment; among equals by"
         " weight"

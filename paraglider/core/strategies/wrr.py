@@ -23,6 +23,7 @@ class SmoothRoundRobin(Strategy):
     """Shares by weight, interleaved; costs one pass over the ready backends a flow."""
 
     name = "wrr"
+    aliases = ("roundrobin", "static-rr")  # HAProxy's, both by weight
     summary = "the next backend in turn, by weight, interleaved"
     takes_turns = True
     kernel_pick = "turn"

@@ -37,9 +37,14 @@ def test_an_unknown_name_is_a_key_error() -> None:
         create("random")
 
 
-def test_aliases_are_those_of_ipvs_and_haproxy() -> None:
+def test_aliases_are_those_of_ipvs_haproxy_and_nginx() -> None:
     """Each alias maps to one strategy; a name and an unknown name map to themselves."""
-    assert ALIASES == {"wlc": "weighted", "leastconn": "weighted", "sh": "source", "mh": "maglev"}
+    assert {
+        **dict.fromkeys(("roundrobin", "static-rr"), "wrr"),
+        **dict.fromkeys(("wlc", "lc", "leastconn", "least_conn"), "weighted"),
+        **dict.fromkeys(("sh", "ip_hash"), "source"),
+        "mh": "maglev",
+    } == ALIASES
     assert [canonical(name) for name in ("wlc", "rr", "no:Such")] == ["weighted", "rr", "no:Such"]
 
 
