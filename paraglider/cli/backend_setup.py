@@ -8,7 +8,6 @@ stderr.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import shlex
 import signal
@@ -17,12 +16,14 @@ from typing import get_args
 
 import click
 
+from paraglider.cli.choices import Choice
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.step_printer import StepPrinter
 from paraglider.cli.steps import TERMINATED
 from paraglider.config.model import Config, Service
 from paraglider.config.places import find_config
 from paraglider.config.types import IPAddress
+from paraglider.config.wording import did_you_mean
 from paraglider.errors import OperatorError
 from paraglider.forward import registry
 from paraglider.forward.load import LoadedConfig, load_with_marks
@@ -50,7 +51,7 @@ PROG = "paraglider backend-setup"
 )
 @click.option(
     "--decapsulation",
-    type=click.Choice(get_args(Decapsulation)),
+    type=Choice(get_args(Decapsulation)),
     help="What removes the outer headers of `forward: tunnel`: devices of the kernel, or BPF."
     " Default: auto, the devices where the kernel has them.",
 )
@@ -113,9 +114,8 @@ def _services(loaded: LoadedConfig, names: tuple[str, ...]) -> list[Service]:
         raise OperatorError("no SERVICE given", there)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise OperatorError(f"there is no service {name!r}", f"{hint}{there}")
+            remedy = did_you_mean(name, known) + there
+            raise OperatorError(f"there is no service {name!r}", remedy)
     return [known[name] for name in dict.fromkeys(names)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from paraglider.cli import tables
+from paraglider.cli.choices import CommandGroup
 from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import Options, config_option
 
@@ -18,7 +19,7 @@ from paraglider.cli.main import Options, config_option
 Before = tuple[Options, str | None, bool]
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @config_option
 @json_option
 @click.pass_context

@@ -18,6 +18,7 @@ import click
 from rich.text import Text
 
 from paraglider.cli import tables
+from paraglider.cli.choices import CommandGroup
 from paraglider.cli.common_options import json_option, print_json, print_table
 from paraglider.cli.durations import DurationRange
 from paraglider.cli.errors import EXIT_MISTAKE
@@ -90,7 +91,7 @@ def _nodes(nodes: str, ssh: str | None, program: str, timeout: float) -> _Nodes:
     return _Nodes(node_names(nodes), Remote.of(ssh, program, timeout))
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def fleet() -> None:
     """Show and change several balancers, each by `ssh NODE paraglider`."""
 

@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from paraglider.cli import tables
+from paraglider.cli.choices import CommandGroup
 from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import Options, config_option
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.option("--client", metavar="ADDRESS[/PREFIX]", help="Only flows of these clients.")
 @click.option("--backend", metavar="ADDRESS[:PORT]", help="Only flows to this backend.")
 @click.option("--service", metavar="NAME", help="Only flows of this service.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import click
 
+from paraglider.cli.choices import Choice
 from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.errors import EXIT_MISTAKE
 from paraglider.cli.main import Options, config_option
@@ -20,7 +21,7 @@ from paraglider.cli.main import Options, config_option
 @click.option("--node", is_flag=True, help="Of this balancer alone: backends do not count.")
 @click.option(
     "--when",
-    type=click.Choice(["any", "all"]),
+    type=Choice(["any", "all"]),
     help="How many services of the VIP need a ready backend. Default: any.",
 )
 @click.option(

@@ -7,6 +7,7 @@ import os
 import click
 from rich.console import Console
 
+from paraglider.cli.choices import Choice
 from paraglider.errors import OperatorError
 from paraglider.lab import removal, scenario
 from paraglider.lab.failover_scenario import FailoverLab
@@ -17,14 +18,14 @@ from paraglider.lab.pair_scenario import PairLab
 @click.command()
 @click.option(
     "--forward",
-    type=click.Choice(scenario.FORWARDS),
+    type=Choice(scenario.FORWARDS),
     default="nat",
     show_default=True,
     help="Forward method.",
 )
 @click.option(
     "--carrier",
-    type=click.Choice(["auto", "bpf", "xdp", "worker"]),
+    type=Choice(["auto", "bpf", "xdp", "worker"]),
     help="What carries the flows, with --forward nat, dsr and tunnel; xdp: with nat and dsr."
     " Default: auto.",
 )

@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from paraglider import __version__
+from paraglider.cli.choices import Choice, CommandGroup
 from paraglider.cli.errors import run_command, tune_gc
 
 # Name → the command's module and object, and its text in `paraglider --help`.
@@ -85,7 +86,7 @@ class Options:
     log_style: str = "auto"
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a subcommand's module when the subcommand is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -140,7 +141,7 @@ def families(four: bool, six: bool) -> frozenset[int]:
 @click.option(
     "--log",
     "log_style",
-    type=click.Choice(LOG_STYLES),
+    type=Choice(LOG_STYLES),
     default="auto",
     help="Log format: key=value or JSON on stderr, or syslog. auto: JSON under systemd, else text.",
 )

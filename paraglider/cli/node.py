@@ -17,6 +17,7 @@ from typing import Any, Final
 import click
 
 from paraglider.cli import tables
+from paraglider.cli.choices import CommandGroup
 from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.durations import DurationRange
 from paraglider.cli.main import Options, config_option
@@ -31,7 +32,7 @@ _PAUSE: Final = 0.25
 _TIMEOUT: Final = 5.0
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def node() -> None:
     """Drain this balancer before a change, or have it announced again after it."""
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import click
 
+from paraglider.cli.choices import Choice, CommandGroup
 from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.main import Options, config_option
 from paraglider.errors import OperatorError
 
 
-@click.group(name="set")
+@click.group(name="set", cls=CommandGroup)
 def set_() -> None:
     """Change a backend of the running daemon."""
 
 
 @set_.command()
 @click.argument("which", metavar="SERVICE/BACKEND")
-@click.argument("field", type=click.Choice(["state", "weight"]))
+@click.argument("field", type=Choice(["state", "weight"]))
 @click.argument("value")
 @config_option
 @json_option

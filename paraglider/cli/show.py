@@ -11,6 +11,7 @@ import sys
 import click
 
 from paraglider.cli import tables
+from paraglider.cli.choices import Choice
 from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import Options, config_option
 from paraglider.host.checks import check_root
@@ -20,7 +21,7 @@ from paraglider.host.ownership import STARTED, owner_of, state_path
 @click.command()
 @click.argument(
     "what",
-    type=click.Choice(["services", "backends", "flows", "workers"]),
+    type=Choice(["services", "backends", "flows", "workers"]),
     default="backends",
 )
 @config_option

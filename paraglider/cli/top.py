@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 from rich.console import Group
 
+from paraglider.cli.choices import Choice
 from paraglider.cli.common_options import (
     control_client,
     json_option,
@@ -51,7 +52,7 @@ Ask = Callable[[], dict[str, Any]]
     metavar="SECONDS",
     help="Seconds, or such as 500ms, between two samples. Default: 2.",
 )
-@click.option("--sort", type=click.Choice(list(SORTS)), default="file", help="Sort order.")
+@click.option("--sort", type=Choice(list(SORTS)), default="file", help="Sort order.")
 @config_option
 @json_option
 @click.pass_obj

@@ -8,13 +8,12 @@ a policy exists and takes its parameters.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Service
 from paraglider.config.strategy import POLICY
-from paraglider.config.wording import shown, ticked
+from paraglider.config.wording import did_you_mean, shown, ticked
 from paraglider.core.parameter import Parameter
 from paraglider.core.strategies import ALIASES, KINDS, Strategy
 
@@ -32,8 +31,7 @@ def check_strategy(path: Path, service: Service) -> Iterator[Problem]:
         given = service.strategy_parameters
         yield from check_parameters(place, owner, strategy.parameters, given, needs[0])
     elif not POLICY.fullmatch(name):
-        close = difflib.get_close_matches(name, [*KINDS, *ALIASES], n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name, [*KINDS, *ALIASES])
         remedy = f"{hint}write one of: {', '.join(KINDS)}, package.module:Class"
         yield Problem((*path, "strategy"), f"`strategy`: {shown(name)} is not known", remedy)
 

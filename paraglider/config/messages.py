@@ -8,7 +8,6 @@ Rules: every remedy has the allowed values, which are read from the model. Pure.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,7 @@ from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.network import PrivateSide, PublicSide
 from paraglider.config.section import Section
 from paraglider.config.types import parse_port_range, quoted, several
-from paraglider.config.wording import shown, ticked
+from paraglider.config.wording import did_you_mean, nearest, shown, ticked
 
 # Placeholder for a required key that is missing or invalid; problems that depend on it are dropped.
 _STAND_INS: dict[type[Section], dict[str, Any]] = {
@@ -125,8 +124,7 @@ def suggestion(path: Path, marks: Marks) -> str | None:
     absent = [
         key for key in (known_keys(model) if model else []) if (*path[:-1], key) not in marks.keys
     ]
-    close = difflib.get_close_matches(str(path[-1]), absent, n=1)
-    return close[0] if close else None
+    return nearest(str(path[-1]), absent)
 
 
 def unknown_key(path: Path, meant: str | None = None) -> Problem:
@@ -209,9 +207,7 @@ def _list_remedy(value: Any, text: str | None) -> str:
 
 
 def _close_or_all(value: Any, expected: list[str]) -> str:
-    close = difflib.get_close_matches(value, expected, n=1) if isinstance(value, str) else []
-    all_of_them = f"write one of: {', '.join(expected)}"
-    return f"did you mean {close[0]}? {all_of_them}" if close else all_of_them
+    return f"{did_you_mean(value, expected)}write one of: {', '.join(expected)}"
 
 
 def _range(path: Path) -> str:

@@ -89,6 +89,8 @@ def test_families(four: bool, six: bool, chosen: set[int]) -> None:
     [
         (["--nonsense"], "No such option '--nonsense'; see `paraglider --help`"),
         (["nonsense"], "No such command 'nonsense'; see `paraglider --help`"),
+        (["chekc"], "No such command 'chekc'. Did you mean 'check'?; see `paraglider --help`"),
+        (["--log", "jsn"], "'syslog'. Did you mean 'json'?; see `paraglider --help`"),
         (["-Q", "0"], "0 is not in the range"),
         (["-Q", "many"], "'many' is not a valid integer"),
         (["-c"], "requires an argument"),

@@ -29,6 +29,7 @@ def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
         (("web/10.0.0.1", "weight", "-1"), "No such option"),
         (("web/10.0.0.1", "weight", "heavy"), "weight 'heavy' is not a number; give 0 or more"),
         (("web/10.0.0.1", "colour", "red"), "'colour' is not one of"),
+        (("web/10.0.0.1", "wait", "3"), "'wait' is not one of 'state', 'weight'. Did you mean 'w"),
     ],
 )
 def test_mistakes_are_reported_without_a_request(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paraglider.config.wording import shown, ticked
+from paraglider.config.wording import did_you_mean, nearest, shown, ticked
 
 
 def test_shown_value_stays_short() -> None:
@@ -15,3 +15,12 @@ def test_a_key_is_on_one_line() -> None:
     """Whatever the file has; a long one is cut."""
     assert ticked("a\nb") == "`'a\\nb'`"
     assert len(ticked("x" * 10_000)) < 80
+
+
+def test_what_was_meant() -> None:
+    """The nearest of the known words, if one is near; a value that is no text has none."""
+    known = ["drain", "maint", "ready"]
+    assert nearest("drian", known) == "drain"
+    assert nearest("zzz", known) is None
+    assert did_you_mean("redy", iter(known)) == "did you mean ready? "
+    assert did_you_mean("zzz", known) == did_you_mean(3, known) == did_you_mean("x", []) == ""

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
+from paraglider.config.wording import did_you_mean
 from paraglider.daemon.conditions.health import of_all, of_node, of_vip
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant, Viewable
@@ -208,7 +209,8 @@ class Handlers:
         if state is None and weight is None:
             raise OperatorError("nothing is to be set", "give a state, a weight, or both")
         if state is not None and state not in SETTABLE:
-            raise OperatorError(f"there is no state {state!r}", f"write {' or '.join(SETTABLE)}")
+            remedy = f"{did_you_mean(state, SETTABLE)}write {' or '.join(SETTABLE)}"
+            raise OperatorError(f"there is no state {state!r}", remedy)
         if weight is not None:
             self._controller.store.set_weight(member, weight)
         if state is not None:

@@ -9,7 +9,6 @@ Rules: pure; ``now`` is monotonic seconds. A change to the same state or weight 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,6 +16,7 @@ from enum import StrEnum
 from paraglider.config.diff import predecessors
 from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
+from paraglider.config.wording import did_you_mean
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
 from paraglider.forward.services import States, fingerprint_of
@@ -292,6 +292,5 @@ class BackendTable:
 
 
 def _unknown(what: str, name: str, there: list[str]) -> OperatorError:
-    close = difflib.get_close_matches(name, there, n=1)
-    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
+    remedy = did_you_mean(name, there).strip() or f"there are: {', '.join(there) or 'none'}"
     return OperatorError(f"there is no {what} called `{name}`", remedy)
