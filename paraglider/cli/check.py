@@ -4,17 +4,19 @@ Lives here: the click command ``check``.
 Rules: reads the file and its backend files (with `--host` also the host's interfaces and
 firewalls), loads and tries its policies. Queries no name server, changes nothing, needs no root.
 The summary goes to stdout as `key=value`, followed by the meaning of `forward`; warnings go to
-stderr. Any mistake exits with 1.
+stderr. With `--json` all of it is one object on stdout. Any mistake exits with 1.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
+from paraglider.cli.check_report import CheckedService, FileReport
+from paraglider.cli.common_options import json_option, print_json
 from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
@@ -22,6 +24,7 @@ from paraglider.config.deciding import kernel_decides
 from paraglider.config.model import BackendSource, Config, Service
 from paraglider.config.places import find_config
 from paraglider.config.sources import origins, read_files, resolved
+from paraglider.errors import ParagliderError
 from paraglider.forward.load import load_with_marks
 from paraglider.host import policies
 from paraglider.host.backend_routes import route_warnings
@@ -36,70 +39,100 @@ from paraglider.host.own_addresses import with_own_addresses
 
 
 @click.command()
+@click.argument("path", metavar="[FILE]", type=click.Path(), required=False)
 @config_option
 @click.option(
     "--host",
     is_flag=True,
     help="Also check this host: interfaces, routes to the backends, other firewalls, and BPF.",
 )
-@click.pass_obj
-def check(options: Options, config: str | None, host: bool) -> None:
-    """Validate a configuration file and summarize its services."""
-    file = find_config(config if config is not None else options.config)
-    loaded, notes = load_with_marks(file), list[str]()
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context, path: str | None, config: str | None, host: bool, as_json: bool
+) -> None:
+    """Validate a configuration file and summarize its services.
+
+    FILE is the same as -c FILE. With --json: errors and warnings, each with path, line, message and
+    remedy, the services, and the exit code.
+    """
+    if path is not None and config is not None:
+        raise click.UsageError("give the file once, as an argument or with -c")
+    options: Options = ctx.obj
+    report = FileReport(path or config or options.config or "")
+    try:
+        report.file = str(find_config(report.file or None))
+        _check(report, options, host=host)
+    except ParagliderError as error:
+        if not as_json:
+            raise
+        print_json(report.data(error))
+        ctx.exit(error.exit_code)
+    if as_json:
+        print_json(report.data())
+        return
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(report.lines()))
+
+
+def _check(report: FileReport, options: Options, *, host: bool) -> None:
+    """Check the file of ``report``, and fill it in; raises ``ParagliderError``."""
+    loaded = load_with_marks(report.file)
     if host:
         here = {name for _, name in socket.if_nameindex()}
         loaded.refuse(check_interfaces(loaded.config, here))
         loaded, notes = with_own_addresses(loaded, options.families)
+        report.warnings += notes
     whole = resolved(loaded.config, read_files(loaded))
     policies.load(loaded)
-    for line in (*notes, *loaded.lines(warnings(loaded.config))):
-        print(f"warning: {line}", file=sys.stderr)
-    for line in _of_host(whole, options.families) if host else ():
-        print(f"warning: {line}", file=sys.stderr)
-    if host and whole.wants_bpf:
-        _print_carrier(whole)
-    drops = seen_from_here(whole.for_families(options.families)) if host else []
-    for chain in drops:
-        print(f"warning: chain {chain.chain}: {chain}", file=sys.stderr)
-    names = ", ".join(dict.fromkeys(chain.chain for chain in drops))
-    print(f"{file}: ok" + (f", but this host drops it: chain {names}" if names else ""))
+    report.warnings += loaded.findings(warnings(loaded.config))
+    if host:
+        _check_host(report, whole, options.families)
     named, announced = origins(loaded.config), frozenset(loaded.config.announced)
     for service in whole.for_families(options.families).services:
         known = service.vip.ip in announced
-        print(_summary(service, named.get(service.name), announced=known))
-        print(f"  {service.forward}: {service.method.describe(service)}")
         strategy = service.strategy_class
         turns = strategy.turns(by_kernel=kernel_decides(service))
-        print(f"  {service.strategy} picks {strategy.summary}{turns}.")
+        report.services.append(
+            CheckedService(
+                _facts(service, named.get(service.name), announced=known),
+                service.method.describe(service),
+                f"{service.strategy} picks {strategy.summary}{turns}.",
+            )
+        )
 
 
-def _of_host(config: Config, families: frozenset[int]) -> Iterator[str]:
-    """What the host's networks say against ``config``."""
+def _check_host(report: FileReport, config: Config, families: frozenset[int]) -> None:
+    """Check ``config`` on this host: its networks, what carries flows, other firewalls."""
     here = Host()
-    yield from neighbour_table_warnings(config, families, here)
-    yield from route_warnings(config, families, here)
+    report.warnings += neighbour_table_warnings(config, families, here)
+    report.warnings += route_warnings(config, families, here)
+    if config.wants_bpf:
+        report.carrier, lacking = _carrier(config)
+        report.warnings += lacking
+    drops = seen_from_here(config.for_families(families))
+    report.warnings += [f"chain {chain.chain}: {chain}" for chain in drops]
+    report.chains = tuple(dict.fromkeys(chain.chain for chain in drops))
 
 
-def _print_carrier(config: Config) -> None:
-    """Print what will carry the flows of services that want BPF, and why not BPF."""
+def _carrier(config: Config) -> tuple[str, list[str]]:
+    """What will carry the flows of services that want BPF, and why not BPF."""
     why, lacks = carrier_lack(config)
-    if not why:
-        lacking = check_xdp(config)
-        print("carrier: xdp" if config.wants_xdp and not lacking else "carrier: bpf")
-        if lacking:
-            named = [one.name for one in config.services if one.wants_xdp]
-            ends = f"`carrier: xdp` of {', '.join(named)} needs it"
-            print(f"warning: XDP carries no flow here, and {ends}: {lacking}", file=sys.stderr)
-        for lack, names in by_lack(config, lacks).items():
-            what = f"BPF carries no flow of {', '.join(names)} here"
-            print(f"warning: {what}{_needed(config, names)}: {lack}", file=sys.stderr)
-        for line in not_carried(config):
-            print(f"warning: {line}", file=sys.stderr)
-        return
-    ends = _needed(config, [one.name for one in config.services])
-    print("carrier: worker")
-    print(f"warning: BPF carries no flow here{ends}: {why}", file=sys.stderr)
+    if why:
+        ends = _needed(config, [one.name for one in config.services])
+        return "worker", [f"BPF carries no flow here{ends}: {why}"]
+    lacking = check_xdp(config)
+    found = []
+    if lacking:
+        named = [one.name for one in config.services if one.wants_xdp]
+        ends = f"`carrier: xdp` of {', '.join(named)} needs it"
+        found.append(f"XDP carries no flow here, and {ends}: {lacking}")
+    for lack, names in by_lack(config, lacks).items():
+        what = f"BPF carries no flow of {', '.join(names)} here"
+        found.append(f"{what}{_needed(config, names)}: {lack}")
+    found += not_carried(config)
+    return "xdp" if config.wants_xdp and not lacking else "bpf", found
 
 
 def _needed(config: Config, names: Sequence[str]) -> str:
@@ -115,7 +148,10 @@ def _options(service: Service) -> dict[str, str]:
     return {name: getattr(service, name) for name in names if name in service.method.options}
 
 
-def _summary(service: Service, listed_in: BackendSource | None, *, announced: bool) -> str:
+def _facts(
+    service: Service, listed_in: BackendSource | None, *, announced: bool
+) -> Mapping[str, object]:
+    """The facts of ``service``, by the names that the summary has."""
     ports = "all" if service.all_ports else ",".join(str(ports) for ports in service.ports)
     facts = {
         "service": service.name,
@@ -134,4 +170,4 @@ def _summary(service: Service, listed_in: BackendSource | None, *, announced: bo
         facts["listed_in"] = listed_in.file or f"dns:{listed_in.dns}"
     if announced:
         facts["announced"] = "yes"
-    return " ".join(f"{key}={value}" for key, value in facts.items())
+    return facts

@@ -1,7 +1,8 @@
 """Problems in a configuration file: their places, their messages, and the error with all of them.
 
 Lives here: ``Path`` (keys and indices from the root of the file), ``Mark`` (line and column),
-``Marks`` (path → mark), ``Problem``, ``PathSet``, ``ConfigError``, ``report``.
+``Marks`` (path → mark), ``Problem``, ``PathSet``, ``PlacedProblem`` (a problem at its place in a
+file), ``ConfigError``, ``report``.
 Rules: a problem has a path, so that the code that finds it does not need the file's text; only
 ``Marks`` converts paths to lines. No I/O.
 """
@@ -102,15 +103,37 @@ class Marks:
         return self.key(problem.path) if problem.at == "key" else self.value(problem.path)
 
 
-class ConfigError(OperatorError):
-    """The configuration file is wrong; ``lines`` has one ``FILE:LINE:COL: what; remedy`` each."""
+@dataclass(frozen=True, slots=True)
+class PlacedProblem:
+    """A problem at its place in ``file``; its text is ``FILE:LINE:COL: what; remedy``. Without a
+    ``mark`` it is about the file itself.
+    """
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
+    file: str
+    mark: Mark | None
+    what: str
+    remedy: str
+    path: Path = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        place = "" if self.mark is None else f":{self.mark.line}:{self.mark.column}"
+        return f"{self.file}{place}: {self.what}; {self.remedy}"
+
+
+class ConfigError(OperatorError):
+    """The configuration file is wrong. ``findings`` are its mistakes; one that has no place, or
+    that a daemon has sent, is a text. ``lines`` are their texts.
+    """
+
+    def __init__(self, findings: Iterable[PlacedProblem | str]) -> None:
+        self.findings = tuple(findings)
+        self.lines = tuple(map(str, self.findings))
         super().__init__("\n".join(self.lines))
 
 
-def report(file: str, marks: Marks, problems: Iterable[Problem]) -> list[str]:
-    """One line ``FILE:LINE:COL: what; remedy`` per problem, in the file's order, no duplicates."""
-    placed = sorted({(marks.of(problem), problem.what, problem.remedy) for problem in problems})
-    return [f"{file}:{mark.line}:{mark.column}: {what}; {remedy}" for mark, what, remedy in placed]
+def report(file: str, marks: Marks, problems: Iterable[Problem]) -> list[PlacedProblem]:
+    """Each of ``problems`` at its place, in the order of the file, without duplicates."""
+    placed: dict[tuple[Mark, str, str], Path] = {}
+    for problem in problems:
+        placed.setdefault((marks.of(problem), problem.what, problem.remedy), problem.path)
+    return [PlacedProblem(file, *place, placed[place]) for place in sorted(placed)]

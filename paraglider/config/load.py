@@ -17,7 +17,15 @@ from pydantic import ValidationError
 
 from paraglider.config import check, messages, reader, source
 from paraglider.config.addresses import given_addresses
-from paraglider.config.diagnostics import ConfigError, Marks, Path, PathSet, Problem, report
+from paraglider.config.diagnostics import (
+    ConfigError,
+    Marks,
+    Path,
+    PathSet,
+    PlacedProblem,
+    Problem,
+    report,
+)
 from paraglider.config.importers import glider
 from paraglider.config.importers.draft import Draft
 from paraglider.config.model import Config
@@ -35,15 +43,19 @@ class LoadedConfig:
     marks: Marks
     file: str
 
+    def findings(self, problems: Iterable[Problem]) -> list[PlacedProblem]:
+        """``problems`` at their places, in the order of the file."""
+        return report(self.file, self.marks, problems)
+
     def lines(self, problems: Iterable[Problem]) -> list[str]:
         """``FILE:LINE:COL: what; remedy`` a problem, in the order of the file."""
-        return report(self.file, self.marks, problems)
+        return list(map(str, self.findings(problems)))
 
     def refuse(self, problems: Iterable[Problem]) -> None:
         """Raise ``ConfigError`` with all ``problems``, if there are any."""
-        lines = self.lines(problems)
-        if lines:
-            raise ConfigError(lines)
+        findings = self.findings(problems)
+        if findings:
+            raise ConfigError(findings)
 
     def for_families(self, families: frozenset[int]) -> Config:
         """The configuration with the services of ``families``; raises ``OperatorError`` when it

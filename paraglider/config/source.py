@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from paraglider.config import reader
-from paraglider.config.diagnostics import ConfigError
+from paraglider.config.diagnostics import ConfigError, Mark, PlacedProblem
 
 
 def read(file: str, remedy: str = "give another with -c FILE", *, pipes: bool = False) -> str:
@@ -40,19 +40,23 @@ def _read(file: str, remedy: str, user: str | None, pipes: bool) -> tuple[str, b
             if stat.S_ISDIR(kind):
                 raise IsADirectoryError
             if not stat.S_ISREG(kind) and not (pipes and stat.S_ISFIFO(kind)):
-                raise ConfigError([f"{file}: this is no regular file; name one"])
+                raise _refusal(file, "this is no regular file", "name one")
             told = user is None or os.geteuid() != 0 or _may_read(user, stream.fileno())
             return read_from(stream, file), told
     except FileNotFoundError:
-        raise ConfigError([f"{file}: there is no such file; {remedy}"]) from None
+        raise _refusal(file, "there is no such file", remedy) from None
     except IsADirectoryError:
-        raise ConfigError([f"{file}: this is a directory; name a file in it"]) from None
+        raise _refusal(file, "this is a directory", "name a file in it") from None
     except PermissionError:
         remedy = "read it as root, or make it readable for this user"
-        raise ConfigError([f"{file}: it may not be read; {remedy}"]) from None
+        raise _refusal(file, "it may not be read", remedy) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError([f"{file!r}: cannot be read ({reason}); name a file"]) from None
+        raise _refusal(repr(file), f"cannot be read ({reason})", "name a file") from None
+
+
+def _refusal(file: str, what: str, remedy: str, mark: Mark | None = None) -> ConfigError:
+    return ConfigError([PlacedProblem(file, mark, what, remedy)])
 
 
 def _may_read(user: str, number: int) -> bool:
@@ -80,7 +84,8 @@ def read_from(stream: BinaryIO, file: str) -> str:
     content = stream.read(reader.MAX_BYTES + 1)
     if len(content) > reader.MAX_BYTES:
         limit = reader.MAX_BYTES // 1_000_000
-        raise ConfigError([f"{file}:1:1: the file is larger than {limit} MB; is it the right one?"])
+        what = f"the file is larger than {limit} MB"
+        raise _refusal(file, what, "is it the right one?", Mark(1, 1))
     return decoded(content, file)
 
 
@@ -93,5 +98,4 @@ def decoded(content: bytes, file: str) -> str:
         line = before.count(b"\n") + 1
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
         what = f"byte 0x{content[error.start]:02x} is no UTF-8"
-        place = f"{file}:{line}:{column}"
-        raise ConfigError([f"{place}: {what}; save the file in UTF-8"]) from None
+        raise _refusal(file, what, "save the file in UTF-8", Mark(line, column)) from None

@@ -8,11 +8,11 @@ problems are reported with their places in the list's file. Only reads files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from paraglider.config import check, listing, source
-from paraglider.config.diagnostics import ConfigError, Path, Problem, report
+from paraglider.config.diagnostics import ConfigError, Path, PlacedProblem, Problem, report
 from paraglider.config.listing import BackendList
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import BackendConfig, BackendSource, Config
@@ -66,8 +66,8 @@ class FileListing:
         """Whether ``problem`` is in this list."""
         return problem.path[: len(self.place)] == self.place
 
-    def lines(self, problem: Problem) -> list[str]:
-        """``FILE:LINE:COL: what; remedy`` of a problem in this list."""
+    def findings(self, problem: Problem) -> list[PlacedProblem]:
+        """A problem in this list, at its place."""
         return report(self.file, self.listing.marks, [problem])
 
 
@@ -84,19 +84,19 @@ def read_files(loaded: LoadedConfig) -> dict[str, tuple[BackendConfig, ...]]:
 
     Raises ``ConfigError`` with all mistakes in them, and all conflicts with the configuration.
     """
-    lines: list[str] = []
+    mistakes: list[PlacedProblem | str] = []
     read: list[FileListing] = []
     for service in loaded.config.services:
         if service.source is not None and service.source.file is not None:
             try:
                 read.append(FileListing.read(loaded.config, service.name, service.source.file))
             except ConfigError as error:
-                lines += error.lines
+                mistakes += error.findings
     found = {one.service: one.backends for one in read}
     for problem in refusals(loaded.config, found) if found else ():
-        lines += _placed(problem, read, loaded)
-    if lines:
-        raise ConfigError(dict.fromkeys(lines))
+        mistakes += _placed(problem, read, loaded)
+    if mistakes:
+        raise ConfigError(dict.fromkeys(mistakes))
     return found
 
 
@@ -105,6 +105,6 @@ def refusals(config: Config, found: Found) -> list[Problem]:
     return check.check(resolved(config, found))
 
 
-def _placed(problem: Problem, read: list[FileListing], loaded: LoadedConfig) -> Iterator[str]:
+def _placed(problem: Problem, read: list[FileListing], loaded: LoadedConfig) -> list[PlacedProblem]:
     listed = next((one for one in read if one.has(problem)), None)
-    yield from loaded.lines([problem]) if listed is None else listed.lines(problem)
+    return loaded.findings([problem]) if listed is None else listed.findings(problem)

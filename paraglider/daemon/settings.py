@@ -53,8 +53,9 @@ class Settings:
 
     def reading(self) -> Steps[Read]:
         """As ``read``, in steps."""
-        loaded, noted = with_own_addresses((yield from loading(self.path)), self.families)
+        loaded, notes = with_own_addresses((yield from loading(self.path)), self.families)
         yield
+        noted = list(map(str, notes))
         config = self._with_failover(loaded.for_families(self.families))
         noted += loaded.lines(warnings(self._with_failover(loaded.config)))
         config = config.seeded(machine_seed(noted.append) if config.seed is None else None)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from paraglider.config.addresses import fill_addresses, own_addresses
-from paraglider.config.diagnostics import ConfigError
+from paraglider.config.diagnostics import ConfigError, PlacedProblem
 from paraglider.config.types import IPInterface
 from paraglider.errors import PlatformError
 from paraglider.forward.load import LoadedConfig
@@ -33,7 +33,7 @@ def host_addresses() -> Mapping[str, tuple[IPInterface, ...]]:
 
 def with_own_addresses(
     loaded: LoadedConfig, families: Iterable[int]
-) -> tuple[LoadedConfig, list[str]]:
+) -> tuple[LoadedConfig, list[PlacedProblem]]:
     """``loaded`` with the addresses of this host, for the services of ``families``; and notes about
     a choice of several, with their places in the file.
 
@@ -43,5 +43,5 @@ def with_own_addresses(
         return loaded, []
     filled = fill_addresses(loaded.config, families, host_addresses())
     if filled.problems:
-        raise MissingAddressError(loaded.lines(filled.problems))
-    return replace(loaded, config=filled.config), loaded.lines(filled.notes)
+        raise MissingAddressError(loaded.findings(filled.problems))
+    return replace(loaded, config=filled.config), loaded.findings(filled.notes)

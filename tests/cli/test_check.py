@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,55 @@ def test_own_option_wins(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     """-c after `check` is the nearer one."""
     assert outcome("-c", "/nowhere", "check", "-c", str(file)) == 0
     assert capfd.readouterr().out.startswith(f"{file}: ok\n")
+
+
+def test_the_file_as_an_argument(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """It is that of -c; both are one too many."""
+    assert outcome("check", str(file)) == 0
+    assert outcome("-c", "/nowhere", "check", str(file)) == 0
+    assert [line for line in capfd.readouterr().out.splitlines() if line.endswith(": ok")] == [
+        f"{file}: ok",
+        f"{file}: ok",
+    ]
+    assert outcome("check", str(file), "-c", str(file)) == 1
+    assert "give the file once, as an argument or with -c" in capfd.readouterr().err
+
+
+def test_json(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """One object on stdout, nothing on stderr, and the exit code of the text."""
+    file.write_text("timeouts: {syn: 5s}\n" + TWO)
+    assert outcome("check", "--json", str(file)) == 0
+    printed = capfd.readouterr()
+    found = json.loads(printed.out)
+    assert (printed.err, found["valid"], found["exit_code"], found["errors"]) == ("", True, 0, [])
+    (warning,) = found["warnings"]
+    assert (warning["path"], warning["line"], warning["column"]) == ("timeouts.syn", 1, 17)
+    assert warning["message"] == "`syn` of 5 s forgets flows that are still alive"
+    assert [service["service"] for service in found["services"]] == ["web", "all6"]
+    assert found["services"][0]["weight"] == 4
+
+
+def test_json_of_mistakes(capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+    """Each has its path, place, message and remedy; also of a list of backends, and of no file."""
+    file.write_text(TWO.replace("tcp", "tpc").replace("2001:db8::11/64", "x"))
+    assert outcome("check", "--json", str(file)) == 1
+    printed = capfd.readouterr()
+    found = json.loads(printed.out)
+    assert (printed.err, found["valid"], found["exit_code"]) == ("", False, 1)
+    assert [(error["path"], error["line"]) for error in found["errors"]] == [
+        ("services[0].protocol", 4),
+        ("services[1].vip", 12),
+    ]
+    assert found["errors"][0]["remedy"].startswith("did you mean tcp? write one of: tcp, udp")
+    (tmp_path / "list").write_text("10.0.0.1\nx\n")
+    service = f"{{name: a, vip: 192.0.2.1, protocol: tcp, backends: {{file: {tmp_path}/list}}}}"
+    file.write_text(f"services: [{service}]\n")
+    assert outcome("check", "--json", str(file)) == 1
+    (error,) = json.loads(capfd.readouterr().out)["errors"]
+    assert (error["file"], error["line"], error["column"]) == (f"{tmp_path}/list", 2, 1)
+    assert outcome("check", "--json", str(tmp_path / "no")) == 1
+    (error,) = json.loads(capfd.readouterr().out)["errors"]
+    assert (error["message"], error["line"]) == ("there is no such file", None)
 
 
 def test_file_of_the_working_directory(

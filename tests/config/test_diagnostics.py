@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.config.diagnostics import ConfigError, Mark, Marks, Path, PathSet, Problem, report
+from paraglider.config.diagnostics import (
+    ConfigError,
+    Mark,
+    Marks,
+    Path,
+    PathSet,
+    PlacedProblem,
+    Problem,
+    report,
+)
 from paraglider.config.diagnostics import spelled as spell
 
 PATHS = st.lists(st.sampled_from(["a", "b", 0, 1]), max_size=4).map(tuple)
@@ -39,7 +48,12 @@ def test_the_report_is_in_the_order_of_the_file_without_duplicates() -> None:
     """Lines sort by place, numerically, and the same finding appears once."""
     marks = Marks(values={(): Mark(1, 1), ("a",): Mark(10, 4), ("b",): Mark(9, 12)})
     problems = [Problem(("a",), "x", "y"), Problem(("b",), "z", "y"), Problem(("a",), "x", "y")]
-    assert report("f", marks, problems) == ["f:9:12: z; y", "f:10:4: x; y"]
+    found = report("f", marks, problems)
+    assert list(map(str, found)) == ["f:9:12: z; y", "f:10:4: x; y"]
+    assert [(each.path, each.mark) for each in found] == [
+        (("b",), Mark(9, 12)),
+        (("a",), Mark(10, 4)),
+    ]
 
 
 def test_config_error_reads_as_its_lines() -> None:
@@ -47,6 +61,12 @@ def test_config_error_reads_as_its_lines() -> None:
     error = ConfigError(["f:1:1: a; b", "f:2:1: c; d"])
     assert str(error) == "f:1:1: a; b\nf:2:1: c; d"
     assert error.exit_code == 1
+    findings = (
+        PlacedProblem("f", Mark(1, 2), "a", "b", ("x",)),
+        PlacedProblem("g", None, "c", "d"),
+    )
+    assert ConfigError(findings).lines == ("f:1:2: a; b", "g: c; d")
+    assert ConfigError(findings).findings == findings
 
 
 def test_finding_that_rests_on_a_mistake_is_recognised() -> None:

@@ -16,7 +16,7 @@ PLACE: Path = ("services", 0, "backends")
 def told(text: str) -> list[str]:
     """The problems of ``text`` as text."""
     listing = parse(text, PLACE)
-    return report("f", listing.marks, listing.problems)
+    return list(map(str, report("f", listing.marks, listing.problems)))
 
 
 def name(backend: BackendConfig) -> str:
@@ -105,7 +105,7 @@ def test_any_text(text: str) -> None:
     """No text brings it down, and every text has backends or a mistake."""
     listing = parse(text, PLACE)
     assert listing.backends or listing.problems
-    assert all("\n" not in line for line in report("f", listing.marks, listing.problems))
+    assert all("\n" not in str(line) for line in report("f", listing.marks, listing.problems))
 
 
 backends = st.builds(

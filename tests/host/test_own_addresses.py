@@ -28,7 +28,7 @@ def test_the_host_is_read_if_the_file_asks_for_it(monkeypatch: pytest.MonkeyPatc
     found, notes = with_own_addresses(loaded, (4,))
     assert str(found.config.services[0].snat_address) == "10.0.0.2"
     assert (found.marks, found.file, len(notes)) == (loaded.marks, "f", 1)
-    assert notes[0].startswith("f:3:24: `snat`: eth1 has several IPv4 addresses")
+    assert str(notes[0]).startswith("f:3:24: `snat`: eth1 has several IPv4 addresses")
     monkeypatch.setattr(module, "host_addresses", lambda: {"eth1": ()})
     with pytest.raises(MissingAddressError, match=r"f:3:24: `snat`: eth1 has no IPv4") as it:
         with_own_addresses(loaded, (4,))

@@ -56,7 +56,7 @@ def validate(
         return
     lines = [f"{problem.what}; {problem.remedy}" for problem in problems]
     if listing is not None and listing.has(problems[0]):
-        lines[:1] = listing.lines(problems[0])
+        lines[:1] = map(str, listing.findings(problems[0]))
     raise ConfigError([first_line(lines)])
 
 
