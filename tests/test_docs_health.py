@@ -19,7 +19,7 @@ from paraglider.health.probes import http
 
 PAGE = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([a-z_: ]+)` \|(.*?)\| .* \|$", PAGE, re.MULTILINE)
-OF_SERVICE = ("all_down", "on_down", "drain_timeout", "slow_start")
+OF_SERVICE = ("all_down", "min_ready", "on_down", "drain_timeout", "slow_start")
 
 
 def default(model: type[Section], key: str) -> str:

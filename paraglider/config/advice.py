@@ -166,6 +166,10 @@ def _failover(config: Config) -> Iterator[Problem]:
 def _health(config: Config) -> Iterator[Problem]:
     for index, service in enumerate(config.services):
         path: Path = ("services", index)
+        wanted, there = service.min_ready, len(service.backends)
+        if service.backends and isinstance(wanted, int) and wanted > there:
+            what = f"`min_ready: {wanted}` with {there} backends: `health` is always degraded"
+            yield Problem((*path, "min_ready"), what, f"write {there} or less, or a share: 50%")
         check = service.check
         if check is not None and check.effective_timeout > check.interval:
             what = f"a check may take {check.effective_timeout:g} s, and the next is due after"

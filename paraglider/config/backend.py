@@ -1,11 +1,13 @@
 """The backends of a service of the configuration file, or where they are listed.
 
-Lives here: ``BackendConfig``, ``BackendSource``, and ``BackendsOrSource``, the type of `backends`.
+Lives here: ``BackendConfig``, ``BackendSource``, and ``BackendsOrSource``, the type of `backends`;
+``MinReady``, how many of them a service needs, and ``least_ready``.
 Rules: as in ``config.model``. No I/O.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Final
 
@@ -15,6 +17,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     TypeAdapter,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -22,7 +25,11 @@ from pydantic_core import CoreSchema
 
 from paraglider.config.section import Section
 from paraglider.config.types import Address, Port, parse_backend
+from paraglider.config.wording import shown
 
+#: the largest number of `min_ready`
+_MOST: Final = 65_535
+_SHARE: Final = re.compile(r"(?:100|[1-9]?[0-9])%", re.ASCII)
 _SHAPE: Final = 'write 10.0.0.1, 10.0.0.1:8080 or "[fd00:10::1]:8080"'
 
 
@@ -94,6 +101,39 @@ Backends = Annotated[
     Field(min_length=1, strict=False),
 ]
 _LISTED: TypeAdapter[tuple[BackendConfig, ...]] = TypeAdapter(Backends)
+
+
+def _min_ready(value: Any) -> Any:
+    """A number of backends, or a share of them such as `50%`."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
+        return value
+    if isinstance(value, str) and _SHARE.fullmatch(value):
+        return value
+    raise ValueError(
+        f"{shown(value)} is no number of backends; write one from 0 to {_MOST}, or a share from"
+        " 0% to 100%, such as 50%"
+    )
+
+
+MinReady = Annotated[
+    int | str,
+    BeforeValidator(_min_ready),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": _MOST},
+                {"type": "string", "pattern": f"^{_SHARE.pattern}$", "examples": ["50%"]},
+            ]
+        }
+    ),
+]
+
+
+def least_ready(wanted: int | str, backends: int) -> int:
+    """The number of ``backends`` that `min_ready: wanted` asks for; a share is rounded up."""
+    if isinstance(wanted, str):
+        return -(-backends * int(wanted.rstrip("%")) // 100)
+    return wanted
 
 
 def _one_of_both(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
-from paraglider.config.backend import BackendConfig, BackendsOrSource, BackendSource
+from paraglider.config.backend import BackendConfig, BackendsOrSource, BackendSource, MinReady
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.encapsulation import EncapsulationConfig
 from paraglider.config.health import Check
@@ -216,6 +216,11 @@ class Service(Section):
     all_down: Literal["use_all", "reject"] = Field(
         default="reject",
         description="If every backend is down: refuse new flows at once, or use all as if up.",
+    )
+    min_ready: MinReady = Field(
+        default="50%",
+        description="With fewer backends that take new flows `health` is degraded: a number, or a"
+        " share of those with a weight; 0: never.",
     )
     on_down: Literal["reset", "keep"] = Field(
         default="reset", description="Flows of a backend that goes down: reset or kept."

@@ -237,6 +237,13 @@ def test_a_seed_of_one_service_is_about_that_one() -> None:
     assert "`slow_start`: while it lasts" in line
 
 
+def test_more_ready_backends_than_there_are() -> None:
+    """A number above that of the listed ones; a share is never too many."""
+    (line,) = lines_of(SERVICE.replace("name: a,", "name: a, min_ready: 3,"))
+    assert "`min_ready: 3` with 1 backends: `health` is always degraded; write 1 or less" in line
+    assert lines_of(SERVICE.replace("name: a,", "name: a, min_ready: 100%,")) == []
+
+
 def test_a_port_that_answers_for_two_vips() -> None:
     """By default: an error only where the file asks for adoption."""
     text = (

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraglider.config.backend import least_ready
 from paraglider.config.diagnostics import ConfigError
 from paraglider.config.load import parse
 from paraglider.config.model import BackendConfig, Service
 from paraglider.config.types import parse_backend
 
 SERVICE = "services:\n- {name: a, vip: 'VIP', protocol: tcp, ports: 80, backends: LIST}\n"
+SERVICE_HEAD = "services: [{name: a, vip: 192.0.2.1, protocol: tcp, backends: [10.0.0.1]"
 
 
 def backends(listed: str, vip: str = "192.0.2.1") -> list[tuple[str, int | None]]:
@@ -89,3 +91,31 @@ def test_any_text(text: str) -> None:
         assert BackendConfig.model_validate(found).address == found["address"]
         return
     assert "; " in refused
+
+
+@pytest.mark.parametrize(
+    ("wanted", "backends", "least"),
+    [
+        ("50%", 4, 2),
+        ("50%", 5, 3),
+        ("50%", 1, 1),
+        ("0%", 9, 0),
+        ("100%", 3, 3),
+        (2, 9, 2),
+        (5, 3, 5),
+    ],
+)
+def test_how_many_are_needed(wanted: int | str, backends: int, least: int) -> None:
+    """A share is rounded up; a number is itself."""
+    (service,) = parse(f"{SERVICE_HEAD}, min_ready: {wanted}}}]", "f").config.services
+    assert service.min_ready == wanted
+    assert least_ready(service.min_ready, backends) == least
+
+
+@pytest.mark.parametrize("wanted", ["half", "101%", "-1", "1.5", "50 %", "true", "70000"])
+def test_no_number_of_backends(wanted: str) -> None:
+    """The message has both forms."""
+    with pytest.raises(
+        ConfigError, match="is no number of backends; write one from 0 to 65535, or"
+    ):
+        parse(f"{SERVICE_HEAD}, min_ready: {wanted}}}]", "f")

@@ -1,6 +1,7 @@
 """Assesses the processes and the services periodically, without memory of its findings.
 
     services    none of the backends takes new flows
+    pools       fewer than `min_ready` backends take new flows
     deciding    the kernel has no room for a service's table
     processes   one is not running: dead, starting, waiting to be restarted, hanging. While it is
                 being replaced, which takes less than REPLACEMENT seconds, that is not unhealthy,
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from paraglider.config.backend import least_ready
 from paraglider.config.deciding import NO_ROOM, kernel_decides
 from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.carrier import CarrierSwitch
@@ -101,6 +103,7 @@ class Assessor:
             if not served
         }
         self._conditions.report("services", found)
+        self._conditions.report("pools", dict(_partial(config.services, pools)))
 
     def deciding(self, config: Config, carrier: CarrierSwitch) -> None:
         """Assess whether the kernel decides for the services of ``config`` as they want it."""
@@ -176,6 +179,23 @@ def serving(services: Iterable[Service], pools: BackendTable) -> Iterator[tuple[
         gone = members and all(member.leaving for member in members)  # it still has flows
         if not gone:
             yield service, any(member.takes_flows for member in members)
+
+
+def _partial(services: Iterable[Service], pools: BackendTable) -> Iterator[tuple[str, Condition]]:
+    """Those of ``services`` with some backends that take new flows, but fewer than `min_ready`.
+
+    A backend that the file gives weight 0 is a spare: it counts only while it takes flows.
+    """
+    for service in services:
+        members = [member for member in pools.of(service.name) if not member.leaving]
+        ready = sum(member.takes_flows for member in members)
+        count = sum(member.configured > 0 or member.takes_flows for member in members)
+        if 0 < ready < least_ready(service.min_ready, count):
+            text = (
+                f"{ready} of {count} backends take new flows, fewer than `min_ready`"
+                f" ({service.min_ready}); see `paraglider show backends`"
+            )
+            yield f"service {service.name}", Condition("degraded", text)
 
 
 def _process(child: Child, now: float) -> Condition | None:

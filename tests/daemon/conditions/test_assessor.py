@@ -117,6 +117,36 @@ def test_a_service_without_a_backend_for_new_flows() -> None:
     assert world.found() == {}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "out", "text"),
+    [
+        ("50%", 2, ""),
+        ("50%", 3, "2 of 5 backends take new flows, fewer than `min_ready` (50%)"),
+        (4, 1, ""),
+        (4, 2, "3 of 5 backends take new flows, fewer than `min_ready` (4)"),
+        (9, 0, "5 of 5 backends take new flows, fewer than `min_ready` (9)"),
+        ("100%", 1, "4 of 5 backends take new flows, fewer than `min_ready` (100%)"),
+        (0, 4, ""),
+        ("50%", 5, "no backend takes new flows"),
+    ],
+)
+def test_a_partial_pool(wanted: int | str, out: int, text: str) -> None:
+    """Degraded with fewer than `min_ready`, unhealthy without any; spares of weight 0 are none."""
+    backends = [f"10.0.0.{number}" for number in range(1, 6)]
+    spare = {"address": "10.0.0.9", "weight": 0}
+    service = {**SERVICE, "min_ready": wanted, "backends": [*backends, spare]}
+    config = Config.model_validate({"services": [service]})
+    world, pools = World(), BackendTable(config, 0.0)
+    for member in pools.of("web")[:out]:
+        pools.apply(member, Event.SET_DRAIN, "asked", 1.0)
+    world.assessor.services(config, pools)
+    assert [each.condition.text.partition(";")[0] for each in world.conditions] == [text][
+        : bool(text)
+    ]
+    assert set(world.found().values()) <= {"unhealthy" if out == 5 else "degraded"}
+    assert {each.object for each in world.conditions} <= {"service web"}
+
+
 def test_a_service_for_which_the_kernel_has_no_room() -> None:
     """While it is to decide; the text has the remedy."""
     world, switch = World(), CarrierSwitch("")

@@ -118,14 +118,14 @@ def test_what_is_wrong_with_the_balancer_concerns_every_vip() -> None:
     assert (first.object, second.object) == ("table ip paraglider", "service web")
 
 
-@pytest.mark.parametrize("source", ["deciding", "policies", "answers"])
+@pytest.mark.parametrize("source", ["deciding", "policies", "answers", "pools"])
 def test_a_condition_about_a_service(source: str) -> None:
     """Is told of its VIP and not of others, whatever it is about; of the balancer unless it is
     about backends.
     """
     world = World()
     world.conditions.report(source, {"service mail": UP})
-    node = "healthy" if source == "answers" else "degraded"
+    node = "healthy" if source in ("answers", "pools") else "degraded"
     words = {"all": "degraded", "node": node, VIP: "healthy", OTHER: "degraded", SIX: "healthy"}
     assert world.words() == words
 
