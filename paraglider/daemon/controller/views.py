@@ -20,7 +20,7 @@ from paraglider.config.deciding import carried_by_workers, why_not_kernel
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.daemon.conditions.carrier import CarrierSwitch
-from paraglider.daemon.conditions.health import Health, VipHealth, of_all
+from paraglider.daemon.conditions.health import Health, VipHealth, of_all, of_node
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.announcing import AnnounceReconciler
@@ -220,7 +220,10 @@ def status(
         "backends": backends(config, pools, traffic, at),
         "workers": processes(children, samples, queues, at, switch=whole.carrier),
         "health": health(of_all(whole.conditions, whole.store), at),
-        "node": node(whole.store.node, at),
+        "node": {
+            **node(whole.store.node, at),
+            "health": of_node(whole.conditions, whole.store).status,
+        },
         "announced": announced(whole.vips.now()),
         "carrier": carrier(whole, samples),
         "daemon": {

@@ -37,23 +37,34 @@ class Feed:
         self.sample: Row | None = None
         self.number = 0
         self._text = b""
+        self._due: float | None = None  # when the next sample begins, by the loop's clock
 
     async def run(self) -> None:
         """Request periodically; never returns."""
         clock = asyncio.get_running_loop().time
         while True:
-            before = clock()
+            before, answered = clock(), False
             # While the supervisor is busy the page shows the age of its numbers.
             with contextlib.suppress(PlatformError):
                 await self._poll(clock)
+                answered = True
             took = clock() - before
-            await asyncio.sleep(max(self._interval - took, took * _SHARE, 0.0))
+            pause = max(self._interval - took, took * _SHARE, 0.0)
+            if answered:
+                self._due = clock() + pause
+            await asyncio.sleep(pause)
 
     def now(self) -> Row:
         """The last sample; raises ``PlatformError`` before the first."""
         if self.sample is None:
             raise PlatformError("nothing is known yet", "ask again in a moment")
         return self.sample
+
+    @property
+    def late(self) -> float:
+        """Seconds for which the next sample has been due; 0 if it is not, or before the first."""
+        now = asyncio.get_running_loop().time()
+        return 0.0 if self._due is None else max(0.0, now - self._due)
 
     async def after(self, number: int) -> tuple[int, bytes]:
         """The number and text of the first sample with a higher number than ``number``."""

@@ -15,6 +15,8 @@ from typing import Final
 
 from aiohttp import web
 
+from paraglider.daemon.web.probes import PATHS
+
 #: sent with every response
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -42,6 +44,8 @@ class RequestGuard:
         acceptable.
         """
         host = request.headers.getall("Host", [])
+        if not host and request.path in PATHS:
+            return  # HTTP/1.0, as HAProxy's checks; browsers always send a Host
         if len(host) != 1 or not self._ours(host[0], _here(request)):
             raise web.HTTPMisdirectedRequest(
                 reason="This is not the name of this host: see stats.names"

@@ -5,6 +5,7 @@
     GET  /api/v1/services   /api/v1/backends?service=   /api/v1/workers   /api/v1/health
     GET  /api/v1/node       /api/v1/peers             this and other balancers (`stats.peers`)
     GET  /api/v1/history?service=                     what the charts begin with
+    GET  /healthz    /readyz          200 or 503, see ``probes``
     GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
 
@@ -33,6 +34,7 @@ from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed, of_service
 from paraglider.daemon.web.guard import RequestGuard
 from paraglider.daemon.web.peers import Peers
+from paraglider.daemon.web.probes import PATHS, probe
 
 #: bytes of a request's body
 LARGEST: Final = 4 << 10
@@ -99,6 +101,8 @@ def application(shown: Shown, guarded: RequestGuard, ask: Ask) -> web.Applicatio
     add.add_get("/api/v1/node", _shown(lambda _: feed.now()["node"]))
     add.add_get("/api/v1/peers", _shown(lambda _: peers.rows(feed.now())))
     add.add_get("/api/v1/history", _shown(lambda r: feed.history.plain(_named(r))))
+    for path in PATHS:
+        add.add_get(path, _probe(feed))
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))
     add.add_get("/metrics", _metrics(feed))
@@ -134,6 +138,13 @@ def _csv(feed: Feed) -> Handler:
         return web.Response(text=csv_table.table(feed.now()), content_type="text/csv")
 
     return show
+
+
+def _probe(feed: Feed) -> Handler:
+    async def answer_probe(request: web.Request) -> web.StreamResponse:
+        return probe(request.path, request.query.get("of"), feed.now(), feed.late)
+
+    return answer_probe
 
 
 def _metrics(feed: Feed) -> Handler:

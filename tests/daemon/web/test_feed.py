@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from waiting import TIMEOUT
@@ -89,3 +89,33 @@ def test_of_service() -> None:
     assert of_service(rows, None) == rows
     assert of_service(rows, "b") == rows[1:]
     assert of_service(rows, "c") == []
+
+
+def test_how_late_a_sample_is() -> None:
+    """From when the next one was due, while the supervisor does not answer; not before the first,
+    nor in the pause.
+    """
+    ends = asyncio.Event()
+    answers: list[Any] = [Result(value=status(1.0))]
+
+    async def ask(_request: Message) -> Message:
+        if not answers:
+            await ends.wait()
+        return cast(Message, answers.pop())
+
+    async def main() -> None:
+        feed = Feed(ask, {}, interval=0.05)
+        assert feed.late == 0.0
+        running = asyncio.create_task(feed.run())
+        await asyncio.wait_for(feed.after(0), TIMEOUT)
+        assert feed.late == 0.0
+        while feed.late < 0.1:
+            await asyncio.sleep(0.01)
+        answers.append(Result(value=status(2.0)))
+        ends.set()
+        await asyncio.wait_for(feed.after(1), TIMEOUT)
+        await asyncio.sleep(0)
+        assert feed.late == 0.0
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))

@@ -74,6 +74,15 @@ def test_origin(origin: str, expected: int) -> None:
     assert checked(Host="localhost:9777", Origin=origin) == expected
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_host(path: str) -> None:
+    """A browser always sends one, so none is another page's; a wrong one is refused."""
+    assert checked(path=path) == 200
+    assert checked(path=path, Host="localhost") == 200
+    assert checked(path=path, Host="evil.example") == 421
+    assert checked(path="/api/v1/status") == 421
+
+
 def test_another_page_may_only_lead_here() -> None:
     """A cross-site request is accepted only for a followed link."""
     elsewhere = {"Host": "localhost", "Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}

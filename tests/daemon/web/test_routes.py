@@ -110,3 +110,30 @@ def test_a_change_is_sent_with_its_token(token: str | None) -> None:
     assert asked == SetRequest(
         listener="stats", service="web", backend="10.0.0.1", state="drain", token=token
     )
+
+
+def test_probes() -> None:
+    """Status and text by the last sample; 503 without one, and 400 for what is not known."""
+
+    async def main() -> None:
+        feed = Feed(refuse, {})
+        shown = Shown(files(), feed, Streams(feed, lambda *_: None), Peers(()))
+        async with TestClient(TestServer(application(shown, RequestGuard(()), refuse))) as client:
+            assert (await client.get("/healthz")).status == 503
+            health = {"status": "draining", "problems": ["a: b"]}
+            feed.sample = {"health": health, "node": {"health": "healthy"}}
+            for path, status, text in (
+                ("/healthz", 200, "draining\na: b\n"),
+                ("/readyz", 503, "draining\na: b\n"),
+                ("/readyz?of=node", 200, "healthy\n"),
+            ):
+                answer = await client.get(path)
+                assert (answer.status, await answer.text()) == (status, text)
+                assert answer.headers["Cache-Control"] == "no-store"
+            assert (await client.get("/readyz?of=x")).status == 400
+            assert (await client.get("/readyz", headers={"Host": "evil.example"})).status == 421
+
+    async def refuse(_request: Message) -> Message:
+        return Refusal(error="no", remedy="yes", fault="operator")
+
+    asyncio.run(asyncio.wait_for(main(), TIMEOUT))
