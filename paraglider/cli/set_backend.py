@@ -1,4 +1,5 @@
-"""`paraglider set backend SERVICE/BACKEND state ready|drain|maint` and `… weight N`.
+"""`paraglider set backend SERVICE/BACKEND state ready|drain|maint` and `… weight N`, where `*` as
+SERVICE is all services.
 
 Lives here: the click group ``set_``, with ``backend``.
 Rules: sends the request to the control socket and prints the answer.
@@ -33,6 +34,7 @@ def backend(
 
     BACKEND is its address, or ADDRESS:PORT if its port is mapped, as `show` prints it. drain: it
     keeps its flows and gets no new ones. maint: the same, and health checks are ignored.
+    '*/BACKEND' is that backend in every service, an address alone all of its ports.
     """
     service, slash, name = which.partition("/")
     if not slash or not name:
@@ -45,6 +47,7 @@ def backend(
     answer = control_client(options, config).set_backend(service, name, **{field: change})
     if as_json:
         print_json(answer)
-    else:
-        place = f"{answer['service']}/{answer['backend']}"
-        print(f"{place}: state {answer['state']}, weight {answer['weight']}")
+        return
+    for row in answer.get("backends", [answer]):
+        place = f"{row['service']}/{row['backend']}"
+        print(f"{place}: state {row['state']}, weight {row['weight']}")

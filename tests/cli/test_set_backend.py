@@ -21,6 +21,19 @@ def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
     assert daemon.asked == [("POST", path, {"state": "drain"}), ("POST", path, {"weight": 3})]
 
 
+def test_all_services(daemon: Any, say: Any) -> None:
+    """`*` is sent as it is; each backend of the answer has its line."""
+    rows = [ANSWER, {**ANSWER, "service": "mail", "backend": "fd00::1"}]
+    daemon.answers["/v1/backends/%2A/fd00%3A%3A1"] = (200, {"backends": rows})
+    code, out, err = say("set", "backend", "*/fd00::1", "state", "drain")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "web/[fd00::1]:80: state drain, weight 3",
+        "mail/fd00::1: state drain, weight 3",
+    ]
+    assert [body for _, _, body in daemon.asked] == [{"state": "drain"}]
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -56,6 +56,8 @@ from paraglider.netfilter.queue.proc import QueueStatus, queue_status
 
 Reply = Callable[[Message], None]
 
+#: in place of a service's name: all services
+EVERY: Final = "*"
 #: deadline, in seconds, of requests that walk over all flows
 LONG: Final = 15.0
 
@@ -203,25 +205,27 @@ class Handlers:
         self._walk(KillFlows(match=FlowMatch.of(match)), done)
 
     def _set(self, request: SetRequest, reply: Reply) -> None:
-        """Set the state, the weight, or both, of one backend."""
-        member = self._controller.store.pools.find(request.service, request.backend)
+        """Set the state, the weight, or both, of one backend, or of one in every service."""
+        pools, whole = self._controller.store.pools, request.service == EVERY
+        if whole:
+            members = pools.everywhere(request.backend)
+        else:
+            members = [pools.find(request.service, request.backend)]
         state, weight = request.state, request.weight
         if state is None and weight is None:
             raise OperatorError("nothing is to be set", "give a state, a weight, or both")
         if state is not None and state not in SETTABLE:
             remedy = f"{did_you_mean(state, SETTABLE)}write {' or '.join(SETTABLE)}"
             raise OperatorError(f"there is no state {state!r}", remedy)
-        if weight is not None:
-            self._controller.store.set_weight(member, weight)
-        if state is not None:
-            event, now = SETTABLE[state], time.monotonic()
-            self._controller.store.move(member, event, "set by the operator", now)
-        answer = {
-            "service": member.service,
-            "backend": member.backend,
-            "state": member.state.value,
-            "weight": member.weight,
-        }
+        now = time.monotonic()
+        for member in members:
+            if weight is not None:
+                self._controller.store.set_weight(member, weight)
+            if state is not None:
+                event = SETTABLE[state]
+                self._controller.store.move(member, event, "set by the operator", now)
+        rows = [views.changed(member) for member in members]
+        answer = {"backends": rows} if whole else rows[0]
         self._controller.when_applied(lambda: reply(Result(value=answer)))
 
     def _reload(self, request: ReloadRequest, reply: Reply) -> None:

@@ -155,6 +155,16 @@ def health(found: Health, at: Instant) -> dict[str, Any]:
     }
 
 
+def changed(member: BackendRecord) -> dict[str, Any]:
+    """The state and weight of a backend that a request has set."""
+    return {
+        "service": member.service,
+        "backend": member.backend,
+        "state": member.state.value,
+        "weight": member.weight,
+    }
+
+
 def node(state: Node, at: Instant) -> dict[str, Any]:
     """Whether this balancer is drained; ``kept``: also by the next daemon."""
     return {

@@ -9,13 +9,14 @@ Rules: pure; ``now`` is monotonic seconds. A change to the same state or weight 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from paraglider.config.diff import predecessors
 from paraglider.config.model import BackendConfig, Config, Service
-from paraglider.config.types import IPAddress
+from paraglider.config.types import IPAddress, parse_address
 from paraglider.config.wording import did_you_mean
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
@@ -171,6 +172,23 @@ class BackendTable:
         if member is None:
             raise _unknown(f"backend of `{service}`", backend, list(members))
         return member
+
+    def everywhere(self, backend: str) -> list[BackendRecord]:
+        """The backends of all services with the name ``backend``; an address alone is every port of
+        it. Raises ``OperatorError`` with the existing names if there is none.
+        """
+        address: IPAddress | None = None
+        with contextlib.suppress(ValueError):  # a name with a port
+            address = parse_address(backend)
+        present = [record for record in self if not record.leaving]
+        found = [
+            record
+            for record in present
+            if backend == record.backend or self._backends[record.key].address == address
+        ]
+        if not found:
+            raise _unknown("backend", backend, list(dict.fromkeys(r.backend for r in present)))
+        return found
 
     def apply(
         self,

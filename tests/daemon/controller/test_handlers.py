@@ -282,6 +282,20 @@ def test_set_is_answered_when_the_workers_know(asked: Asked) -> None:
     assert asked.replies == [Result(value={"service": "web", "backend": "10.0.0.2:8080", **what})]
 
 
+def test_set_in_all_services(asked: Asked) -> None:
+    """The answer has each backend that was set; one mistake changes none."""
+    assert asked.ask(change("*", "10.0.0.2", state="drain")) == []
+    asked.controller.apply()
+    row = {"service": "web", "backend": "10.0.0.2:8080", "state": "drain", "weight": 1}
+    assert asked.replies == [Result(value={"backends": [row]})]
+    asked.replies.clear()
+    for where, what in (("10.0.0.2", {"weight": -1}), ("10.0.0.9", {"state": "ready"})):
+        (reply,) = asked.ask(change("*", where, **what))
+        assert isinstance(reply, Refusal)
+        asked.replies.clear()
+    assert asked.controller.store.pools.states()["web"]["10.0.0.2:8080"] == ("drain", 1)
+
+
 def test_flows_of_all_workers(asked: Asked) -> None:
     """One list, limited to the requested length; an invalid answer of a worker adds nothing."""
     asked.ask(flows(backend="10.0.0.1"))

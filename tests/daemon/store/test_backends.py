@@ -155,3 +155,32 @@ def test_a_fingerprint_is_computed_once_a_change(
     assert (pools.fingerprint("web") != first, len(made)) == (True, 4)
     with pytest.raises(KeyError):
         pools.fingerprint("nosuch")
+
+
+def test_a_backend_in_every_service() -> None:
+    """By its name, or by its address whatever the port; one that is being removed is left out."""
+    keys = {"protocol": "tcp", "ports": 80, "vip": "192.0.2.1/24"}
+    six = {**keys, "vip": "2001:db8::1/64", "backends": ["fd00::1"]}
+    services = [
+        {**keys, "name": "a", "backends": ["10.0.0.1", "10.0.0.2"]},
+        {**keys, "name": "b", "ports": 81, "backends": ["10.0.0.1:8080", "10.0.0.3"]},
+        {**six, "name": "c"},
+    ]
+    pools = BackendTable(Config.model_validate({"services": services}), 1.0)
+
+    def found(backend: str) -> list[tuple[str, str]]:
+        return [record.key for record in pools.everywhere(backend)]
+
+    assert found("10.0.0.1") == [("a", "10.0.0.1"), ("b", "10.0.0.1:8080")]
+    assert found("10.0.0.1:8080") == [("b", "10.0.0.1:8080")]
+    assert found("FD00:0::1") == [("c", "fd00::1")]
+    pools.find("a", "10.0.0.1").leaving = True
+    assert found("10.0.0.1") == [("b", "10.0.0.1:8080")]
+    with pytest.raises(
+        OperatorError, match="no backend called `10.0.0.1:80`; did you mean 10.0.0.1"
+    ):
+        pools.everywhere("10.0.0.1:80")
+    with pytest.raises(
+        OperatorError, match="there are: 10.0.0.2, 10.0.0.1:8080, 10.0.0.3, fd00::1"
+    ):
+        pools.everywhere("*")
