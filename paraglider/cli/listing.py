@@ -2,8 +2,8 @@
 
 Lives here: ``Column``, ``TextRow`` and ``TextTable``.
 Rules: pure. In a narrow terminal, columns with ``least`` are truncated, then the gaps shrink, then
-the columns with the highest rank are left out. Numbers are never truncated; rich's tables would
-truncate all columns alike.
+the columns with the highest rank are left out, then those on the right. Numbers are never
+truncated; rich's tables would truncate all columns alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GAPS = (2, 1)
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column: its title, its alignment (``right``), its ``rank`` (the highest is left out first,
-    0 never), and the number of characters to which it may be truncated (``least``).
+    0 last), and the number of characters to which it may be truncated (``least``).
     """
 
     title: str
@@ -74,7 +74,12 @@ class TextTable:
             for gap in _GAPS:
                 if (cut := self._cut(widths, gap, width)) is not None:
                     return cut, gap
-        return self._least(widths), _GAPS[-1]
+        gap = _GAPS[-1]
+        while len(widths) > 1:
+            del widths[max(widths)]
+            if (cut := self._cut(widths, gap, width)) is not None:
+                return cut, gap
+        return dict.fromkeys(widths, width), gap
 
     def _cut(self, widths: dict[int, int], gap: int, width: int) -> dict[int, int] | None:
         """``widths``, reduced to fit ``width``; None if that is impossible."""

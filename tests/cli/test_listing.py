@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -46,6 +48,8 @@ def test_the_order_in_which_room_is_made(listing: TextTable) -> None:
     assert shown(listing, 28)[1] == "back…  123456       99 pass…"
     assert shown(listing, 26)[:2] == ["Name        Bytes  Check", "backen…        99  passed…"]
     assert shown(listing, 12)[:2] == ["Name   Check", "back…  pass…"]
+    assert shown(listing, 9)[:2] == ["Name", "backend1"]
+    assert shown(listing, 3)[:2] == ["Na…", "ba…"]
 
 
 @pytest.mark.parametrize("width", [1, 5, 10, 11, 20, 33, 80])
@@ -57,10 +61,29 @@ def test_no_line_is_wider_than_there_is_room(listing: TextTable, width: int) -> 
 
 def test_numbers_keep_their_digits(listing: TextTable) -> None:
     """A number is complete or its column is omitted."""
-    for width in range(20, 60):
+    for width in range(1, 60):
         head, *lines = shown(listing, width)
-        assert ("123456" in lines[0]) == ("Packets" in head)
-        assert ("12345678" in lines[1]) == ("Bytes" in head)
+        for title, number, line in (("Packets", "123456", 0), ("Bytes", "12345678", 1)):
+            whole = number in lines[line].split()
+            assert whole == (title in head.split())
+            assert whole or number[:2] not in lines[line].split(maxsplit=1)[-1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=6),
+    st.integers(1, 60),
+)
+def test_any_columns_in_any_width(columns: list[tuple[int, int]], width: int) -> None:
+    """Each number is whole or its column is left out with its title; the first column stays."""
+    listing = TextTable(
+        [Column(f"T{n}", right=n > 0, rank=rank if n else 0) for n, (_, rank) in enumerate(columns)]
+    )
+    cells = [str(n) * digits for n, (digits, _) in enumerate(columns)]
+    listing.add(*cells)
+    head, line = (text.split() for text in shown(listing, width))
+    assert len(head) == len(line) >= 1
+    kept = {title: cell for title, cell in zip(head, line, strict=True) if title != head[0]}
+    assert all(cells[int(title[1:])] == cell for title, cell in kept.items())
 
 
 def test_a_heading_reaches_over_columns(listing: TextTable) -> None:
