@@ -1,6 +1,6 @@
 """`paraglider show` on a host that `paraglider start` set up.
 
-Lives here: ``show_static`` and its table.
+Lives here: ``started_services``, and ``show_static`` with its table.
 Rules: reads and changes nothing. The columns are those of `ipvsadm -Ln --stats`, with the weight
 and the share of new connections; `--json` has the same data.
 """
@@ -10,26 +10,29 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from paraglider.cli.common_options import print_json, print_table
+from paraglider.cli.listing import Column, TextTable
 from paraglider.host.ownership import STARTED
 from paraglider.host.state import StateFile
 from paraglider.host.static_status import StaticBackend, StaticService, static_services
 from paraglider.netfilter.nft import Nft
 
 
-def show_static(families: frozenset[int], *, as_json: bool) -> None:
-    """List the services of ``families`` that `paraglider start` set up, from the kernel.
-
-    Conns: connections begun. In: from clients; out: to clients.
-    """
+def started_services(families: frozenset[int]) -> list[StaticService]:
+    """The services of ``families`` that `paraglider start` set up, from the kernel."""
     changes = StateFile(owner=STARTED).load()
-    services = [
+    return [
         service
         for service in static_services(changes, Nft())
         if (6 if ":" in service.vip else 4) in families
     ]
+
+
+def show_static(services: list[StaticService], *, as_json: bool) -> None:
+    """List ``services``.
+
+    Conns: connections begun. In: from clients; out: to clients.
+    """
     if as_json:
         print_json({"services": [_with_old_names(asdict(service)) for service in services]})
     else:
@@ -43,16 +46,24 @@ def _with_old_names(service: dict[str, Any]) -> dict[str, Any]:
     return service
 
 
-def listing(services: list[StaticService]) -> Table:
+def listing(services: list[StaticService]) -> TextTable:
     """The table for a terminal: a line per service, followed by a line per backend."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Service → backend", no_wrap=True)
-    for name in ("Weight", "Share", "Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"):
-        table.add_column(name, justify="right")
+    table = TextTable(
+        (
+            Column("Service → backend"),
+            Column("Weight", right=True),
+            Column("Share", right=True, rank=1),
+            Column("Conns", right=True),
+            Column("InPkts", right=True, rank=2),
+            Column("OutPkts", right=True, rank=2),
+            Column("InBytes", right=True),
+            Column("OutBytes", right=True),
+        )
+    )
     for service in services:
-        table.add_row(_title(service), *_sums(service), style="bold")
+        table.add(_title(service), *_sums(service), over=3, style="bold", again="  all")
         for backend in service.backends:
-            table.add_row(
+            table.add(
                 f"  → {_endpoint(backend.address, backend.port)}",
                 str(backend.weight),
                 f"{backend.share:.1%}",

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from paraglider.host.ownership import STARTED
+from paraglider.host.static_status import StaticBackend, StaticService
+
 pytestmark = pytest.mark.root  # the socket is root's
 
 NAMES = ("flows", "inactive", "conns", "packets_in", "packets_out", "bytes_in", "bytes_out")
@@ -78,6 +81,39 @@ def test_json_is_the_answer(daemon: Any, say: Any, what: str) -> None:
     assert daemon.asked == [("GET", f"/v1/{what}", None)]
 
 
+def test_a_service(daemon: Any, say: Any) -> None:
+    """Its line and its backends, and no others; the same as JSON."""
+    other = {**SERVICE, "service": "mail", "vip": "2001:db8::12"}
+    answer = status([other, SERVICE])
+    answer["backends"] += [{**BACKEND, "service": "mail", "backend": "fd00::9"}]
+    daemon.answers["/v1/status"] = (200, answer)
+    code, out, err = say("show", "web")
+    assert (code, err) == (0, "")
+    assert "web tcp [2001:db8::11]:80 nat rr 1 of 1 ready" in out
+    assert "fd00::1" in out
+    assert "mail" not in out
+    assert "fd00::9" not in out
+    code, out, _ = say("show", "web", "--json")
+    assert (code, json.loads(out)) == (0, {**SERVICE, "backends": [BACKEND]})
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("wbe", "did you mean web? "), ("backend", "did you mean backends? "), ("zzz", "")],
+)
+def test_no_service(daemon: Any, say: Any, word: str, hint: str) -> None:
+    """The nearest word or name, and all of them."""
+    daemon.answers["/v1/status"] = (200, status([SERVICE]))
+    assert say("show", word) == (
+        1,
+        "",
+        (
+            f"paraglider: there is no service called `{word}`; {hint}write services, backends,"
+            " flows, workers, or one of the services: web\n"
+        ),
+    )
+
+
 def test_services_and_workers(daemon: Any, say: Any) -> None:
     """A line each."""
     daemon.answers["/v1/status"] = (200, status([SERVICE]))
@@ -111,3 +147,18 @@ def test_no_daemon(say: Any, tmp_path: Any) -> None:
     code, out, err = say("show", "-c", str(file))
     assert (code, out) == (1, "")
     assert err.startswith("paraglider: no paraglider answers at /run/no-such.sock; start it")
+
+
+def test_a_service_that_start_set_up(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name too; the words show all of them."""
+    backends = (StaticBackend("10.0.0.1", None, 1, 1.0, 0, 0, 0, 0, 0),)
+    found = [StaticService(n, "192.0.2.1", "tcp", "80", "rr", "flow", backends) for n in ("a", "b")]
+    monkeypatch.setattr("paraglider.cli.show.owner_of", lambda _path: STARTED)
+    monkeypatch.setattr("paraglider.cli.show_static.started_services", lambda _families: found)
+    names = [row["name"] for row in json.loads(say("show", "services", "--json")[1])["services"]]
+    assert names == ["a", "b"]
+    names = [row["name"] for row in json.loads(say("show", "b", "--json")[1])["services"]]
+    assert names == ["b"]
+    code, out, err = say("show", "c")
+    assert (code, out) == (1, "")
+    assert err.startswith("paraglider: there is no service called `c`; write services, backends")

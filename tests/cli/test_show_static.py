@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from paraglider.cli.show_static import listing
 from paraglider.host.static_status import StaticBackend, StaticService
 
@@ -15,13 +13,14 @@ def test_the_table_is_shaped_like_that_of_ipvsadm() -> None:
         StaticBackend("fd00::2", None, 1, 0.25, 1, 5, 500, 4, 40000),
     )
     service = StaticService("web", "2001:db8::11", "any", "", "wrr", "client", backends)
-    console = Console(markup=False, highlight=False, width=200)
-    with console.capture() as capture:
-        console.print(listing([service]))
-    shown = [" ".join(line.split()) for line in capture.get().splitlines()]
+    shown = [" ".join(text.plain.split()) for text in listing([service]).texts(200)]
     assert shown == [
         "Service → backend Weight Share Conns InPkts OutPkts InBytes OutBytes",
-        "web [2001:db8::11]:* any wrr, a client keeps its backend 3 15 12 1500 130000",
+        "web [2001:db8::11]:* any wrr, a client keeps its backend",
+        "all 3 15 12 1500 130000",
         "→ [fd00::1]:8080 3 75.0% 2 10 8 1000 90000",
         "→ fd00::2 1 25.0% 1 5 4 500 40000",
     ]
+    narrow = [text.plain for text in listing([service]).texts(30)]
+    assert narrow[0] == "Service → backend  Weight"
+    assert narrow[-1] == "  → fd00::2             1"
