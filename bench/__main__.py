@@ -18,7 +18,7 @@ from bench.host import ROOT
 from bench.peers import PEERS
 from bench.results import Results
 from bench.run import CORE, Options, Run
-from paraglider.errors import OperatorError, ParagliderError
+from paraglider.errors import OperatorError, ParagliderError, as_root
 from paraglider.lab.namespace import execute
 
 RESULTS = ROOT / "bench" / "results"
@@ -47,7 +47,8 @@ def bench(quick: bool, rounds: int | None, only: str | None, write_docs: bool) -
         docs.write(ROOT, RESULTS)
         return
     if os.geteuid() != 0:
-        raise OperatorError("the bench makes network namespaces, which needs root", "use sudo")
+        remedy = f"run it as root: {as_root('scripts/bench')}"
+        raise OperatorError("the bench makes network namespaces, which needs root", remedy)
     names = tuple(only.split(",")) if only else ()
     for name in names:
         if name not in PEERS and name != CORE:

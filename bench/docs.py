@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import report
 from bench.results import Results
-from paraglider.errors import OperatorError
+from paraglider.errors import OperatorError, as_root
 
 RECORD = "latest"
 
@@ -47,7 +47,7 @@ def write(root: Path, directory: Path) -> None:
     """
     record = directory / f"{RECORD}.json"
     if not record.exists():
-        raise OperatorError(f"there is no {record}", "run sudo scripts/bench first")
+        raise OperatorError(f"there is no {record}", f"run {as_root('scripts/bench')} first")
     results = Results.from_json(record.read_text(encoding="utf-8"))
     for name in ("README.md", "docs/performance.md"):
         file = root / name

@@ -31,7 +31,7 @@ from bench.network import BACKENDS, HTTP_PORT, IPERF_PORT, VIP, Stage
 from bench.peers import PEERS, Peer
 from bench.staging import staged
 from bench.syns import KINDS, MOST, NETWORKS
-from paraglider.errors import OperatorError, ParagliderError
+from paraglider.errors import OperatorError, ParagliderError, as_root
 from paraglider.lab import topology
 from paraglider.lab.interrupts import Interrupts
 
@@ -164,7 +164,8 @@ def table(peers: list[Peer], found: dict[str, Figures]) -> Table:
 def main(kind: str, rate: int, rounds: int, seconds: int, only: str | None) -> None:
     """Measure honest clients under a flood."""
     if os.geteuid() != 0:
-        raise OperatorError("the bench makes network namespaces, which needs root", "use sudo")
+        remedy = f"run it as root: {as_root('scripts/bench')}"
+        raise OperatorError("the bench makes network namespaces, which needs root", remedy)
     names = only.split(",") if only else NAMES
     peers = [PEERS[name] for name in names if kind not in PEERS[name].cannot]
     found = {peer.name: Figures() for peer in peers}

@@ -7,6 +7,17 @@ counts them by reason (``core.verdict``).
 
 from __future__ import annotations
 
+import os
+import shutil
+
+
+def as_root(command: str) -> str:
+    """``command`` as the operator types it to run it as root: with sudo, unless this process is
+    root's, as in a container, or there is no sudo.
+    """
+    needed = os.geteuid() != 0 and shutil.which("sudo") is not None
+    return f"sudo {command}" if needed else command
+
 
 class ParagliderError(Exception):
     """Base of the errors that are shown to the operator: a message and a remedy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.errors import OperatorError, ParagliderError, PlatformError, as_root
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,24 @@ from paraglider.errors import OperatorError, ParagliderError, PlatformError
 def test_exit_codes_of_errors(kind: type[ParagliderError], code: int) -> None:
     """The operator's mistakes exit 1, the platform's refusals 2."""
     assert kind("a", "b").exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("user", "sudo", "said"),
+    [
+        (1000, "/usr/bin/sudo", "sudo paraglider show"),
+        (1000, None, "paraglider show"),
+        (0, "/usr/bin/sudo", "paraglider show"),
+        (0, None, "paraglider show"),
+    ],
+)
+def test_sudo_only_where_it_helps(
+    monkeypatch: pytest.MonkeyPatch, user: int, sudo: str | None, said: str
+) -> None:
+    """Not for root, as in a container, and not where there is none."""
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setattr("shutil.which", lambda _name: sudo)
+    assert as_root("paraglider show") == said
 
 
 def test_text_is_what_and_remedy() -> None:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from paraglider.cli.choices import Choice
-from paraglider.errors import OperatorError
+from paraglider.errors import OperatorError, as_root
 from paraglider.lab import removal, scenario
 from paraglider.lab.failover_scenario import FailoverLab
 from paraglider.lab.fleet_scenario import FleetLab
@@ -76,7 +76,8 @@ def lab(
     break when a balancer goes or returns; the exit code is 1 if any did.
     """
     if os.geteuid() != 0:
-        raise OperatorError("the lab creates network namespaces, which needs root", "use sudo")
+        remedy = f"run it as root: {as_root('paraglider lab')}"
+        raise OperatorError("the lab creates network namespaces, which needs root", remedy)
     console = Console(highlight=False)
     if down:
         removed = removal.down()

@@ -45,7 +45,7 @@ from paraglider.daemon.web.bound import StatsSocket
 from paraglider.daemon.web.page import StatsPage
 from paraglider.daemon.web.routes import files as page_files
 from paraglider.daemon.web.token import Token
-from paraglider.errors import OperatorError
+from paraglider.errors import OperatorError, as_root
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.host import policies, privileges
@@ -228,5 +228,5 @@ def _refuse_beside_static() -> None:
     if owner_of(state_path()) == STARTED:
         raise OperatorError(
             "the kernel already balances here (`paraglider start`)",
-            "first run sudo paraglider stop, then paraglider.config",
+            f"first run {as_root('paraglider stop')}, then paraglider.config",
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from paraglider.config.model import Config
-from paraglider.errors import PlatformError
+from paraglider.errors import PlatformError, as_root
 from paraglider.host.link_state import lacks_header
 
 OBJECT: Final = "carrier.bpf.o"
@@ -88,7 +88,8 @@ def unavailable(number: int, what: str, lockdown: Path = _LOCKDOWN) -> CarrierUn
             what, f"the daemon needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN at its start, {_WORKER}"
         )
     if number == errno.ENOENT and "libbpf" in what:
-        return CarrierUnavailableError(what, f"install it: sudo apt-get install libbpf1, {_WORKER}")
+        remedy = f"install it: {as_root('apt-get install libbpf1')}"
+        return CarrierUnavailableError(what, f"{remedy}, {_WORKER}")
     if number in (errno.ENOMEM, errno.E2BIG):
         return CarrierUnavailableError(what, f"lower `flows.max`, {_WORKER}")
     return CarrierUnavailableError(what, f"report it with the kernel's version, {_WORKER}")

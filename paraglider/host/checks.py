@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paraglider.config.model import Service
-from paraglider.errors import OperatorError
+from paraglider.errors import OperatorError, as_root
 from paraglider.host.netlink import Netlink
 
 DEFAULT_CHROOT = "/var/run/empty"
@@ -24,7 +24,7 @@ DEFAULT_CHROOT = "/var/run/empty"
 def check_root(command: str) -> None:
     """Raise ``OperatorError`` unless the process runs as root; ``command`` is for the remedy."""
     if os.geteuid() != 0:
-        raise OperatorError(f"{command} needs root", f"run with sudo: sudo {command}")
+        raise OperatorError(f"{command} needs root", f"run it as root: {as_root(command)}")
 
 
 def check_user(name: str, key: str = "user") -> tuple[int, int]:
@@ -47,7 +47,7 @@ def check_chroot(path: str) -> None:
         remedy = (
             "run paraglider.config, which creates it"
             if path == DEFAULT_CHROOT
-            else f"create it: sudo mkdir -p {path}"
+            else f"create it: {as_root(f'mkdir -p {path}')}"
         )
         raise OperatorError(f"the chroot directory {path} does not exist", remedy)
     if not place.is_dir():

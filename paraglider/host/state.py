@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from paraglider.errors import OperatorError, PlatformError
+from paraglider.errors import OperatorError, PlatformError, as_root
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.records import from_record, to_record
 from paraglider.host.lock import LockFile
@@ -69,7 +69,7 @@ class StateFile:
         if content["owner"] != self.owner:
             raise OperatorError(
                 f"this host is set up by `{content['owner']}`",
-                f"undo that first: sudo {UNDONE_BY[content['owner']]}",
+                f"undo that first: {as_root(UNDONE_BY[content['owner']])}",
             )
         try:
             changes = [from_record(record) for record in content["changes"]]

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from paraglider.errors import as_root
+
 ROOT = frozenset({0})
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -52,13 +54,13 @@ def _finding(place: Path, leads_there: bool, owners: frozenset[int]) -> tuple[st
     if status.st_uid not in owners and status.st_uid != 0:
         return (
             f"{place} belongs to user {status.st_uid}, who could run code as root by it",
-            f"sudo chown root {place}",
+            as_root(f"chown root {place}"),
         )
     # In a directory such as /tmp others cannot replace root's files.
     sticky = leads_there and status.st_mode & stat.S_ISVTX
     if status.st_mode & _OTHERS and not sticky:
         return (
             f"{place} may be written by others than root, who could run code as root by it",
-            f"sudo chmod go-w {place}",
+            as_root(f"chmod go-w {place}"),
         )
     return None

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from paraglider.errors import OperatorError, PlatformError
+from paraglider.errors import OperatorError, PlatformError, as_root
 
 _PACKAGES = {
     "iptables-restore": "iptables",
@@ -43,7 +43,7 @@ def find_program(name: str) -> str:
     if path is None:
         package = _PACKAGES.get(name, name)
         raise OperatorError(
-            f"the program {name} is missing", f"install it: sudo apt-get install {package}"
+            f"the program {name} is missing", f"install it: {as_root(f'apt-get install {package}')}"
         )
     return path
 

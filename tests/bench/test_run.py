@@ -77,7 +77,7 @@ def test_without_root_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     done = CliRunner().invoke(bench, ["--quick"])
     assert isinstance(done.exception, OperatorError)
-    assert "use sudo" in str(done.exception)
+    assert "run it as root: " in str(done.exception)
 
 
 def test_results_are_kept_for_their_owner(

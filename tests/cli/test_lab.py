@@ -18,9 +18,10 @@ MODULE = importlib.import_module("paraglider.cli.lab")
 def test_without_root_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without root it is refused before anything is created."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/sudo")
     result = CliRunner().invoke(lab, [])
     assert isinstance(result.exception, OperatorError)
-    assert str(result.exception).endswith("needs root; use sudo")
+    assert str(result.exception).endswith("needs root; run it as root: sudo paraglider lab")
 
 
 @pytest.mark.parametrize(

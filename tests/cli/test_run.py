@@ -199,7 +199,7 @@ def test_not_root(
     assert outcome("-c", file()) == 1
     line = message(capsys)
     assert line.startswith("paraglider: paraglider needs root")
-    assert "sudo paraglider" in line
+    assert "run it as root: " in line
     assert started.calls == []
 
 
@@ -376,6 +376,6 @@ def test_where_the_kernel_balances_alone_the_daemon_refuses(
 ) -> None:
     """There are no queues for it then; it names the way out, before it starts anything."""
     monkeypatch.setattr(command, "owner_of", lambda _: "paraglider start")
-    with pytest.raises(OperatorError, match=r"sudo paraglider stop, then paraglider\.config"):
+    with pytest.raises(OperatorError, match=r"first run (sudo )?paraglider stop, then"):
         main.main(["-c", file(WEB4)], standalone_mode=False)
     assert started.calls == []

@@ -284,7 +284,7 @@ def test_a_missing_program_is_reported_before_any_change(
     before = snapshot()
     done = host.run([sys.executable, "-c", code, "-c", write()], check=False)
     assert done.returncode == 1
-    assert "ip6tables-restore is missing; install it: sudo apt-get install iptables" in done.stderr
+    assert "ip6tables-restore is missing; install it: apt-get install iptables" in done.stderr
     assert snapshot() == before
 
 
@@ -301,8 +301,9 @@ def test_without_root_sudo_is_the_remedy(
 ) -> None:
     """For every action, because even reading the rules needs root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/sudo")
     file = write(web, network={})
-    with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
+    with pytest.raises(OperatorError, match=r"run it as root: sudo paraglider\.config"):
         CliRunner().invoke(setup_host, ["-c", file, *arguments], catch_exceptions=False)
 
 
@@ -333,7 +334,7 @@ def test_the_launcher_without_an_environment_names_the_remedy(tmp_path: Path) ->
         [bare, "-S", script], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("run sudo scripts/bootstrap first")
+    assert done.stderr.strip().endswith("run scripts/bootstrap as root first")
 
 
 def test_mistakes_may_be_left_to_the_daemon(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_one_owner_a_namespace(tmp_path: Path) -> None:
     mine, other = StateFile(tmp_path, 1), StateFile(tmp_path, 1, STARTED)
     other.store(CHANGES)
     assert owner_of(mine.path) == STARTED
-    with pytest.raises(OperatorError, match="by `paraglider start`; .* sudo paraglider stop"):
+    with pytest.raises(OperatorError, match="by `paraglider start`; .*: (sudo )?paraglider stop"):
         mine.load()
     assert other.load() == CHANGES
     other.store([])

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from paraglider.config import reader
 from paraglider.config.diagnostics import ConfigError
 from paraglider.config.places import CONTROL_SOCKET
-from paraglider.errors import OperatorError, PlatformError
+from paraglider.errors import OperatorError, PlatformError, as_root
 
 #: seconds: a little more than the supervisor's longest timeout
 TIMEOUT: Final = 30.0
@@ -82,7 +82,8 @@ class ControlClient:
                 "start it, or name its configuration file with -c",
             )
         if isinstance(error, PermissionError):
-            return OperatorError(f"the control socket {self.path} is not yours", "run with sudo")
+            remedy = f"run it as root: {as_root('paraglider')}"
+            return OperatorError(f"the control socket {self.path} is not yours", remedy)
         if isinstance(error, TimeoutError):
             return PlatformError(f"no answer from {self.path} in {self._timeout:g} s")
         return PlatformError(f"the control socket {self.path} failed: {error.strerror or error}")
