@@ -1,7 +1,7 @@
 """Paraglider: a layer-4 load balancer; Python decides once per connection.
 
 service    a VIP, a protocol and its ports, balanced over one pool
-backend    one real server: address, optional port, weight, state
+backend    one server of a pool: address, optional port, weight, state
 pool       the backends of a service, and which of them may take new flows
 strategy   picks a backend for a new flow: a class of ``core.strategies``, or a user's
 forward    how packets of a flow get to the backend: nat, offload, dsr, proxy

@@ -58,7 +58,7 @@ class _AddressAlone:
 
 
 class BackendConfig(Section):
-    """One real server."""
+    """One backend of a service."""
 
     address: Address = Field(description="Address of the backend.")
     port: Port | None = Field(

@@ -137,7 +137,7 @@ def _addresses(path: Path, service: Service) -> Iterator[Problem]:
             yield Problem(place, what, remedy, needs=needs)
         elif bad:
             what = f"backend {backend.address} is {bad}"
-            remedy = _instead(backend.address, service, "the address of a real server")
+            remedy = _instead(backend.address, service, "the address of a server")
             yield Problem(place, what, remedy, needs=forward)
         elif backend.address == vip.ip and not (ours and _elsewhere(backend.port, service)):
             what = f"backend {backend.address} is the VIP itself"

@@ -4,7 +4,7 @@ It does no I/O, reads no clock and writes no log.
 
 Glossary
     service     a VIP, a protocol and its ports, balanced over one pool           (``service``)
-    backend     one real server: address, optional port, weight, state            (``pool``)
+    backend     one server of a pool: address, optional port, weight, state            (``pool``)
     pool        the backends of a service, and which may take new flows           (``pool``)
     strategy    picks a backend for a new flow                                    (``strategies``)
     affinity    a client keeps its backend                                        (``affinity``)

@@ -94,7 +94,7 @@ DOWN: Final = frozenset((State.DOWN, State.DRAIN_DOWN))
 
 
 class Backend:
-    """One real server of one pool.
+    """One backend of one pool.
 
     ``address`` is the packed address (4 or 16 bytes), ``port`` the mapped port or 0 if the client's
     port is kept, ``conns`` the number of connections so far. ``flows`` is the number of active
