@@ -125,6 +125,51 @@ def test_bootstrap_again_changes_nothing() -> None:
     assert all(file.stat().st_mtime_ns > time for file, time in zip(compiled, times, strict=True))
 
 
+LINK = re.search(
+    r"^link\(\) \{\n.*?^\}\n",
+    (ROOT / "scripts/bootstrap").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def linked(place: Path, clone: Path) -> tuple[str, str]:
+    """What `scripts/bootstrap` of ``clone`` makes of the command in ``place``, and what it says."""
+    assert LINK is not None
+    text = LINK[0].replace("/usr/local/bin", str(place))
+    script = f"set -euo pipefail\nvenv={clone}/.venv\n{text}link paraglider"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    return str((place / "paraglider").readlink()), done.stderr
+
+
+def test_the_command_of_another_clone(tmp_path: Path) -> None:
+    """It is repointed, which is said; one that is gone, or the clone's own, is no matter."""
+    for name in ("one", "two"):
+        program = tmp_path / name / ".venv/bin/paraglider"
+        program.parent.mkdir(parents=True)
+        program.touch()
+    (place := tmp_path / "bin").mkdir()
+    one, two = (tmp_path / name for name in ("one", "two"))
+    assert linked(place, one) == (f"{one}/.venv/bin/paraglider", "")
+    assert linked(place, one) == (f"{one}/.venv/bin/paraglider", "")
+    target, said = linked(place, two)
+    assert target == f"{two}/.venv/bin/paraglider"
+    assert said == (
+        f"bootstrap: {place}/paraglider was {one}/.venv/bin/paraglider of another clone,"
+        f" now it is {target}\n"
+    )
+    (two / ".venv/bin/paraglider").unlink()
+    assert linked(place, one) == (f"{one}/.venv/bin/paraglider", "")
+
+
+def test_a_command_of_others_stays(tmp_path: Path) -> None:
+    """A link to anything else is not touched, and it is said what to use."""
+    (tmp_path / "paraglider").symlink_to("/bin/true")
+    target, said = linked(tmp_path, tmp_path)
+    assert target == "/bin/true"
+    assert said.endswith(f"is not ours and stays; use {tmp_path}/.venv/bin/paraglider\n")
+
+
 def test_the_license_is_the_one_that_is_said() -> None:
     """The metadata and the license file name the same license."""
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema
 
 import paraglider.forward.registry  # noqa: F401 the schema lists the methods
 from paraglider.config.model import Config
+
+#: names the schema to editors and validators that know several; no address to fetch it from
+IDENTIFIER: Final = "urn:paraglider:configuration"
 
 
 class _Generator(GenerateJsonSchema):
@@ -31,7 +34,7 @@ def schema() -> dict[str, Any]:
     for part in (body, *body.get("$defs", {}).values()):
         for key, field in part.get("properties", {}).items():
             _describe(key, field, body)
-    head = {"$schema": GenerateJsonSchema.schema_dialect, **body}
+    head = {"$schema": GenerateJsonSchema.schema_dialect, "$id": IDENTIFIER, **body}
     head["title"] = "Paraglider configuration"
     return head
 

@@ -44,9 +44,9 @@ def test_command_prints_the_schema() -> None:
 
 
 def test_schema_is_a_schema_of_its_draft() -> None:
-    """The schema is valid by the meta-schema of draft 2020-12, and has no address of its own."""
+    """The schema is valid by the meta-schema of draft 2020-12, and has a name of its own."""
     assert schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert "$id" not in schema()
+    assert schema()["$id"] == "urn:paraglider:configuration"
     jsonschema.Draft202012Validator.check_schema(schema())
 
 

@@ -37,6 +37,7 @@ STATIC = "paraglider-static.service"
 ANNOUNCE = "paraglider-announce.service"
 CONFIG = "/etc/paraglider/paraglider.conf"
 EXAMPLES = "/usr/share/doc/paraglider/examples"
+SCHEMA = "/usr/share/paraglider/paraglider.schema.json"
 #: the VIP of a service that comes by a reload
 MORE = "192.168.0.13"
 #: where the package may leave something
@@ -228,6 +229,11 @@ def quiet(host: Machine) -> None:
     example = f"{CONFIG}.example"
     assert f"{example}: ok" in host.run("paraglider", "check", "-c", example).stdout
     assert not host.path(CONFIG).exists()
+    first = host.path(example).read_text().partition("\n")[0]
+    assert first == f"# yaml-language-server: $schema={SCHEMA}"
+    assert host.path(SCHEMA).read_bytes() == (ROOT / "conf/paraglider.schema.json").read_bytes()
+    assert host.path(f"/usr/lib/systemd/system/{UNIT}").is_file()
+    assert "procps" in host.run("dpkg-query", "-Wf", "${Depends}", "paraglider").stdout
     for page in ("man8/paraglider.8", "man8/paraglider.config.8", "man5/paraglider.conf.5"):
         assert host.path(f"/usr/share/man/{page}.gz").exists()
     for file in ("bash-completion/completions/", "zsh/vendor-completions/_"):
