@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,34 @@ def test_strangers(web: Any) -> None:
     assert (status, json.loads(body)["error"]) == (400, "this page changes nothing")
     assert ask_page(here, change, method="POST", body="x" * 5000)[0] == 413
     assert ask_page(here, "/api/v1/status", method="DELETE")[0] == 405
+
+
+def test_probes(web: Any) -> None:
+    """200 and 503 follow the health while the backends are drained in all services, one after the
+    other; HTTP/1.0 without a Host is answered.
+    """
+    net, running = web()
+    here = net.balancer
+    program = [sys.executable, "-m", "paraglider", "-c", str(running.config), "set", "backend"]
+
+    def probe(path: str) -> tuple[int, str]:
+        status, _, body = ask_page(here, path)
+        return status, body.decode().partition("\n")[0]
+
+    def expect(status: int, word: str) -> None:
+        wait_until(lambda: probe("/readyz") == (status, word), running.log)
+        assert probe("/healthz") == (status, word)
+
+    expect(200, "healthy")
+    with raw(here) as headless:
+        headless.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert answer(headless)[0] == 200
+    for number, status, word in ((1, 200, "healthy"), (2, 200, "degraded"), (3, 503, "unhealthy")):
+        name = backend_address(4, number)
+        said = here.run([*program, f"*/{name}", "state", "drain"]).stdout
+        assert said == f"web4/{name}: state drain, weight 1\n"
+        expect(status, word)
+    assert probe("/readyz?of=node") == (200, "healthy")
 
 
 def test_readers_that_misbehave(web: Any, ask: Any) -> None:
