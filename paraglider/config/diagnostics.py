@@ -19,10 +19,13 @@ Path = tuple[str | int, ...]
 
 
 class Mark(NamedTuple):
-    """A place in the file; both count from 1."""
+    """A place in the file; both count from 1. ``file`` is the name of an included file, if it is in
+    one.
+    """
 
     line: int
     column: int
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,14 @@ class ConfigError(OperatorError):
 
 
 def report(file: str, marks: Marks, problems: Iterable[Problem]) -> list[PlacedProblem]:
-    """Each of ``problems`` at its place, in the order of the file, without duplicates."""
-    placed: dict[tuple[Mark, str, str], Path] = {}
+    """Each of ``problems`` at its place, in the order of the file, without duplicates; those in
+    included files come last.
+    """
+    placed: dict[tuple[str, Mark, str, str], Path] = {}
     for problem in problems:
-        placed.setdefault((marks.of(problem), problem.what, problem.remedy), problem.path)
-    return [PlacedProblem(file, *place, placed[place]) for place in sorted(placed)]
+        mark = marks.of(problem)
+        placed.setdefault((mark.file, mark, problem.what, problem.remedy), problem.path)
+    return [
+        PlacedProblem(place[0] or file, *place[1:], placed[place])
+        for place in sorted(placed, key=lambda one: (one[0], *one[1:]))
+    ]

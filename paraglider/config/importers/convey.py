@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
+from paraglider.config.importers.services import unique_name
 from paraglider.config.types import parse_endpoint, parse_port
 from paraglider.config.wording import shown, ticked
 
@@ -99,7 +100,7 @@ class _ConveyConversion:
         self._guessed = mode is None
         self._draft = draft
         self._used: set[str] = set()
-        self._names: set[str] = set()
+        self._names: dict[str, int] = {}
 
     def run(self) -> None:
         """Convert every section of the file into the draft."""
@@ -149,7 +150,7 @@ class _ConveyConversion:
         mark = self._mark(path)
         frontend = self._section(path)
         self._note_unknown_keys(frontend, path, ("listen_addr", "backend"))
-        draft.set((*ours, "name"), self._name(name), mark)
+        draft.set((*ours, "name"), unique_name(name, self._names, "frontend"), mark)
         draft.set((*ours, "protocol"), "tcp", mark)
         draft.set((*ours, "ports"), 1, mark)  # until listen_addr is read
         for key, value in _FORWARDS[self._mode].items():
@@ -164,16 +165,6 @@ class _ConveyConversion:
             draft.set((*ours, "vip"), str(address), place, "listen_addr")
             draft.set((*ours, "ports"), port, place)
         self._pool(frontend.get("backend"), self._mark((*path, "backend")), ours)
-
-    def _name(self, name: str) -> str:
-        """A valid and unique service name that is similar to ``name``."""
-        wanted = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:55] or "frontend"
-        free, count = wanted, 1
-        while free in self._names:
-            count += 1
-            free = f"{wanted}-{count}"
-        self._names.add(free)
-        return free
 
     def _set_method(self, ours: Path, mark: Mark) -> None:
         """Note the differences from Convey in the packets' path."""

@@ -9,10 +9,14 @@ note. No I/O.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
+from paraglider.config.wording import shown
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 MOST = 1000  # most notes and problems, since a file of garbage would be all notes
 
@@ -39,8 +43,13 @@ class Draft:
     def set(self, path: Path, value: Any, mark: Mark, comment: str = "") -> None:
         """Set the value at ``path``, whose place in the other file is ``mark``.
 
-        Sections and lists on the path are created; an item is appended to its list.
+        Sections and lists on the path are created; an item is appended to its list. A text with a
+        control character, which our file cannot have, is a mistake.
         """
+        texts = value if isinstance(value, list) else [value]
+        if wrong := [each for each in texts if isinstance(each, str) and _CONTROL.search(each)]:
+            what = f"{shown(wrong[0])} contains a control character"
+            self.mistake(path, mark, f"{what}; write the text on one line, without escapes")
         holder: Any = self.data
         for depth, step in enumerate(path[:-1]):
             self.marks.values.setdefault(path[: depth + 1], mark)
@@ -51,13 +60,13 @@ class Draft:
             holder[path[-1]] = value
         self.marks.values[path] = mark
         if comment:
-            self.comments[path] = comment
+            self.comments[path] = _printable(comment)
 
     def mistake(self, path: Path, mark: Mark, message: str) -> None:
         """Add a mistake at ``mark`` that leaves our key ``path`` without a value: "what;
         remedy".
         """
-        what, _, remedy = message.partition("; ")
+        what, _, remedy = _printable(message).partition("; ")
         self.problems.append(Problem(path, what, remedy, mark=mark))
 
     def note(self, mark: Mark, message: str, path: Path = ()) -> None:
@@ -68,8 +77,18 @@ class Draft:
         if len(self.notes) == MOST - 1:
             message, path = "here and below more has no counterpart; look at the rest yourself", ()
         if len(self.notes) < MOST:
-            what, _, remedy = message.partition("; ")
+            what, _, remedy = _printable(message).partition("; ")
             self.notes.append(Problem(path, what, remedy, mark=mark))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 rule is`, `2 rules are`."""
+    return f"{number} {noun}s are" if number != 1 else f"{number} {noun} is"
+
+
+def _printable(text: str) -> str:
+    """``text`` on one line, without characters that a terminal or YAML would act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _entered(holder: Any, step: str | int, new: Any) -> Any:

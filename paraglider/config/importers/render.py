@@ -34,10 +34,9 @@ class _Writer:
         self._draft = draft
         self._notes: dict[Path, list[str]] = {}
         for note in sorted(draft.notes, key=draft.marks.of):
-            line = draft.marks.of(note).line
-            self._notes.setdefault(note.path, []).append(
-                f"# line {line}: {note.what}; {note.remedy}"
-            )
+            mark = draft.marks.of(note)
+            place = f"line {mark.line}" + (f" of {shown(mark.file)}" if mark.file else "")
+            self._notes.setdefault(note.path, []).append(f"# {place}: {note.what}; {note.remedy}")
 
     def lines(self, file: str, title: str) -> Iterator[str]:
         yield "# yaml-language-server: $schema=paraglider.schema.json"

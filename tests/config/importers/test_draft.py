@@ -47,3 +47,23 @@ def test_number() -> None:
     assert [number(text) for text in ("7", "007", "")] == [7, 7, ""]
     assert [number(text) for text in ("-1", "1.5", "²", "٣")] == ["-1", "1.5", "²", "٣"]
     assert number("9" * 5000) == "9" * 5000
+
+
+def test_control_characters_are_mistakes() -> None:
+    """A value that our file could not have is refused at its place in the other."""
+    draft = Draft()
+    draft.set(("a",), "b\x0bc", Mark(2, 3))
+    draft.set(("d",), ["e", "\x7f"], Mark(4, 5))
+    draft.set(("f",), ["plain", 7], Mark(6, 1))
+    assert [problem.mark for problem in draft.problems] == [Mark(2, 3), Mark(4, 5)]
+
+
+def test_what_is_said_is_one_line() -> None:
+    """Text of the other file never breaks a line of ours, and is no escape of a terminal."""
+    draft = Draft()
+    draft.note(Mark(1, 1), "a\u2028b; c\x1b[1m")
+    draft.mistake(("a",), Mark(1, 1), "a\nb; c")
+    draft.set(("a",), 1, Mark(1, 1), "c\x85")
+    said = [draft.notes[0].what, draft.notes[0].remedy, draft.problems[0].what]
+    assert said == ["a\\u2028b", "c\\x1b[1m", "a\\nb"]
+    assert draft.comments == {("a",): "c\\x85"}

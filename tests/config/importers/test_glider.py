@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.config import reader
+from paraglider.config.diagnostics import Mark
 from paraglider.config.importers.glider import convert, is_glider
 from paraglider.config.load import ConfigError, parse
 
@@ -140,6 +141,6 @@ def test_keys_without_meaning_are_notes_for_import() -> None:
     """For `import`, an unknown key is a note at its place."""
     draft = convert(reader.parse(SAMPLE + "  healthcheck: 1\n"))
     assert [(note.what, note.mark) for note in draft.notes] == [
-        ("unknown key `healthcheck`", (8, 3))
+        ("unknown key `healthcheck`", Mark(8, 3))
     ]
     assert draft.problems == []
