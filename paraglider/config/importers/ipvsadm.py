@@ -1,9 +1,12 @@
-"""Imports a listing of ``ipvsadm-save -n``: LVS, the kernel's balancer.
+"""Imports LVS, the kernel's balancer: what ``ipvsadm-save`` and ``ipvsadm -L`` print, and scripts
+that call ``ipvsadm``.
 
 Lives here: ``LOOKS``, ``convert``.
-Rules: a service here has one forward method, in LVS each server has one; that of the first server
-is used. Settings without a counterpart (firewall marks instead of a VIP, names, GRE) are left out,
-or replaced by the nearest setting, and noted; a listing without any service is an error.
+Rules: commands change the services in their order, as in the kernel, but delete nothing, since
+scripts have their `start` and `stop` in one file. A listing replaces what commands made. A name
+instead of an address, and a variable without a value, get an address to be filled in
+(``services``). Settings without a counterpart are left out, or replaced by the nearest setting, and
+noted; a file without any service is an error.
 """
 
 from __future__ import annotations
@@ -12,346 +15,254 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from paraglider.config.diagnostics import Mark, Path
-from paraglider.config.importers.draft import Draft, number
-from paraglider.config.service import METHODS
-from paraglider.config.types import IPAddress, parse_address
+from paraglider.config.diagnostics import Mark
+from paraglider.config.importers import iptables_rules, ipvsadm_listing, lvs, shell
+from paraglider.config.importers.draft import Draft, counted, number
+from paraglider.config.importers.endpoints import host_and_port
+from paraglider.config.importers.ipvsadm_options import SERVICE, parse
+from paraglider.config.importers.lvs import LvsServer, LvsService
+from paraglider.config.importers.services import FIREWALL_MARK
 from paraglider.config.wording import shown
-from paraglider.core.strategies import KINDS, canonical
 
-LOOKS = re.compile(r"\s*(\S*ipvsadm\s+)?(-A|-a|--add-service|--add-server)\s+-")
-
-# What ipvsadm(8) calls an option → the short name; those with a value, and those without.
-_LONG = {
-    "--add-service": "-A",
-    "--add-server": "-a",
-    "--clear": "-C",
-    "--tcp-service": "-t",
-    "--udp-service": "-u",
-    "--fwmark-service": "-f",
-    "--scheduler": "-s",
-    "--persistent": "-p",
-    "--netmask": "-M",
-    "--sched-flags": "-b",
-    "--real-server": "-r",
-    "--weight": "-w",
-    "--u-threshold": "-x",
-    "--l-threshold": "-y",
-    "--gatewaying": "-g",
-    "--ipip": "-i",
-    "--masquerading": "-m",
-    "--ops": "-o",
-    "--ipv6": "-6",
-    "--numeric": "-n",
-}
-_VALUED = {"-t", "-u", "--sctp-service", "-f", "-s", "-M", "-b", "-r", "-w", "-x", "-y", "--pe"} | {
-    "--tun-type",
-    "--tun-port",
-}
-_BARE = {"-A", "-a", "-C", "-g", "-i", "-m", "-o", "-6", "-n", "--tun-nocsum", "--tun-csum"}
-# Schedulers of IPVS without a name or alias of ours → our strategy, and whether it is the same
-# thing. Any other one becomes _NEAREST.
-_SCHEDULERS = {"lc": ("weighted", True), "dh": ("source", False)}
-_NEAREST = "weighted"
-_UNWEIGHTED = ("rr", "lc")
+LOOKS = re.compile(
+    r"\s*(-A|-a|--add-service|--add-server)\s+-"
+    r"|(?:(?:\[[^\]]*\][#$%])?[^#]*[\s/])?ipvsadm\s+-"
+    rf"|{ipvsadm_listing.LOOKS}"
+)
 _WAYS = {"-m": "masquerading", "-g": "gatewaying", "-i": "tunnel"}
-_METHODS = {"-m": "nat", "-g": "dsr", "-i": "tunnel"}
-_PERSISTENT = 300  # default of `-p` in seconds (ipvsadm(8))
-_ALL_OF_IT = ("255.255.255.255", "128")  # masks that keep the whole client address
+# Commands that show or save, which change nothing.
+_SHOWING = ("-L", "-S", "-Z", "-h", "-v")
+_LEFT_OUT = {
+    "--pe": "a persistence engine",
+    "-o": "one-packet scheduling",
+    "-x": "an upper threshold of connections",
+    "-y": "a lower threshold of connections",
+}
+
+# The option that names a service, and its value: where that is an address and a port, both of them.
+_Key = ipvsadm_listing.Key
 
 
 @dataclass(slots=True)
-class _Line:
-    """One command: its options, short names, with the column that each value stands in."""
+class _Table:
+    """The services in their order, by the option and the text that name them."""
 
-    mark: Mark
-    options: dict[str, str]
+    draft: Draft
+    services: dict[_Key, LvsService] = field(default_factory=dict)
+    marked: dict[int, iptables_rules.Rule] = field(default_factory=dict)
 
-
-@dataclass(slots=True)
-class _Listed:
-    """A service with its servers; ``vip`` is None if the service is left out."""
-
-    line: _Line
-    vip: tuple[IPAddress, int] | None
-    servers: list[_Line] = field(default_factory=list)
+    def mistake(self, mark: Mark, message: str) -> None:
+        self.draft.mistake(("services",), mark, message)
 
 
 def convert(text: str) -> Draft:
-    """The services of a listing."""
+    """The services of a listing, or of commands."""
     draft = Draft()
-    services = []
-    for listed in _listed(text, draft):
-        servers = _usable(listed, draft)
-        if listed.vip is not None and servers:
-            services.append((listed, listed.vip, servers))
-    # A VIP of ours is an address of this host, or with dsr or tunnels of none but the backends.
-    ways: dict[IPAddress, set[str]] = {}
-    for _, vip, servers in services:
-        ways.setdefault(vip[0], set()).add(_way(servers[0][0]))
-    for index, (listed, vip, servers) in enumerate(services):
-        _service(listed, vip, servers, ("services", index), draft, len(ways[vip[0]]) > 1)
-    _interfaces(draft)
-    persistent = [listed.line for listed, _, _ in services if "-p" in listed.line.options]
-    if not services and not draft.problems:
+    table = _Table(draft)
+    rest = ipvsadm_listing.separate(text)
+    others: list[Mark] = []
+    try:
+        _commands(table, rest.text, others)
+    except shell.TooManyCommandsError as error:
+        table.mistake(error.mark, str(error))
+    for found in ipvsadm_listing.services(rest.rows, draft):
+        table.services[found.key] = _with_mark(table, found.key, found.service)
+    added = lvs.write(list(table.services.values()), draft, text)
+    if others:
+        what = f"{counted(len(others), 'other command')} not taken over, from this one on"
+        draft.note(others[0], f"{what}; keep what is needed in a script beside paraglider.config")
+    if not added and not draft.problems:
         what = "there is no service that could be taken over; save the rules with `ipvsadm-save -n`"
         draft.mistake(("services",), Mark(1, 1), what)
-    _persistence(persistent, draft)
     return draft
 
 
-def _listed(text: str, draft: Draft) -> list[_Listed]:
-    """The services in their order, each with its servers."""
-    found: dict[tuple[str, str], _Listed] = {}
-    for line in _lines(text, draft):
-        options = line.options
-        flag = next((flag for flag in ("-t", "-u", "--sctp-service", "-f") if flag in options), "")
-        key = (flag, options.get(flag, ""))
-        if "-C" in options:
-            continue
-        if not flag or ("-A" in options) == ("-a" in options):
-            what = "this is no line of ipvsadm-save; write `-A -t VIP:PORT -s rr` or `-a -t ...`"
-            draft.mistake(("services",), line.mark, what)
-        elif "-a" in options:
-            if key in found:
-                found[key].servers.append(line)
-            else:
-                what = f"the service {shown(key[1])} of this server is in no line above"
-                draft.mistake(("services",), line.mark, f"{what}; add it with -A")
-        elif key in found:
-            what = f"the service {shown(key[1])} is added twice"
-            draft.mistake(("services",), line.mark, f"{what}; keep one of the two")
+def _commands(table: _Table, text: str, others: list[Mark]) -> None:
+    """Change the services as the commands of ``text`` do; ``others`` gets those that are not
+    ipvsadm's. Raises ``TooManyCommandsError``.
+    """
+    script = "ipvsadm" in text
+    for command in shell.commands(text):
+        words = command.words
+        program = words[0].rpartition("/")[2]
+        if program == "ipvsadm":
+            _command(table, command.mark, words[1:])
+        elif program in ("iptables", "ip6tables"):
+            _marked(table, command)
+            others.append(command.mark)
+        elif script and not words[0].startswith("-"):
+            others.append(command.mark)
         else:
-            found[key] = _Listed(line, _vip(flag, key[1], line.mark, draft))
-    return list(found.values())
-
-
-def _lines(text: str, draft: Draft) -> Iterator[_Line]:
-    for index, line in enumerate(text.split("\n")):
-        words = line.split()
-        if words and words[0].rpartition("/")[2] == "ipvsadm":
-            words = words[1:]
-        if not words or words[0].startswith("#"):
-            continue
-        mark = Mark(index + 1, len(line) - len(line.lstrip()) + 1)
-        options = _options(words, mark, draft)
-        if options is not None:
-            yield _Line(mark, options)
-        if draft.too_many_problems:
+            _command(table, command.mark, words)
+        if table.draft.too_many_problems:
             return
 
 
-def _options(words: list[str], mark: Mark, draft: Draft) -> dict[str, str] | None:
-    """The options of one line; None if one is wrong."""
-    options: dict[str, str] = {}
-    rest = iter(words)
-    following = next(rest, None)
-    while following is not None:
-        word, equals, joined = following.partition("=")
-        name = _LONG.get(word, word)
-        following = next(rest, None)
-        if name in _BARE:
-            options[name] = ""
-        elif name in _VALUED or (name == "-p" and (equals or _is_number(following))):
-            value = joined if equals else following
-            if value is None:
-                draft.mistake(("services",), mark, f"{shown(word)} has no value; add one")
-                return None
-            options[name] = value
-            following = following if equals else next(rest, None)
-        elif name == "-p":
-            options[name] = str(_PERSISTENT)
-        else:
-            what = f"{shown(word)} is no option of ipvsadm-save"
-            draft.mistake(("services",), mark, f"{what}; leave it out")
-            return None
-    return options
-
-
-def _is_number(word: str | None) -> bool:
-    return word is not None and isinstance(number(word), int)
-
-
-def _vip(flag: str, text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | None:
-    if flag not in ("-t", "-u"):
-        kind = "a firewall mark" if flag == "-f" else "SCTP"
-        what = f"the service of {kind} {shown(text)} is left out"
-        draft.note(mark, f"{what}; a service here has a VIP, and TCP or UDP")
-        return None
-    return _endpoint(text, mark, draft)
-
-
-def _endpoint(text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | None:
-    """The address and port of ``text``, port 0 for all; None, with a note, if it has names."""
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+def _command(table: _Table, mark: Mark, words: tuple[str, ...]) -> None:
+    """Change the services as the command with ``words`` does."""
     try:
-        its_port = number(port)
-        if not isinstance(its_port, int) or its_port > 65535:
-            raise ValueError
-        return parse_address(host), its_port
-    except ValueError:
-        what = f"{shown(text)} is no address and port, so it is left out"
-        draft.note(mark, f"{what}; save the rules with `ipvsadm-save -n`")
-        return None
+        options = parse(words)
+    except ValueError as error:
+        table.mistake(mark, str(error))
+        return
+    flag = next((flag for flag in SERVICE if flag in options), "")
+    text = options.get(flag, "")
+    key = ipvsadm_listing.key(flag, text)
+    commands = {"-A", "-a", "-E", "-e"} & options.keys()
+    if "-C" in options:
+        if table.services:  # most often the `stop)` of a script that has a `start)` too
+            what = f"{shown(' '.join(words))} clears the table, and is passed over"
+            table.draft.note(mark, f"{what}; delete the services above it if they are to go")
+    elif "--set" in options:
+        _timeouts(table, mark, options["--set"].split())
+    elif not commands and ("-D" in options or "-d" in options):
+        what = f"{shown(' '.join(words))} deletes, and is passed over"
+        table.draft.note(mark, f"{what}; delete the service here if it is to go")
+    elif not commands and "-R" in options:
+        what = "the rules are in another file, or come from another command"
+        table.draft.note(mark, f"{what}; import that file")
+    elif not commands and any(name.endswith("-daemon") for name in options):
+        what = "the synchronization of connections between two hosts has no counterpart"
+        table.draft.note(mark, f"{what}; see `adopt` in docs/nat.md for a pair")
+    elif not commands and (not words or any(option in options for option in _SHOWING)):
+        pass
+    elif not flag or len(commands) != 1:
+        what = "this is no line of ipvsadm-save; write `-A -t VIP:PORT -s rr` or `-a -t ...`"
+        table.mistake(mark, what)
+    else:
+        _changed(table, mark, commands.pop(), (key, text), options)
 
 
-def _usable(listed: _Listed, draft: Draft) -> list[tuple[_Line, IPAddress, int]]:
-    """The servers that can be imported; others are noted."""
-    if listed.vip is None:
-        return []
-    found = []
-    ways = [_way(server) for server in listed.servers]
-    for server, way in zip(listed.servers, ways, strict=True):
-        if "-r" not in server.options:
-            draft.mistake(("services",), server.mark, "this server has no address; add -r IP:PORT")
-            continue
-        text = server.options["-r"]
-        address = _endpoint(text, server.mark, draft)
-        if way != ways[0]:
-            what = f"server {shown(text)} is forwarded by {_WAYS[way]}, the first by"
-            remedy = "a service has one way of forwarding, so it is left out"
-            draft.note(server.mark, f"{what} {_WAYS[ways[0]]}; {remedy}")
-        elif address is not None:
-            found.append((server, *address))
-    text = listed.line.options.get("-t") or listed.line.options.get("-u") or ""
-    if not any(line.options.get("-w") != "0" for line, _, _ in found):
-        what = f"the service {shown(text)} has no server that takes connections"
-        draft.note(listed.line.mark, f"{what}; it is left out")
-        return []
-    return found
-
-
-def _way(server: _Line) -> str:
-    """The forward method of ``server``; the default is gatewaying (ipvsadm(8))."""
-    return next((way for way in _WAYS if way in server.options), "-g")
-
-
-def _service(
-    listed: _Listed,
-    vip: tuple[IPAddress, int],
-    servers: list[tuple[_Line, IPAddress, int]],
-    path: Path,
-    draft: Draft,
-    shared: bool,
+def _changed(
+    table: _Table, mark: Mark, command: str, named: tuple[_Key, str], options: dict[str, str]
 ) -> None:
-    """Add one service; ``shared``: services of its VIP are forwarded in several ways."""
-    options, mark = listed.line.options, listed.line.mark
-    protocol = "tcp" if "-t" in options else "udp"
-    address, port = vip
-    tail = f"{address}-{port}".replace(":", "-") if port else f"{address}".replace(":", "-")
-    draft.set((*path, "name"), f"{protocol}-{tail}", mark)
-    draft.set((*path, "vip"), str(address), mark)
-    draft.set((*path, "protocol"), protocol, mark)
-    if port:
-        draft.set((*path, "ports"), port, mark)
-    way = _way(servers[0][0])
-    method = "nat" if shared else _METHODS[way]
-    draft.set((*path, "forward"), method, mark, _WAYS[way])
-    if method != _METHODS[way]:
-        wanted = _METHODS[way]
-        what = f"the VIP is also forwarded otherwise, which does not go with `forward: {wanted}`"
-        remedy = f"this forwards by nat; give the service another VIP for {wanted}"
-        draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
-        if way == "-i":
-            draft.set((*path, "return"), "direct", mark)
-    elif way == "-i":
-        _encapsulation([line for line, _, _ in servers], path, draft)
-    theirs = options.get("-s", "wlc")
-    ours = canonical(theirs)
-    strategy, same = _SCHEDULERS.get(theirs, (ours, True) if ours in KINDS else (_NEAREST, False))
-    draft.set((*path, "strategy"), strategy, mark, theirs if theirs != strategy and same else "")
-    if not same:
-        what = f"the scheduler {shown(theirs)} has no counterpart; {strategy} is the nearest"
-        draft.note(mark, what, (*path, "strategy"))
-    if "-p" in options:
-        draft.set((*path, "affinity"), "client", mark, f"-p {options['-p']}")
-    _left_out(listed.line, path, draft)
-    for index, (server, real, its_port) in enumerate(servers):
-        item: Path = (*path, "backends", index)
-        draft.set((*item, "address"), str(real), server.mark)
-        if way == "-m" and port and its_port not in (0, port):
-            draft.set((*item, "port"), its_port, server.mark)
-        weight = number(server.options.get("-w", "1"))
-        if weight != 1 and (theirs not in _UNWEIGHTED or weight == 0 or isinstance(weight, str)):
-            draft.set((*item, "weight"), weight, server.mark)
-        _left_out(server, path, draft)
-
-
-def _encapsulation(servers: list[_Line], path: Path, draft: Draft) -> None:
-    """Set the outer headers of a tunnel: those of the first server count for the service."""
-    outer = [
-        (one.options.get("--tun-type", "ipip"), one.options.get("--tun-port")) for one in servers
-    ]
-    kind, port = outer[0]
-    place, mark = (*path, "encapsulation"), servers[0].mark
-    if kind == "gue":
-        draft.set((*place, "type"), kind, mark)
-        if port is not None:
-            draft.set((*place, "port"), number(port), mark)
-    elif kind != "ipip":
-        what = f"tunnels of type {shown(kind)} have no counterpart"
-        draft.note(mark, f"{what}; this encapsulates IP in IP", (*path, "forward"))
-    for line, other in zip(servers, outer, strict=True):
-        if other != outer[0]:
-            what = "this server has another encapsulation than the first"
-            draft.note(
-                line.mark,
-                f"{what}, which all servers of a service share here; give it a service of its own",
-                path,
-            )
-
-
-def _interfaces(draft: Draft) -> None:
-    """Placeholder names of interfaces for dsr and tunnels, since a listing has none."""
-    methods = [METHODS[service["forward"]] for service in draft.data.get("services", ())]
-    needing = [index for index, method in enumerate(methods) if not method.owns_vip]
-    if not needing:
-        return
-    mark = draft.marks.value(("services", needing[0]))
-    draft.set(("network", "public", "interface"), "eth0", mark)
-    remedy = "write the one towards the clients"
-    if any(method.neighbours for method in methods):
-        draft.set(("network", "private", "interface"), "eth1", mark)
-        remedy += ", and the one towards the backends"
-    named = " and ".join(dict.fromkeys(methods[index].name for index in needing))
-    what = f"the names of the interfaces, needed for {named}, are in no listing"
-    draft.note(mark, f"{what}; {remedy}", ("network",))
-
-
-def _left_out(line: _Line, path: Path, draft: Draft) -> None:
-    """Note the options of one line without a counterpart."""
-    words = {
-        "-b": "flags of the scheduler",
-        "--pe": "a persistence engine",
-        "-o": "one-packet scheduling",
-        "-x": "an upper threshold of connections",
-        "-y": "a lower threshold of connections",
-    }
-    for option, what in words.items():
-        if option in line.options and line.options[option] != "0":
-            said = f"{option} {line.options[option]}".strip()
-            draft.note(line.mark, f"{shown(said)}, {what}, has no counterpart; leave it out", path)
-    mask = line.options.get("-M", _ALL_OF_IT[0])
-    if mask not in _ALL_OF_IT:
-        what = f"clients are kept one by one, not by the mask {shown(mask)}"
-        draft.note(line.mark, f"{what}; leave it out", path)
-
-
-def _persistence(lines: list[_Line], draft: Draft) -> None:
-    """One persistence timeout for the whole file: the longest of the services."""
-    if not lines:
-        return
-    times = [(number(line.options["-p"]), line.mark) for line in lines]
-    for seconds, mark in times:
-        if not isinstance(seconds, int):
-            draft.mistake(("timeouts", "affinity"), mark, f"-p {shown(seconds)}; write seconds")
+    """Add or change one service, which is ``named`` by its key and text, or one of its servers."""
+    key, text = named
+    known = table.services.get(key)
+    if command in ("-A", "-E"):
+        if command == "-A" and known is not None:
+            what = f"the service {shown(text)} is added twice"
+            table.mistake(mark, f"{what}; keep one of the two")
             return
-    longest, mark = max(times)
-    draft.set(("timeouts", "affinity"), longest, mark, "-p")
-    if any(seconds != longest for seconds, _ in times):
-        what = (
-            f"a client is kept for one time in all services; {longest} s is the longest of theirs"
-        )
-        draft.note(mark, what, ("timeouts", "affinity"))
+        service = _service(table, mark, key[0], options)
+        if service is not None:
+            service.servers = known.servers if known is not None else []
+            table.services[key] = _with_mark(table, key, service)
+    elif known is None:
+        if key[0] != "--sctp-service":
+            what = f"the service {shown(text)} of this server is in no line above"
+            table.mistake(mark, f"{what}; add it with -A")
+    elif "-r" not in options:
+        table.mistake(mark, "this server has no address; add -r IP:PORT")
+    else:
+        server = _server(table, mark, options)
+        if server is not None and command == "-e":
+            same = (server.host, server.port)
+            known.servers[:] = [one for one in known.servers if (one.host, one.port) != same]
+        if server is not None:
+            known.servers.append(server)
+
+
+def _service(table: _Table, mark: Mark, flag: str, options: dict[str, str]) -> LvsService | None:
+    text = options[flag]
+    if flag == "--sctp-service":
+        what = f"the service of SCTP {shown(text)} is left out"
+        table.draft.note(mark, f"{what}; a service here has TCP or UDP")
+        return None
+    try:
+        vip, port = (f"{FIREWALL_MARK}{text}", None) if flag == "-f" else host_and_port(text)
+    except ValueError as error:
+        what, _, remedy = str(error).partition("; ")
+        table.draft.note(mark, f"{what}, so the service {shown(text)} is left out; {remedy}")
+        return None
+    return LvsService(
+        mark,
+        "udp" if flag == "-u" else "tcp",
+        vip,
+        [port] if port else [],
+        options.get("-s", "wlc"),
+        options.get("-p"),
+        options.get("-M", ""),
+        tuple(flag for flag in options.get("-b", "").split(",") if flag),
+        left_out=[(mark, what) for what in _without(options)],
+    )
+
+
+def _with_mark(table: _Table, key: _Key, service: LvsService) -> LvsService:
+    """``service`` with what the rules of iptables say about its mark, if it is one of a mark."""
+    flag, text, _ = key
+    if flag != "-f":
+        return service
+    value = number(str(text))
+    rule = table.marked.get(value) if isinstance(value, int) else None
+    to = rule.condition("-d") if rule is not None else None
+    if rule is None or to is None:
+        return service
+    protocol = rule.condition("-p")
+    ports = rule.condition("--dport") or rule.condition("--dports")
+    try:
+        service.vip = host_and_port(to.value.partition("/")[0])[0]
+        values = ports.value.split(",") if ports is not None else []
+        service.ports = [_port_or_range(value) for value in values]
+    except ValueError as error:
+        service.notes.append((rule.mark, str(error), ("ports",)))
+    if protocol is not None and protocol.value == "udp":
+        service.protocol = "udp"
+    return service
+
+
+def _port_or_range(text: str) -> int | str:
+    first, colon, last = text.partition(":")
+    if colon:
+        return f"{host_and_port(f'*:{first}')[1]}-{host_and_port(f'*:{last}')[1]}"
+    return host_and_port(f"*:{first}")[1] or 0
+
+
+def _marked(table: _Table, command: shell.ShellCommand) -> None:
+    """Remember a rule that marks packets for a service."""
+    rules = iptables_rules.Ruleset()
+    rules.apply(command.mark, command.words[1:], 4, "filter")
+    for chain in rules.chains.values():
+        for rule in chain:
+            marks = rule.to("--set-mark") if rule.target == "MARK" else []
+            if marks:
+                text = marks[0].partition("/")[0].lower()
+                base = 16 if text.startswith("0x") else 10
+                if re.fullmatch(r"0x[0-9a-f]{1,8}|\d{1,10}", text):
+                    table.marked[int(text, base)] = rule
+
+
+def _server(table: _Table, mark: Mark, options: dict[str, str]) -> LvsServer | None:
+    text = options["-r"]
+    try:
+        real, port = host_and_port(text)
+    except ValueError as error:
+        what, _, remedy = str(error).partition("; ")
+        table.draft.note(mark, f"{what}, so the server {shown(text)} is left out; {remedy}")
+        return None
+    return LvsServer(
+        mark,
+        text,
+        real,
+        port or 0,
+        next((word for way, word in _WAYS.items() if way in options), "gatewaying"),
+        options.get("-w", "1"),
+        (options.get("--tun-type", "ipip"), options.get("--tun-port")),
+        tuple(_without(options)),
+    )
+
+
+def _without(options: dict[str, str]) -> Iterator[str]:
+    """The options of one line without a counterpart."""
+    for option, what in _LEFT_OUT.items():
+        if option in options and options[option] != "0":
+            said = f"{option} {options[option]}".strip()
+            yield f"{shown(said)}, {what},"
+
+
+def _timeouts(table: _Table, mark: Mark, values: list[str]) -> None:
+    """`--set TCP TCPFIN UDP` in seconds, of which 0 means unchanged."""
+    paths = (("timeouts", "established"), ("timeouts", "closed", "fin"), ("timeouts", "udp"))
+    for path, value in zip(paths, values, strict=False):
+        if value != "0":
+            table.draft.set(path, number(value), mark, "--set")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from paraglider.config.importers.ipvsadm import convert
-from paraglider.config.load import ConfigError, accepted
+from paraglider.config.load import ConfigError
 from paraglider.config.model import Config
+from tests.config.importers import importing
 
 ADD = "-A -t 192.0.2.1:80 -s rr"
 SERVER = "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 1"
@@ -14,13 +15,12 @@ SERVER = "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 1"
 
 def config(*lines: str) -> Config:
     """The configuration that a listing becomes."""
-    return accepted(convert("\n".join(lines)), "f").config
+    return importing.config(convert("\n".join(lines)))
 
 
 def notes(*lines: str) -> list[str]:
     """`LINE: what; remedy` of everything in a listing that has no counterpart."""
-    draft = convert("\n".join(lines))
-    return [f"{draft.marks.of(n).line}: {n.what}; {n.remedy}" for n in draft.notes]
+    return importing.notes(convert("\n".join(lines)))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,12 @@ def test_gatewaying_needs_interfaces() -> None:
         ("lc", "weighted", False),
         ("wlc", "weighted", False),
         ("sh", "source", False),
-        ("mh", "maglev", False),
+        ("mh", "source", False),
+        ("mh -b mh-fallback,mh-port", "maglev", False),
+        ("sh -b sh-port", "maglev", False),
+        ("sh -b flag-3", "source", True),
+        ("wlc -b sh-port", "weighted", True),
+        ("fo", "weighted", True),
         ("dh", "source", True),
         ("nq", "weighted", True),
         ("lblcr", "weighted", True),
@@ -117,7 +122,10 @@ def test_gatewaying_needs_interfaces() -> None:
     ],
 )
 def test_scheduler(scheduler: str, strategy: str, noted: bool) -> None:
-    """A scheduler has its strategy, or the nearest one with a note."""
+    """A scheduler has its strategy, or the nearest one with a note.
+
+    `sh` and `mh` hash the client's address, and its port too with a flag.
+    """
     lines = (f"-A -t 192.0.2.1:80 -s {scheduler}", SERVER)
     assert config(*lines).services[0].strategy == strategy
     assert len(notes(*lines)) == noted
@@ -160,11 +168,119 @@ def test_all_ports() -> None:
 def test_ipv6_and_udp() -> None:
     """An IPv6 service is written with brackets."""
     (service,) = config(
-        "-A -u [2001:db8::1]:53 -s mh -b mh-fallback,mh-port",
+        "-A -u [2001:db8::1]:53 -s wrr",
         "-a -u [2001:db8::1]:53 -r [fd00::1]:5353 -m -w 2",
     ).services
     assert (str(service.vip.ip), service.protocol) == ("2001:db8::1", "udp")
     assert (str(service.backends[0].address), service.backends[0].port) == ("fd00::1", 5353)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ipvsadm -At 192.0.2.1:80 -s wrr -p120\nipvsadm -at 192.0.2.1:80 -r 10.0.0.1:80 -mw3",
+        (
+            "VIP=192.0.2.1\nRIP='10.0.0.1'\nipvsadm -A -t $VIP:80 -s wrr -p 120\n"
+            'ipvsadm -a -t ${VIP}:http -r "$RIP:80" -m -w 3'
+        ),
+        (
+            "sudo ipvsadm -A -t 192.0.2.1:80 -s wrr -p=120; \\\n"
+            " /sbin/ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 3 > /dev/null 2>&1 || exit 1"
+        ),
+        (
+            "start)\n  for p in 80; do ipvsadm -A -t 192.0.2.1:$p -s wrr -p 120\n"
+            "  for r in 10.0.0.{1..1}\n  do\n ipvsadm -a -t 192.0.2.1:$p -r $r -m -w 3; done\n"
+            " done\n;;"
+        ),
+        (
+            "[root@lvs ~]# ipvsadm -A -t 192.0.2.1:80 -s rr -p 120\n"
+            "[root@lvs ~]# ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1 -m # the first\n"
+            "me@lvs:~$ ipvsadm -E -t 192.0.2.1:80 -s wrr -p 120\n"
+            "$ ipvsadm -e -t 192.0.2.1:80 -r 10.0.0.1 -m -w 3\n$ ipvsadm -Ln --stats"
+        ),
+        (
+            "#!/bin/sh\nif [ -x /sbin/ipvsadm ]; then\n"
+            "ipvsadm --add-service --tcp-service=192.0.2.1:80 --scheduler=wrr --persistent=120\n"
+            "ipvsadm --add-server --tcp-service 192.0.2.1:80 --real-server 10.0.0.1:80 "
+            "--masquerading --weight 3\nfi"
+        ),
+    ],
+)
+def test_spellings(script: str) -> None:
+    """Whatever way people spell the commands: the same service."""
+    if "http" in script:
+        script = script.replace("$VIP:80", "$VIP:http")
+    (service,) = config(script).services
+    assert (str(service.vip.ip), service.ports[0].first) == ("192.0.2.1", 80)
+    assert (service.strategy, service.affinity) == ("wrr", "client")
+    (backend,) = service.backends
+    assert (str(backend.address), backend.weight) == ("10.0.0.1", 3)
+    assert config(script).timeouts.affinity == 120
+
+
+def test_what_only_a_shell_knows() -> None:
+    """A variable without a value gets an address to be filled in, the same at each place."""
+    lines = [
+        "ipvsadm -A -t $VIP:80 -s rr",
+        "ipvsadm -a -t $VIP:80 -r $1:80 -m",
+        "ipvsadm -a -t $VIP:80 -r `hostname -i`:80 -m",
+        "ipvsadm -A -t $VIP:443 -s rr",
+        "ipvsadm -a -t $VIP:443 -r $1:443 -m",
+    ]
+    first, second = config(*lines).services
+    assert first.vip == second.vip
+    assert first.backends[0] == second.backends[0] != first.backends[1]
+    assert [note.split(";")[0] for note in notes(*lines)] == [
+        "1: the address of '$VIP' is not in the file",
+        "2: the address of '$1' is not in the file",
+        "3: the address of '`hostname -i`' is not in the file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "vip", "protocol", "ports"),
+    [
+        (
+            (
+                "-t mangle -A PREROUTING -d 192.0.2.9/32 -p tcp -m multiport --dports 80,443"
+                " -j MARK --set-mark 0x7"
+            ),
+            "192.0.2.9",
+            "tcp",
+            "80 443",
+        ),
+        (
+            (
+                "-t mangle -I PREROUTING 1 -p udp -d 192.0.2.9 --dport 5000:5100"
+                " -j MARK --set-xmark 7/0xffffffff"
+            ),
+            "192.0.2.9",
+            "udp",
+            "5000-5100",
+        ),
+    ],
+)
+def test_firewall_mark(rule: str, vip: str, protocol: str, ports: str) -> None:
+    """The packets of a mark are those of the rule that sets it, if the script has it."""
+    lines = ["ipvsadm -A -f 7 -s rr", "ipvsadm -a -f 7 -r 10.0.0.1 -m"]
+    (service,) = config(f"iptables {rule}", *lines).services
+    assert (str(service.vip.ip), service.protocol) == (vip, protocol)
+    assert " ".join(map(str, service.ports)) == ports
+
+
+def test_firewall_mark_without_its_rule() -> None:
+    """Without it, the output says where to look."""
+    lines = ["-A -f 7 -s rr", "-a -f 7 -r 10.0.0.1:0 -m"]
+    assert config(*lines).services[0].all_ports
+    assert notes(*lines)[0].startswith(
+        "1: which packets have the mark 7 is in the rules of iptables"
+    )
+
+
+def test_timeouts() -> None:
+    """`--set` has the seconds of TCP, TCP after a FIN, and UDP; 0 leaves one as it is."""
+    timeouts = config(ADD, SERVER, "ipvsadm --set 900 0 300").timeouts
+    assert (timeouts.established, timeouts.after_fin, timeouts.udp) == (900, 60, 300)
 
 
 def test_commands_as_people_write_them() -> None:
@@ -183,16 +299,31 @@ def test_commands_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     ("lines", "note"),
     [
-        (["-A -f 1 -s rr"], "3: the service of a firewall mark '1' is left out"),
+        (["-A -f 1 -s rr"], "3: the service 'tcp-mark 1' has no server that takes"),
         (["-A --sctp-service 192.0.2.1:1 -s rr"], "3: the service of SCTP '192.0.2.1:1' is"),
-        (["-A -t www:http -s rr"], "3: 'www:http' is no address and port, so it is left out; save"),
-        (["-A -t 192.0.2.2:80 -s rr"], "3: the service '192.0.2.2:80' has no server that takes"),
+        (["-A -t www:odd -s rr"], "3: the port 'odd' is not known by its name, so the service"),
+        (["-A -t 192.0.2.2:80 -s rr"], "3: the service 'tcp-192.0.2.2-80' has no server that take"),
         (
             ["-A -t 192.0.2.2:80 -s rr", "-a -t 192.0.2.2:80 -r 10.0.0.1:80 -m -w 0"],
-            "3: the service '192.0.2.2:80' has no server that takes",
+            "3: the service 'tcp-192.0.2.2-80' has no server that takes",
         ),
         (["-a -t 192.0.2.1:80 -r 10.0.0.2:80 -g"], "3: server '10.0.0.2:80' is forwarded by gate"),
-        (["-a -t 192.0.2.1:80 -r web2:80 -m"], "3: 'web2:80' is no address and port"),
+        (
+            ["-a -t 192.0.2.1:80 -r web2:80 -m"],
+            "3: the address of 'web2' is not in the file; 198.18",
+        ),
+        (
+            ["-a -t 192.0.2.1:80 -r web2:odd -m"],
+            "3: the port 'odd' is not known by its name, so the s",
+        ),
+        (["-d -t 192.0.2.1:80 -r 10.0.0.1"], "3: '-d -t 192.0.2.1:80 -r 10.0.0.1' deletes, and"),
+        (["--start-daemon master --mcast-interface eth0"], "3: the synchronization of connections"),
+        (["ipvsadm -C", "ipvsadm"], "3: '-C' clears the table, and is passed over; delete the se"),
+        (["ipvsadm -R"], "3: the rules are in another file"),
+        (
+            ["ip addr add 192.0.2.1 dev eth0", "# ipvsadm"],
+            "3: 1 other command is not",
+        ),
         (["-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -x 9"], "3: '-x 9', an upper threshold"),
         (["-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -x 0 -y 0"], None),
     ],
@@ -208,6 +339,10 @@ def test_what_has_no_counterpart(lines: list[str], note: str | None) -> None:
     ("lines", "error"),
     [
         (["-A -f 1 -s rr"], "f:1:1: there is no service that could be taken over; save the rules"),
+        (
+            [ADD, SERVER.replace("10.0.0.1", "[fd00::1]")],
+            "f:1:1: there is no service that could be",
+        ),
         ([ADD, SERVER, "hello"], "f:3:1: 'hello' is no option of ipvsadm-save; leave it out"),
         ([ADD, SERVER, "-t 192.0.2.1:80"], "f:3:1: this is no line of ipvsadm-save; write"),
         ([ADD, SERVER, " -A -t"], "f:3:2: '-t' has no value; add one"),
@@ -218,10 +353,7 @@ def test_what_has_no_counterpart(lines: list[str], note: str | None) -> None:
         ([ADD, SERVER + " -w x"], "f:2:1: `weight`: 'x' is no whole number"),
         ([ADD + " -p 0", SERVER], "f:1:1: `affinity`: 0 is out of range"),
         ([ADD + " --persistent=x", SERVER], "f:1:1: -p 'x'; write seconds"),
-        (
-            [ADD, SERVER.replace("10.0.0.1", "[fd00::1]")],
-            "f:2:1: backend fd00::1 is IPv6, the VIP 192.0.2.1 is IPv4",
-        ),
+        ([ADD, SERVER, "-Q"], "f:3:1: '-Q' is no option of ipvsadm-save; leave it out"),
     ],
 )
 def test_mistake_has_its_place(lines: list[str], error: str) -> None:
