@@ -1,7 +1,8 @@
 """The formats that can be imported, and how each is detected.
 
 Lives here: ``FORMATS``, ``draft_of``.
-Rules: the first line that only one format can have decides; comments are ignored. Raises only
+Rules: the first line that only one format can have decides; comments are ignored. Rules of iptables
+can be lines of another format's script, so they decide only if no other line does. Raises only
 ``ConfigError`` for any text.
 """
 
@@ -13,20 +14,43 @@ from dataclasses import dataclass
 
 from paraglider.config import reader
 from paraglider.config.diagnostics import ConfigError, Mark
-from paraglider.config.importers import convey, glider, ipvsadm, loaded
+from paraglider.config.importers import (
+    convey,
+    glider,
+    haproxy,
+    iptables,
+    ipvsadm,
+    keepalived,
+    loaded,
+    nginx,
+)
 from paraglider.config.importers.draft import Draft
+from paraglider.config.importers.includes import Includes
 
 _OURS = re.compile(r"services\s*:")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format: its title, the pattern of its lines, its importer, and its longest line."""
+    """One format: its title, the pattern of its lines, its importer, and its longest line.
+
+    ``weak``: its lines can be in a file of another format.
+    """
 
     title: str
     looks: re.Pattern[str]
-    convert: Callable[[str], Draft]
+    convert: Callable[[str, Includes], Draft]
     longest_line: int = 4096
+    weak: bool = False
+
+
+def _alone(convert: Callable[[str], Draft]) -> Callable[[str, Includes], Draft]:
+    """``convert`` of a format whose files include no others."""
+
+    def converted(text: str, _: Includes) -> Draft:
+        return convert(text)
+
+    return converted
 
 
 def _glider(text: str) -> Draft:
@@ -40,24 +64,35 @@ def _glider(text: str) -> Draft:
 
 
 FORMATS = {
-    "loaded": Format("loaded's configuration", loaded.LOOKS, loaded.convert),
+    "loaded": Format("loaded's configuration", loaded.LOOKS, _alone(loaded.convert)),
     "glider": Format(
         "the Go Paraglider's configuration",
         re.compile(rf"[\"'{{]?{glider.ROOT}[\"']?\s*:"),
-        _glider,
+        _alone(_glider),
         longest_line=reader.MAX_BYTES,
     ),
-    "convey": Format("Convey's configuration", convey.LOOKS, convey.convert, convey.LONGEST_LINE),
-    "ipvsadm": Format("a listing of ipvsadm-save", ipvsadm.LOOKS, ipvsadm.convert),
+    "convey": Format(
+        "Convey's configuration", convey.LOOKS, _alone(convey.convert), convey.LONGEST_LINE
+    ),
+    "ipvsadm": Format("rules of ipvsadm", ipvsadm.LOOKS, _alone(ipvsadm.convert)),
+    "keepalived": Format("keepalived's configuration", keepalived.LOOKS, keepalived.convert),
+    "haproxy": Format("HAProxy's configuration", haproxy.LOOKS, _alone(haproxy.convert)),
+    "nginx": Format("nginx's configuration", nginx.LOOKS, nginx.convert, 65_536),
+    "iptables": Format("rules of iptables", iptables.LOOKS, _alone(iptables.convert), weak=True),
 }
 
 
 def draft_of(
-    text: str, file: str, name: str | None = None, mode: convey.Mode | None = None
+    text: str,
+    file: str,
+    name: str | None = None,
+    mode: convey.Mode | None = None,
+    includes: Includes | None = None,
 ) -> tuple[Format, Draft]:
     """The format of ``text`` (``name``, or as detected), and its draft.
 
-    ``mode`` is Convey's mode. Raises ``ConfigError`` if the format is not detected.
+    ``mode`` is Convey's mode; ``includes`` reads the files that the file includes, by default none.
+    Raises ``ConfigError`` if the format is not detected.
     """
     chosen = FORMATS[name or _detected(text, file)]
     for index, line in enumerate(_lines(text)):
@@ -66,17 +101,22 @@ def draft_of(
             raise ConfigError([f"{file}:{index + 1}:1: {what}; is it the right file?"])
     if chosen is FORMATS["convey"]:
         return chosen, convey.convert(text, mode)
-    return chosen, chosen.convert(text)
+    return chosen, chosen.convert(text, includes or Includes())
 
 
 def _detected(text: str, file: str) -> str:
+    weak = ""
     for line in _lines(text):
         if _OURS.match(line):
             remedy = "use it as it is"
             raise ConfigError([f"{file}:1:1: this is a paraglider.conf already; {remedy}"])
         for name, each in FORMATS.items():
             if each.looks.match(line):
-                return name
+                if not each.weak:
+                    return name
+                weak = weak or name
+    if weak:
+        return weak
     known = ", ".join(FORMATS)
     if not text.strip():
         raise ConfigError([f"{file}:1:1: the file is empty; name one of these: {known}"])
