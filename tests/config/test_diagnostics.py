@@ -75,3 +75,17 @@ def test_finding_that_rests_on_a_mistake_is_recognised() -> None:
     assert finding.rests_on(PathSet([("b", "deeper")]))
     assert finding.rests_on(PathSet([("a",)]))
     assert not finding.rests_on(PathSet([("c",)]))
+
+
+def test_included_files_come_last_and_have_their_name() -> None:
+    """A mark in an included file names that; the main file's lines come first."""
+    problems = [
+        Problem((), "b", "x", mark=Mark(1, 1, "inner")),
+        Problem((), "c", "x", mark=Mark(9, 2)),
+        Problem((), "a", "x", mark=Mark(2, 1, "inner")),
+    ]
+    assert report("main", Marks(), problems) == [
+        "main:9:2: c; x",
+        "inner:1:1: b; x",
+        "inner:2:1: a; x",
+    ]

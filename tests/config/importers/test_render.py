@@ -49,6 +49,15 @@ def test_order_comments_and_notes() -> None:
     )
 
 
+def test_notes_name_an_included_file() -> None:
+    """Whatever it is called, on one line."""
+    draft = Draft(data={"user": "x"})
+    draft.note(Mark(2, 1, "conf.d/a\nb"), "odd; look")
+    text = render(draft, "f", "t")
+    assert "# line 2 of 'conf.d/a\\nb': odd; look\n" in text
+    assert yaml.safe_load(text) == {"user": "x"}
+
+
 @pytest.mark.parametrize("name", ["a\nb: c", "\u2028", "x" * 500, "#", "é", "\udc80"])
 def test_name_of_the_file_stays_in_its_comment(name: str) -> None:
     """With any file name, the output is the same YAML."""
