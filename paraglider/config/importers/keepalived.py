@@ -90,12 +90,30 @@ def convert(text: str, includes: Includes | None = None) -> Draft:
         if each.name != "virtual_server_group":
             what = f"{ticked(str(each))} is not taken over"
             draft.note(each.mark, f"{what}; {_OTHER_BLOCKS.get(each.name, 'keep it there')}")
+    _note_moved(services, statements)
     added = lvs.write(services, draft, text, "persistence_timeout", interface)
     if not added and not draft.problems:
         what = "there is no virtual_server that could be taken over"
         remedy = "add one with a real_server; addresses that VRRP moves stay in keepalived"
         draft.mistake(("services",), Mark(1, 1), f"{what}; {remedy}")
     return draft
+
+
+def _note_moved(services: list[LvsService], statements: list[Statement]) -> None:
+    """Note the services whose VIP must not be one of the host, and is one that VRRP adds to it."""
+    moved = {
+        str(host(address.name.partition("/")[0]))
+        for each in statements
+        if each.name == "vrrp_instance"
+        for block in each.all("virtual_ipaddress", "virtual_ipaddress_excluded")
+        for address in block.inner
+    }
+    for service in services:
+        outside = any(server.way != "masquerading" for server in service.servers)
+        if outside and str(service.vip) in moved:
+            what = "VRRP adds this VIP to the host, and here only the backends may have it"
+            remedy = "have VRRP move the address of a route (conf/keepalived-routed.conf)"
+            service.notes.append((service.mark, f"{what}; {remedy}", ("vip",)))
 
 
 def _virtual(

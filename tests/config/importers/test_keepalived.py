@@ -73,6 +73,14 @@ def test_tunnel() -> None:
     )
 
 
+@pytest.mark.parametrize(("kind", "said"), [("DR", True), ("TUN", True), ("NAT", False)])
+def test_vip_that_vrrp_adds_to_the_host(kind: str, said: bool) -> None:
+    """It must not be there for DR and TUN; conf/keepalived-routed.conf is the way for a pair."""
+    vrrp = "vrrp_instance A {\n virtual_ipaddress {\n 192.0.2.1/24 dev eth0\n }\n}\n"
+    found = importing.notes(convert(vrrp + text(f"lb_kind {kind}")))
+    assert any(note.startswith("6: VRRP adds this VIP to the host, and") for note in found) == said
+
+
 def test_interface_of_vrrp() -> None:
     """For DR the interface that VRRP names is taken, with a note."""
     vrrp = "vrrp_instance A {\n interface ens3\n virtual_ipaddress {\n 192.0.2.1/24\n }\n}\n"
@@ -84,6 +92,7 @@ def test_interface_of_vrrp() -> None:
     assert [note.partition(";")[0] for note in importing.notes(draft)] == [
         "1: `vrrp_instance A` is not taken over",
         "2: 'ens3' is taken as the interface towards the clients and the backends",
+        "7: VRRP adds this VIP to the host, and here only the backends may have it",
     ]
 
 
