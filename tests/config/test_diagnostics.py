@@ -84,7 +84,7 @@ def test_included_files_come_last_and_have_their_name() -> None:
         Problem((), "c", "x", mark=Mark(9, 2)),
         Problem((), "a", "x", mark=Mark(2, 1, "inner")),
     ]
-    assert report("main", Marks(), problems) == [
+    assert list(map(str, report("main", Marks(), problems))) == [
         "main:9:2: c; x",
         "inner:1:1: b; x",
         "inner:2:1: a; x",

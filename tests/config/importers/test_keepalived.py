@@ -292,7 +292,7 @@ def test_checkers_that_differ() -> None:
             "f:4:1: the parameters of this line become too",
         ),
         (text(server="weight x"), "f:2:1: `weight`: 'x' is no whole number"),
-        (text(server="TCP_CHECK {\nconnect_timeout x\n}"), "f:4:1: `timeout`: 'x' is no number"),
+        (text(server="TCP_CHECK {\nconnect_timeout x\n}"), "f:4:1: `timeout`: 'x' is no duration"),
     ],
 )
 def test_mistake_has_its_place(source: str, error: str) -> None:
@@ -345,7 +345,7 @@ def test_included_files(tmp_path: Path) -> None:
     draft = convert((tmp_path / "main").read_text(), Includes(str(tmp_path / "main")))
     assert importing.config(draft).services[0].strategy == "rr"
     found = report("main", draft.marks, draft.notes)
-    assert [line.replace(str(tmp_path), "")[:36] for line in found] == [
+    assert [str(line).replace(str(tmp_path), "")[:36] for line in found] == [
         "main:1:1: `global_defs` is not taken",
         "/sub/a.conf:3:1: `sorry_server 10.0.",
         "/sub/b.inc:2:1: `alpha` has no count",

@@ -304,7 +304,7 @@ def test_included_files(tmp_path: Path) -> None:
     (service,) = importing.config(draft).services
     assert str(service.backends[0].address) == "10.0.0.1"
     found = report("nginx.conf", draft.marks, draft.notes)
-    assert [line.replace(str(tmp_path), "")[:40] for line in found] == [
+    assert [str(line).replace(str(tmp_path), "")[:40] for line in found] == [
         "/stream.d/b.conf:3:1: `deny all` has no ",
         "/up.inc:3:1: the server '10.0.0.2:81' is",
     ]
