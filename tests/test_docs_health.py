@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.config.health import Check, Expect, Failover
+from paraglider.config.health import Check, CheckStep, Expect, Failover
 from paraglider.config.load import parse
 from paraglider.config.model import Service
 from paraglider.config.section import Section
@@ -15,10 +15,16 @@ from paraglider.core.pool import Event
 from paraglider.core.strategies import STRATEGIES
 from paraglider.forward.services import make_services
 from paraglider.health import checker, flapping, rise_and_fall, sweep
-from paraglider.health.probes import http
+from paraglider.health.probes import KINDS, http
 
 PAGE = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([a-z_: ]+)` \|(.*?)\| .* \|$", PAGE, re.MULTILINE)
+#: of each parameter of a probe its row's name, its default, and the probe
+PARAMETERS = [
+    (f"{name}: {parameter.name}", parameter.default, name)
+    for name, probe in KINDS.items()
+    for parameter in probe.parameters
+]
 OF_SERVICE = ("all_down", "min_ready", "on_down", "drain_timeout", "slow_start")
 
 
@@ -36,6 +42,7 @@ def default(model: type[Section], key: str) -> str:
     [
         *((Check, key) for key in Check.model_fields if key != "expect"),
         *((Expect, key) for key in Expect.model_fields),
+        *((CheckStep, key) for key in CheckStep.model_fields),
         *((Service, key) for key in OF_SERVICE),
         *((Failover, key) for key in Failover.model_fields),
     ],
@@ -53,14 +60,29 @@ def test_keys(model: type[Section], key: str) -> None:
 def test_no_key_that_is_not() -> None:
     """No row is about a key that the file does not have."""
     known = {*Check.model_fields, *Failover.model_fields, *OF_SERVICE}
-    known |= {f"expect: {key}" for key in Expect.model_fields}
-    assert {key for key, _ in ROWS} - {"tcp", "icmp", "exec", "type"} <= known
+    known |= {f"expect: {key}" for key in Expect.model_fields} | {*CheckStep.model_fields}
+    known |= {name for name, _, _ in PARAMETERS}
+    assert {key for key, _ in ROWS} - {*KINDS, "type"} <= known
+
+
+@pytest.mark.parametrize(("name", "default", "probe"), PARAMETERS)
+def test_parameters(name: str, default: int | str, probe: str) -> None:
+    """Each parameter of a probe has a row, with its default if that is not empty."""
+    (written,) = (text.strip() for found, text in ROWS if found == name)
+    assert written == (f"`{default}`" if default != "" else ""), probe
+
+
+def test_types() -> None:
+    """Each type has a row in the first table."""
+    table = PAGE.partition("| `type` | passes if |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert set(re.findall(r"`([a-z]+)`", " ".join(named))) == {*KINDS}
 
 
 def test_examples() -> None:
     """The configurations of the page are valid."""
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         assert parse(block, "docs/health.md").config.services
 

@@ -17,7 +17,7 @@ from paraglider.config.types import is_endpoint
 from paraglider.config.wording import shown
 
 #: keys of a check that only some probes take (``ProbeKind.keys``)
-KEYS = ("path", "host", "expect", "verify", "command", "port")
+KEYS = ("path", "host", "expect", "verify", "steps", "command", "port")
 
 
 def check_health(path: Path, service: Service) -> list[Problem]:
@@ -34,8 +34,9 @@ def _keys(path: Path, check: Check) -> Iterator[Problem]:
     for key in KEYS:
         if key in check.model_fields_set and key not in check.probe.keys:
             what = f"`{key}` has no meaning with `type: {check.type}`"
-            takers = (name for name, probe in probes().items() if key in probe.keys)
-            remedy = f"leave `{key}` out, or write `type: {next(takers)}`"
+            *others, last = (f"`{name}`" for name, probe in probes().items() if key in probe.keys)
+            takers = f"{', '.join(others)} or {last}" if others else last
+            remedy = f"leave `{key}` out, or write {takers} as `type`"
             yield Problem((*path, key), what, remedy, at="key", needs=(needs,))
     place, owner = (*path, "parameters"), f"`type: {check.type}`"
     yield from check_parameters(place, owner, check.probe.parameters, check.parameters, needs)

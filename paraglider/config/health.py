@@ -1,6 +1,6 @@
 """The sections about health checks, a service's check and failover; the kinds of probes.
 
-Lives here: ``Check``, ``Expect``, ``Failover``; ``ProbeKind``, the part of
+Lives here: ``Check``, ``CheckStep``, ``Expect``, ``Failover``; ``ProbeKind``, the part of
 ``health.probes.base.Probe`` that the configuration reads, and ``probes``, which returns them by
 name.
 Rules: as in ``model``. The keys are described in docs/health.md. ``paraglider.forward.registry``
@@ -18,6 +18,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError
 
 from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.payload import BytesPattern, Payload
 from paraglider.config.section import Duration, Section
 from paraglider.config.strategy import parameter_schema, scalars
 from paraglider.config.types import Address, Pattern, Port, Statuses, StatusRange
@@ -131,6 +132,17 @@ class Expect(Section):
     )
 
 
+class CheckStep(Section):
+    """A step of a conversation with the backend: what is sent, then what has to come."""
+
+    send: Payload | None = Field(
+        default=None, description=r"Text to send; its escapes are \r \n \t \0 \\ \xHH."
+    )
+    expect: BytesPattern | None = Field(
+        default=None, description="Regular expression found in the bytes that come."
+    )
+
+
 class Check(Section):
     """The health check of each backend of the service."""
 
@@ -152,6 +164,13 @@ class Check(Section):
     expect: Expect = Expect()
     verify: bool = Field(
         default=False, description="https: the certificate must be valid for `host`."
+    )
+    steps: tuple[CheckStep, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        strict=False,
+        description="tcp, udp: what is sent to the backend, and what it has to answer.",
     )
     command: tuple[_Text, ...] | None = Field(
         default=None,

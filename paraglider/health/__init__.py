@@ -3,7 +3,7 @@
     rise_and_fall  consecutive results to up and down, the time of the next check, flapping   (pure)
     results        the results of checks, and what the checker reports                        (pure)
     targets        the checker's targets, from the configuration                              (pure)
-    probes         one check of a backend: tcp, http, https, icmp, exec
+    probes         one check of a backend; a file each
     checker        runs the checks when they are due, and reports the results
     pinger         ICMP echo requests and replies, for probes and failover
     failover       failover mode (`-f`): pings the network, and checks the hosts that answer

@@ -26,7 +26,7 @@ from typing import Final
 from paraglider.config.types import IPAddress
 from paraglider.health.pinger import EchoRequest, Pinger
 from paraglider.health.probes.base import phrase
-from paraglider.health.probes.tcp import connected
+from paraglider.health.probes.exchange import connected
 from paraglider.health.sweep import MOST, SweepResult
 from paraglider.health.targets import Scope
 

@@ -31,6 +31,15 @@ def lines_of(keys: str, ports: str = "80") -> list[str]:
         ("expect: {status: 200}", "`expect` has no meaning with `type: tcp`"),
         ("type: exec", "`type: exec` without a `command`; add `command: [/usr/"),
         ("type: exec, command: [test]", "`command` does not begin with the absolute path"),
+        (
+            "type: http, steps: [{expect: a}]",
+            "leave `steps` out, or write `tcp` or `udp` as `type`",
+        ),
+        ("type: udp", "`type: udp` without `steps`: a port of UDP that is open says nothing"),
+        ("type: udp, steps: [{expect: a}]", "the first step sends nothing; add `send"),
+        ("type: udp, steps: [{send: a}]", "the last step has no `expect`"),
+        ("steps: [{expect: a}, {send: b}]", "the last step has no `expect`"),
+        ("steps: [{send: 'a\\q', expect: a}]", "is no escape; write"),
         ("type: https, verify: true", "`verify: true` without the name that the certificate"),
     ],
 )
@@ -48,6 +57,8 @@ def test_key_without_meaning(check: str, words: str) -> None:
         "{type: http, path: /a, host: b, port: 81, expect: {status: 200}}",
         "{type: https, verify: true, host: a.example}",
         "{type: icmp}",
+        "{steps: [{expect: '^220'}, {send: 'QUIT\\r\\n', expect: '^221'}]}",
+        "{type: udp, steps: [{send: a, expect: b}], port: 53}",
         "{type: exec, command: [/bin/true, x], port: 80}",
     ],
 )

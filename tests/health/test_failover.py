@@ -65,7 +65,7 @@ class Net:
         request.replied.set()
 
     async def connect(self, address: IPAddress, port: int) -> None:
-        """As ``probes.tcp.connected``; never returns for an unknown host."""
+        """As ``probes.exchange.connected``; never returns for an unknown host."""
         assert port == 80
         self.under_way += 1
         self.most = max(self.most, self.under_way)
