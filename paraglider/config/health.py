@@ -197,6 +197,11 @@ class Check(Section):
         """The class of its probe."""
         return probes()[self.type]
 
+    def parameter(self, name: str) -> Any:
+        """The parameter ``name`` of its probe as given, or its default."""
+        defaults = {each.name: each.default for each in self.probe.parameters}
+        return self.parameters.get(name, defaults[name])
+
     @property
     def effective_timeout(self) -> float:
         """Timeout of a probe, in seconds.

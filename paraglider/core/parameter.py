@@ -1,7 +1,7 @@
 """A parameter of a strategy or a probe, as its class declares it.
 
-Lives here: ``Parameter``, and ``found_in``, which imports the modules of a package for the classes
-that they define.
+Lives here: ``Parameter``; ``one_of``, the check of a choice; and ``found_in``, which imports the
+modules of a package for the classes that they define.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ class Parameter:
 
     def _bounds(self) -> str:
         return f"from {self.minimum} to {self.maximum}"
+
+
+def one_of(*names: str) -> Callable[[int | str], str]:
+    """The ``check`` of a parameter whose value is one of ``names``."""
+    return lambda value: (
+        "" if value in names else f"{value!r} is none of them; write one of: {', '.join(names)}"
+    )
 
 
 def found_in(package: str, path: Iterable[str], base: type[Any]) -> Iterator[type[Any]]:

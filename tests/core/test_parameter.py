@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.core.parameter import Parameter, found_in
+from paraglider.core.parameter import Parameter, found_in, one_of
 
 NUMBER = Parameter("size", 8, 2, 10, "A size.", lambda n: "" if n % 2 == 0 else f"{n} is odd; even")
+CHOICE = Parameter("way", "udp", 3, 3, "A way.", one_of("udp", "tcp"))
 TEXT = Parameter("word", "ab", 1, 3, "A word.", lambda t: "" if t != "no" else "never; say yes")
 
 
@@ -37,6 +38,8 @@ def test_a_text_that_is_right(value: str) -> None:
         (NUMBER, None, "None is no whole number; write a whole number from 2 to 10"),
         (TEXT, "", "the text has 0 characters; write from 1 to 3 characters"),
         (TEXT, "abcd", "the text has 4 characters; write from 1 to 3 characters"),
+        (CHOICE, "tls", "'tls' is none of them; write one of: udp, tcp"),
+        (CHOICE, "tcp", ""),
         (TEXT, 3, "3 is no text; put it in quotes"),
         (TEXT, "no", "never; say yes"),
     ],

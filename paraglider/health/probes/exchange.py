@@ -1,7 +1,7 @@
 """Sockets of probes that send and read themselves, and the steps of `tcp` and `udp`.
 
-Lives here: ``connect``, ``connected``, ``opened``, ``Stream`` (a TCP connection), ``quoted``, ``matched``, and
-``last_expects``, the check of `steps`.
+Lives here: ``connect``, ``connected``, ``opened``, ``Stream`` (a TCP connection), ``quoted``,
+``matched``, and ``last_expects``, the check of `steps`.
 Rules: a backend can make a probe neither wait longer than its timeout, nor keep more than the
 stream's limit of bytes, nor fail in another way than by ``ProbeError``. No thread, no name, no
 file.
