@@ -32,8 +32,17 @@ if TYPE_CHECKING:
     import dns.rdata
 
 # https://www.iana.org/assignments/dns-parameters
-_TYPES = {"A": 1, "AAAA": 28, "SOA": 6, "NS": 2, "CNAME": 5}
-_TYPES |= {"MX": 15, "PTR": 12, "SRV": 33, "TXT": 16}
+_TYPES: Final = {
+    "A": 1,
+    "AAAA": 28,
+    "SOA": 6,
+    "NS": 2,
+    "CNAME": 5,
+    "MX": 15,
+    "PTR": 12,
+    "SRV": 33,
+    "TXT": 16,
+}
 _LABEL: Final = re.compile(r"[\w-]{1,63}", re.ASCII)
 _CODES: Final = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")
 _HEADER: Final = struct.Struct(">HHHHHH")
