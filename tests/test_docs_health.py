@@ -82,7 +82,7 @@ def test_types() -> None:
 def test_examples() -> None:
     """The configurations of the page are valid."""
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         assert parse(block, "docs/health.md").config.services
 
