@@ -303,7 +303,8 @@ def checked(check: Row | None) -> str:
     if check is None:
         return "-"
     outcome = check["code"]
-    detail = f": {check['detail']}" if check["detail"] else ""
+    said = "; ".join(filter(None, (check["detail"], check.get("warning"))))
+    detail = f": {said}" if said else ""
     took = check["took"] * 1000
     return f"{outcome} {duration(check['seconds'])} ago in {took:.0f} ms{detail}"
 

@@ -5,6 +5,7 @@
     targets        the checker's targets, from the configuration                              (pure)
     probes         one check of a backend; a file each
     checker        runs the checks when they are due, and reports the results
+    certificate    when a certificate of TLS ends                        (``certificate``)
     pinger         ICMP echo requests and replies, for probes and failover
     failover       failover mode (`-f`): pings the network, and checks the hosts that answer
     sweep          the results of failover's sweeps                                           (pure)

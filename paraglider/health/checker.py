@@ -156,8 +156,8 @@ class Checker:
                 machine.check_started(time.monotonic())
                 found = await run_check(self._probes[check.check.type], target)
             now = time.monotonic()
-            code, detail, took = found.code, found.detail, found.duration
-            self._notify(CheckReport(*target.key, found.passed, code, detail, took, now))
+            code, detail, took, warning = found.code, found.detail, found.duration, found.warning
+            self._notify(CheckReport(*target.key, found.passed, code, detail, took, now, warning))
             if found.passed is None:
                 machine.due = now + machine.rules.interval
             elif machine.result(found.passed, now, self._chance()) is not None:

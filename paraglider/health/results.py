@@ -35,7 +35,7 @@ CheckEvent = Literal[Event.CHECK_PASSED, Event.CHECK_FAILED]
 
 class CheckReport(NamedTuple):
     """How one check of a backend went: ``code`` and ``detail``, one line, are the probe's,
-    ``duration`` is seconds.
+    ``duration`` is seconds. ``warning`` is a line about what will make the backend fail, or empty.
 
     ``passed`` is None where the check could not take place, for a cause on this host.
     """
@@ -47,6 +47,7 @@ class CheckReport(NamedTuple):
     detail: Line
     duration: Annotated[float, Field(ge=0.0, le=86400.0, allow_inf_nan=False)]
     at: Seconds
+    warning: Line = ""
 
 
 class HealthChange(NamedTuple):

@@ -251,3 +251,5 @@ def test_a_failed_check_has_its_reason() -> None:
     }
     assert tables.checked(check) == "L4CON 1s ago in 0 ms: connection refused"
     assert tables.checked({**check, "detail": ""}) == "L4CON 1s ago in 0 ms"
+    warned = {**check, "detail": "status 200", "warning": "certificate expires on 2030-01-01"}
+    assert tables.checked(warned).endswith(": status 200; certificate expires on 2030-01-01")

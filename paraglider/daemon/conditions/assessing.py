@@ -59,6 +59,7 @@ class Assessing:
     def assess(self) -> None:
         """Assess the services and the processes now."""
         self._assessor.services(self._store.config, self._store.pools)
+        self._assessor.checks(self._store.config, self._store.pools)
         self._assessor.deciding(self._store.config, self._kernel.carrier)
         self._kernel.carrier.log_deciders(self._store.config.services)
         self._assessor.processes(self._group.active(), time.monotonic())

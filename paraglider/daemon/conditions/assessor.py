@@ -2,6 +2,7 @@
 
     services    none of the backends takes new flows
     pools       fewer than `min_ready` backends take new flows
+    checks      a check that passes warns: a certificate ends soon
     deciding    the kernel has no room for a service's table
     processes   one is not running: dead, starting, waiting to be restarted, hanging. While it is
                 being replaced, which takes less than REPLACEMENT seconds, that is not unhealthy,
@@ -104,6 +105,21 @@ class Assessor:
         }
         self._conditions.report("services", found)
         self._conditions.report("pools", dict(_partial(config.services, pools)))
+
+    def checks(self, config: Config, pools: BackendTable) -> None:
+        """Assess the last checks of the services of ``config``: one line for each service."""
+        found: dict[str, Condition] = {}
+        for service in config.services:
+            if service.check is None:
+                continue
+            checks = ((member.backend, member.check) for member in pools.of(service.name))
+            warned = [(name, last.warning) for name, last in checks if last and last.warning]
+            if warned:
+                name, what = warned[0]
+                others = f" and {len(warned) - 1} more" if len(warned) > 1 else ""
+                text = f"{what} (backend {name}{others}); renew it"
+                found[f"service {service.name}"] = Condition("degraded", text)
+        self._conditions.report("checks", found)
 
     def deciding(self, config: Config, carrier: CarrierSwitch) -> None:
         """Assess whether the kernel decides for the services of ``config`` as they want it."""

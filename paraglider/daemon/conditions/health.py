@@ -40,7 +40,7 @@ When = Literal["any", "all"]
 
 _SERVICES: Final = "services"
 #: sources of conditions about backends
-_BACKENDS: Final = (_SERVICES, "pools", "answers")
+_BACKENDS: Final = (_SERVICES, "pools", "answers", "checks")
 #: the source of conditions about load
 _LOAD: Final = "workers"
 

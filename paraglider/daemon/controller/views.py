@@ -313,6 +313,7 @@ def _check(check: Checked, at: Instant) -> dict[str, Any]:
         "code": check.code,
         "detail": check.detail,
         "took": check.took,
+        "warning": check.warning,
         "at": at.date(check.at),
         "seconds": round(at.now - check.at, 1),
     }

@@ -94,7 +94,8 @@ class HealthInput:
         else:
             member.failed += not news.passed
             at = min(news.at, time.monotonic())
-            member.check = Checked(at, news.passed, news.code, news.detail, news.duration)
+            code, detail, took, warning = news.code, news.detail, news.duration, news.warning
+            member.check = Checked(at, news.passed, code, detail, took, warning)
 
     def apply_discovered(self, now: float) -> None:
         """Apply the hosts that joined and left, together and once in SETTLED seconds, since a sweep

@@ -54,13 +54,16 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The last check of a backend: time (monotonic seconds), result, duration in seconds."""
+    """The last check of a backend: time (monotonic seconds), result, duration in seconds, and a
+    warning or an empty line.
+    """
 
     at: float
     passed: bool
     code: Code
     detail: str
     took: float
+    warning: str = ""
 
 
 @dataclass(slots=True)

@@ -31,10 +31,13 @@ _SHOWN: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The backend passed; ``detail`` is one line that says what was received."""
+    """The backend passed; ``detail`` is one line that says what was received, ``warning`` one about
+    what will make it fail, or empty.
+    """
 
     code: Code
     detail: str
+    warning: str = ""
 
 
 class ProbeError(Exception):
@@ -85,7 +88,7 @@ class Probe(ProbeKind):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of a check: ``detail`` is one line, ``duration`` in seconds.
+    """The result of a check: ``detail`` and ``warning`` are one line, ``duration`` in seconds.
 
     ``passed`` is None if the check could not be made (SOCKERR); the backend's state then stays.
     """
@@ -94,6 +97,7 @@ class CheckResult:
     code: Code
     detail: str
     duration: float
+    warning: str = ""
 
 
 async def run_check(probe: Probe, target: Target) -> CheckResult:
@@ -102,10 +106,11 @@ async def run_check(probe: Probe, target: Target) -> CheckResult:
     began, step = loop.time(), ProbeStep()
     timeout = target.check.effective_timeout if target.check is not None else 1.0
     passed: bool | None = False
+    warning = ""
     try:
         async with asyncio.timeout(timeout):
             result = await probe(target, step)
-            passed, code, detail = True, result.code, result.detail
+            passed, code, detail, warning = True, result.code, result.detail, result.warning
     except TimeoutError:
         code, detail = step.timeout, f"{step.name} timed out after {timeout:g} s"
     except ProbeError as failed:
@@ -118,7 +123,7 @@ async def run_check(probe: Probe, target: Target) -> CheckResult:
             passed, code, detail = None, Code.SOCKERR, f"not checked: {detail}"
     except Exception as error:  # noqa: BLE001 - an internal error is not the backend's fault
         passed, code, detail = None, Code.SOCKERR, f"not checked: {type(error).__name__}"
-    return CheckResult(passed, code, shortened(detail), loop.time() - began)
+    return CheckResult(passed, code, shortened(detail), loop.time() - began, shortened(warning))
 
 
 def phrase(error: OSError) -> str:

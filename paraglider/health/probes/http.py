@@ -2,7 +2,8 @@
 
 Lives here: ``Http`` and ``Https``.
 Rules: every check opens a new connection, as a new client would; redirects are not followed,
-proxies of the environment not used, nothing is stored. At most BODY bytes of a body are read, none
+proxies of the environment not used, nothing is stored. A certificate that ends soon is a warning,
+and fails no check. At most BODY bytes of a body are read, none
 without an expectation about it; a check can end before the body does. The host's trusted
 certificates and aiohttp are loaded when the probe is constructed, before the process gives up its
 privileges; commands that only read the configuration need neither.
@@ -18,10 +19,13 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check, Expect
+from paraglider.core.parameter import Parameter
+from paraglider.health import certificate
 from paraglider.health.codes import Code
 from paraglider.health.pinger import Pinger
 from paraglider.health.probes.base import (
@@ -53,6 +57,7 @@ class _Attempt:
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.established = False
+        self.certificate: bytes | None = None
 
     @property
     def timeout(self) -> Code:
@@ -75,6 +80,15 @@ def _socket(address: Any) -> socket.socket:
     family, kind, protocol, *_ = address
     made = _attempt.get().socket = socket.socket(family, kind, protocol)
     return made
+
+
+class _TlsObject(ssl.SSLObject):
+    """Notes the server's certificate: a response has no connection any more once it is read."""
+
+    def do_handshake(self) -> None:
+        """See ``ssl.SSLObject``."""
+        super().do_handshake()
+        _attempt.get().certificate = self.getpeercert(binary_form=True)
 
 
 async def _established(*_: Any) -> None:
@@ -102,6 +116,8 @@ class Http(Probe):
         self._trusting.check_hostname = False
         self._trusting.verify_mode = ssl.CERT_NONE
         self._verifying = ssl.create_default_context() if self.tls else self._trusting
+        for context in (self._trusting, self._verifying):
+            context.sslobject_class = _TlsObject
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -140,7 +156,8 @@ class Http(Probe):
                 server_hostname=_name(check.host) if self.tls and check.host is not None else None,
             ) as response:
                 await self._evaluate(response, check.expect, step)
-                return Passed(Code.L7OK, f"status {response.status}")
+                warning = _warning(attempt.certificate, check) if self.tls else ""
+                return Passed(Code.L7OK, f"status {response.status}", warning)
         except asyncio.CancelledError:
             step.timeout = attempt.timeout
             raise
@@ -195,6 +212,11 @@ class Https(Http):
     name = "https"
     summary = "answers a GET over TLS with the expected status and body"
     keys = frozenset({"port", "path", "host", "expect", "verify"})
+    parameters = (
+        Parameter(
+            "expiry", 14, 0, 3650, "Days before a certificate ends that `health` warns; 0: never."
+        ),
+    )
     tls = True
 
     @classmethod
@@ -205,6 +227,11 @@ class Https(Http):
             remedy = "add `host: www.example.com`, the name that clients use"
             needs = ((*path, "host"), (*path, "type"))
             yield Problem((*path, "verify"), what, remedy, needs=needs)
+
+
+def _warning(der: bytes | None, check: Check) -> str:
+    days = check.parameter("expiry")
+    return certificate.warning(der, days, datetime.now(UTC)) if days else ""
 
 
 def _found(pattern: str, body: bytearray) -> bool:

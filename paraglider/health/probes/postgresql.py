@@ -3,7 +3,7 @@
 Lives here: ``Postgresql``.
 Rules: no session is established. With a `user` the startup message is sent, and the server's
 request for authentication passes, whatever kind it is; without one an SSLRequest is sent, whose
-answer S or N passes. Messages are those of PostgreSQL's manual, "Message Formats" (protocol-message-formats).
+answer S or N passes. Messages are those of PostgreSQL's manual, "Message Formats".
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.hangs import SILENT
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
-from paraglider.daemon.store.backends import BackendTable
+from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.health.codes import Code
 
 SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 CONFIG = Config.model_validate({"services": [{**SERVICE, "backends": ["10.0.0.1", "10.0.0.2"]}]})
@@ -145,6 +146,31 @@ def test_a_partial_pool(wanted: int | str, out: int, text: str) -> None:
     ]
     assert set(world.found().values()) <= {"unhealthy" if out == 5 else "degraded"}
     assert {each.object for each in world.conditions} <= {"service web"}
+
+
+def test_a_check_that_warns() -> None:
+    """One line for the service, as long as a check of its backends warns."""
+    world = World()
+    service = {**SERVICE, "backends": ["10.0.0.1", "10.0.0.2"], "check": {"type": "https"}}
+    config = Config.model_validate({"services": [service]})
+    pools = BackendTable(config, 0.0)
+    world.assessor.checks(config, pools)
+    assert world.found() == {}
+    for member in pools.of("web"):
+        member.check = Checked(
+            1.0, True, Code.L7OK, "fine", 0.1, "certificate expires on 2030-01-01"
+        )
+    world.assessor.checks(config, pools)
+    (standing,) = world.conditions
+    assert standing.condition.severity == "degraded"
+    expected = (
+        "service web: certificate expires on 2030-01-01 (backend 10.0.0.1 and 1 more); renew it"
+    )
+    assert standing.line == expected
+    for member in pools.of("web"):
+        member.check = Checked(2.0, False, Code.L4CON, "connection refused", 0.1)
+    world.assessor.checks(config, pools)
+    assert world.found() == {}
 
 
 def test_a_service_for_which_the_kernel_has_no_room() -> None:

@@ -158,6 +158,7 @@ def test_times_are_of_the_monotonic_clock(pools: BackendTable) -> None:
         "code": "L4CON",
         "detail": "connection refused",
         "took": 0.25,
+        "warning": "",
         "at": "2023-11-14T22:13:15+00:00",
         "seconds": 4.5,
     }

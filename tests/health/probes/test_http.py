@@ -329,6 +329,24 @@ def test_tls(
     assert names == [check.get("host")]
 
 
+@pytest.mark.parametrize(
+    ("days", "warns"),
+    [({}, True), ({"expiry": 3}, True), ({"expiry": 1}, False), ({"expiry": 0}, False)],
+)
+def test_a_certificate_that_ends_soon(
+    asking: Callable[..., CheckResult], certificate: Path, days: dict[str, int], warns: bool
+) -> None:
+    """It is a warning, however the answer is read, and the check passes; this one lasts 2 days."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    for body in (b"", b"fine"):
+        expect = {"body": body.decode()} if body else {}
+        served = answering(status(200, body))
+        found = asking(served, type="https", tls=context, parameters=days, expect=expect)
+        assert (found.code, found.detail) == (Code.L7OK, "status 200")
+        assert found.warning.startswith("certificate expires on 20") is warns
+
+
 def test_tls_of_a_server_without_it(asking: Callable[..., CheckResult]) -> None:
     """A server without TLS fails the check at once."""
 
