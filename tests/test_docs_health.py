@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.config.health import Check, CheckStep, Expect, Failover
+from paraglider.config.health import AgentCheck, Check, CheckStep, Expect, Failover
 from paraglider.config.load import parse
 from paraglider.config.model import Service
 from paraglider.config.section import Section
@@ -43,17 +43,19 @@ def default(model: type[Section], key: str) -> str:
         *((Check, key) for key in Check.model_fields if key != "expect"),
         *((Expect, key) for key in Expect.model_fields),
         *((CheckStep, key) for key in CheckStep.model_fields),
+        *((AgentCheck, key) for key in AgentCheck.model_fields),
         *((Service, key) for key in OF_SERVICE),
         *((Failover, key) for key in Failover.model_fields),
     ],
 )
 def test_keys(model: type[Section], key: str) -> None:
     """Each key has a row, with the model's default if it has one."""
-    name = f"expect: {key}" if model is Expect else key
+    section = {Expect: "expect: ", AgentCheck: "agent: "}.get(model, "")
+    name = f"{section}{key}"
     written = [text.strip() for found, text in ROWS if found == name]
     assert written, f"{name} is missing"
     field = model.model_fields[key]
-    if field.default_factory is None and field.default is not None:
+    if not field.is_required() and field.default_factory is None and field.default is not None:
         assert default(model, key) in written
 
 
@@ -61,7 +63,9 @@ def test_no_key_that_is_not() -> None:
     """No row is about a key that the file does not have."""
     known = {*Check.model_fields, *Failover.model_fields, *OF_SERVICE}
     known |= {f"expect: {key}" for key in Expect.model_fields} | {*CheckStep.model_fields}
-    known |= {name for name, _, _ in PARAMETERS}
+    known |= {name for name, _, _ in PARAMETERS} | {
+        f"agent: {key}" for key in AgentCheck.model_fields
+    }
     assert {key for key, _ in ROWS} - {*KINDS, "type"} <= known
 
 
@@ -82,7 +86,7 @@ def test_types() -> None:
 def test_examples() -> None:
     """The configurations of the page are valid."""
     blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         assert parse(block, "docs/health.md").config.services
 

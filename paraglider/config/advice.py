@@ -180,7 +180,7 @@ def _health(config: Config) -> Iterator[Problem]:
             what = f"`slow_start` has no effect with `strategy: {service.strategy}`, which"
             what += " ignores weights"
             yield Problem((*path, "slow_start"), what, f"use {weighing()}", at="key")
-        if check is None and not config.failover.enabled:
+        if check is None and service.agent is None and not config.failover.enabled:
             for key in ("all_down", "on_down"):
                 if key in service.model_fields_set:
                     what = f"`{key}` is for backends that go down, and nothing looks whether"

@@ -1,8 +1,8 @@
 """The sections about health checks, a service's check and failover; the kinds of probes.
 
-Lives here: ``Check``, ``CheckStep``, ``Expect``, ``Failover``; ``ProbeKind``, the part of
-``health.probes.base.Probe`` that the configuration reads, and ``probes``, which returns them by
-name.
+Lives here: ``AgentCheck``, ``Check``, ``CheckStep``, ``Expect``, ``Failover``; ``ProbeKind``, the
+part of ``health.probes.base.Probe`` that the configuration reads; ``probes`` returns them
+by name.
 Rules: as in ``model``. The keys are described in docs/health.md. ``paraglider.forward.registry``
 registers the folder of the probes, so that imports point down. It is read at the first use: a
 configuration without a check imports no probe.
@@ -211,6 +211,19 @@ class Check(Section):
         `fall` × min(`interval`, 1).
         """
         return self.timeout if self.timeout is not None else min(self.interval, LONGEST_TIMEOUT)
+
+
+class AgentCheck(Section):
+    """A program on each backend that sets its weight and state, as HAProxy's agent-check."""
+
+    port: Port = Field(description="Port on which the backend's agent answers.")
+    send: Payload | None = Field(
+        default=None, description=r"Text to send first; its escapes are \r \n \t \0 \\ \xHH."
+    )
+    interval: Duration = Field(default=2.0, description="Seconds between two questions.")
+    timeout: Duration | None = Field(
+        default=None, description="Seconds for a whole answer; default: `interval`, at most 1."
+    )
 
 
 class Failover(Section):

@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema, PydanticKnownError
 from paraglider.config.backend import BackendConfig, BackendsOrSource, BackendSource, MinReady
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.encapsulation import EncapsulationConfig
-from paraglider.config.health import Check
+from paraglider.config.health import AgentCheck, Check
 from paraglider.config.network import Network
 from paraglider.config.own_address import AddressOrOwn, OwnAddress
 from paraglider.config.section import DurationOrZero, Seconds, Section
@@ -213,6 +213,7 @@ class Service(Section):
         description="Proxy: send the client's address to the backends before its data.",
     )
     check: Check | None = None
+    agent: AgentCheck | None = None
     all_down: Literal["use_all", "reject"] = Field(
         default="reject",
         description="If every backend is down: refuse new flows at once, or use all as if up.",

@@ -1,8 +1,8 @@
 """The checker: probes every target when its check is due, and reports the results.
 
 Each target has an asyncio task: it sleeps until a check is due, waits for one of AT_ONCE slots,
-probes, and reports. Failover is one more task. A backend is up if it is up by its own check and by
-failover; each change is reported once.
+probes, and reports. Failover is one more task. A backend is up if it is up by its own check, by
+its agent and by failover; each change is reported once.
 
 Lives here: ``Checker``.
 Rules: the supervisor can send all state of the checker again. Resources of the host are opened in
@@ -22,10 +22,17 @@ from typing import Final
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
 from paraglider.health import failover
+from paraglider.health.agents import Agents
 from paraglider.health.pinger import Pinger
 from paraglider.health.probes import KINDS
 from paraglider.health.probes.base import Probe, run_check
-from paraglider.health.results import CheckEvent, CheckReport, DiscoveredHost, HealthChange
+from paraglider.health.results import (
+    AgentReport,
+    CheckEvent,
+    CheckReport,
+    DiscoveredHost,
+    HealthChange,
+)
 from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
 from paraglider.health.sweep import Sweep
 from paraglider.health.targets import Key, Scope, Target
@@ -45,7 +52,7 @@ class Checker:
 
     def __init__(
         self,
-        notify: Callable[[CheckReport | HealthChange | DiscoveredHost], None],
+        notify: Callable[[CheckReport | HealthChange | DiscoveredHost | AgentReport], None],
         echo: Pinger | None = None,
         *,
         probes: Mapping[str, Probe] | None = None,
@@ -64,6 +71,7 @@ class Checker:
         self._sweep_state: Sweep | None = None
         self._failover: asyncio.Task[None] | None = None
         self._tasks = GuardedTasks()
+        self._agents = Agents(notify, self._report_verdict, self._slots, self._tasks, chance)
 
     async def start(self) -> asyncio.Future[None]:
         """Prepare the probes on the running loop; the future gets the internal error of a task."""
@@ -77,6 +85,7 @@ class Checker:
     async def close(self) -> None:
         """Stop all checks, and close the probes."""
         tasks = [check.task for check in self._checks.values() if check.task is not None]
+        tasks += self._agents.tasks
         if self._failover is not None:
             tasks.append(self._failover)
         await self._tasks.close(tasks)
@@ -111,9 +120,11 @@ class Checker:
             self._targets.pop(key, None)
             self._up.pop(key, None)
             self._forget(key)
+            self._agents.forget(key)
         self._targets |= targets
         for key, target in targets.items():
             self._up.setdefault(key, target.up)
+            self._agents.update(target)
             if target.check is None:
                 self._forget(key)
             else:
@@ -167,7 +178,7 @@ class Checker:
         """Report a verdict if the backend's state differs from the last one reported."""
         target = self._targets[key]
         check = self._checks.get(key)
-        up = check is None or check.machine.up
+        up = (check is None or check.machine.up) and self._agents.up(key)
         if self._sweep_state is not None:
             # A found host without a state has left; it is reported again when it returns.
             up = up and self._sweep_state.up(target.address, target.up or not target.found)

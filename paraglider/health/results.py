@@ -50,6 +50,22 @@ class CheckReport(NamedTuple):
     warning: Line = ""
 
 
+class AgentReport(NamedTuple):
+    """What the agent of a backend has said so far: ``weight`` in per cent of the configured one,
+    and ``mode``, each None if it said nothing about it. ``answered``, ``code`` and ``detail`` are
+    of the last question.
+    """
+
+    service: Name
+    backend: Name
+    answered: bool
+    code: Code
+    detail: Line
+    weight: Annotated[int, Field(ge=0, le=1000)] | None
+    mode: Literal["ready", "drain", "maint"] | None
+    at: Seconds = 0.0
+
+
 class HealthChange(NamedTuple):
     """A backend went up or down; ``held_until`` is when a flapping one may come back, or 0."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from paraglider.config.health import Check, Failover
+from paraglider.config.health import AgentCheck, Check, Failover
 from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.health.results import Name
@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
     ``port`` is the port to check, 0 if there is none. ``check`` is None if only failover checks it.
     ``up`` is its state in the store, for a checker that starts. ``found`` is true if failover found
-    it and the file does not list it.
+    it and the file does not list it. ``agent`` is how its agent is asked, None if it has none.
     """
 
     service: Name
@@ -36,6 +36,7 @@ class Target(NamedTuple):
     check: Check | None
     up: bool = True
     found: bool = False
+    agent: AgentCheck | None = None
 
     @property
     def key(self) -> Key:
@@ -67,7 +68,7 @@ def target(
     check = service.check
     asked = check.port if check is not None else None
     port = asked or backend.port or service.single_port or 0
-    return Target(service.name, name, backend.address, port, check, up, found)
+    return Target(service.name, name, backend.address, port, check, up, found, service.agent)
 
 
 def scope(config: Config) -> Scope:

@@ -26,7 +26,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.announcing import AnnounceReconciler
 from paraglider.daemon.shared_memory.counters import GAUGES, Sample
 from paraglider.daemon.stats.traffic import Samples, TrafficCounters
-from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
+from paraglider.daemon.store.backends import AgentFact, BackendRecord, BackendTable, Checked
 from paraglider.daemon.store.node import Node
 from paraglider.daemon.store.store import Store
 from paraglider.daemon.workers.worker import WorkerSpec
@@ -296,11 +296,13 @@ def _backend(
         "forward": service.forward,
         "weight": member.weight,
         "configured_weight": member.configured,
+        "weight_by": member.weight_by.value,
         "state": member.state.value,
         "since": at.date(member.since),
         "seconds": round(at.now - member.since, 1),
         "why": member.why,
         "check": None if member.check is None else _check(member.check, at),
+        "agent": None if member.agent is None else _agent(member.agent, at),
         "failed_checks": member.failed,
         "downs": member.downs,
         **traffic.of(service.name, member.backend),
@@ -316,6 +318,17 @@ def _check(check: Checked, at: Instant) -> dict[str, Any]:
         "warning": check.warning,
         "at": at.date(check.at),
         "seconds": round(at.now - check.at, 1),
+    }
+
+
+def _agent(said: AgentFact, at: Instant) -> dict[str, Any]:
+    return {
+        "weight": said.weight,
+        "mode": said.mode,
+        "answered": said.answered,
+        "code": said.code,
+        "detail": said.detail,
+        "at": at.date(said.at),
     }
 
 

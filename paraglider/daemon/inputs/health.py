@@ -2,6 +2,7 @@
 
     report           the result of a backend's last check
     verdict          the backend's state
+    agent            the weight and the state that the backend asks for
     joined, left     a discovered host becomes a backend, or is removed (``apply_discovered``)
 
 Lives here: ``HealthInput``.
@@ -25,16 +26,16 @@ from paraglider.daemon.messages import CheckSooner, HealthNews
 from paraglider.daemon.reconcile.checks import is_checked
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.shared_memory.counters import Sample
-from paraglider.daemon.store.backends import BackendRecord, Checked
+from paraglider.daemon.store.backends import AgentFact, BackendRecord, Checked
 from paraglider.daemon.store.store import Store
 from paraglider.errors import ParagliderError
-from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
+from paraglider.health.results import AgentReport, CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import MOST
 
 #: seconds between two changes of the discovered backends
 SETTLED: Final = 0.5
 
-News = CheckReport | HealthChange | DiscoveredHost
+News = CheckReport | HealthChange | DiscoveredHost | AgentReport
 
 
 class HealthInput:
@@ -66,7 +67,9 @@ class HealthInput:
 
     def handle(self, message: HealthNews) -> None:
         """Handle a message of the monitor."""
-        some: Iterable[News] = chain(message.changes, message.reports, message.hosts)
+        some: Iterable[News] = chain(
+            message.changes, message.reports, message.hosts, message.agents
+        )
         for news in some:
             self._handle(news)
 
@@ -83,6 +86,11 @@ class HealthInput:
             return  # it was removed while the message was in flight
         if isinstance(news, HealthChange):
             self._move(member, news.event, news.detail)
+        elif isinstance(news, AgentReport):
+            if service.agent is not None:
+                at = min(news.at, time.monotonic())
+                said = (news.weight, news.mode, news.answered, news.code, news.detail)
+                store.set_agent(member, AgentFact(*said, at), at)
         elif news.passed is None:
             self._log.warning(
                 "check not run",

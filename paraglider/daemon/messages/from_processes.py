@@ -8,7 +8,14 @@ from pydantic import BeforeValidator, Field
 
 from paraglider.config.types import IPInterface
 from paraglider.daemon.messages.base import MOST_LISTED, DnsName, FlowMatch, Index, Mark, Message
-from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange, Line, Name
+from paraglider.health.results import (
+    AgentReport,
+    CheckReport,
+    DiscoveredHost,
+    HealthChange,
+    Line,
+    Name,
+)
 from paraglider.host.dns_records import MOST_TARGETS, Record
 from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
@@ -70,13 +77,14 @@ class UnplacedServices(Message):
 
 class HealthNews(Message):
     """Results since the last message: the newest check of each backend, changes of states,
-    hosts.
+    hosts, what agents say.
     """
 
     type: Literal["health-news"] = "health-news"
     reports: tuple[CheckReport, ...] = ()
     changes: tuple[HealthChange, ...] = ()
     hosts: tuple[DiscoveredHost, ...] = ()
+    agents: tuple[AgentReport, ...] = ()
 
 
 class DnsUpdate(Message):

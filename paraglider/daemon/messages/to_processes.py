@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field
 
-from paraglider.config.health import Check
+from paraglider.config.health import AgentCheck, Check
 from paraglider.config.types import IPAddress
 from paraglider.daemon.messages.base import (
     MOST_LISTED,
@@ -22,6 +22,8 @@ from paraglider.daemon.messages.base import (
 )
 from paraglider.health.results import Name
 from paraglider.health.targets import Key, Scope, Target
+
+_T = TypeVar("_T")
 
 
 class SetStates(Message):
@@ -77,7 +79,7 @@ class WriteCounters(Message):
 
 
 class TargetRow(NamedTuple):
-    """A ``Target`` whose check is a place in a list, -1 for none."""
+    """A ``Target`` whose check and agent are places in lists, -1 for none."""
 
     service: Name
     backend: Name
@@ -86,12 +88,30 @@ class TargetRow(NamedTuple):
     check: int
     up: bool
     found: bool
+    agent: int = -1
+
+
+class _Places(Generic[_T]):
+    """Different objects in a list, by identity: sections of the configuration are not hashable."""
+
+    def __init__(self) -> None:
+        self.every: list[_T] = []
+        self._places: dict[int, int] = {}
+
+    def of(self, one: _T | None) -> int:
+        """The place of ``one`` in the list, -1 for None."""
+        if one is None:
+            return -1
+        place = self._places.setdefault(id(one), len(self.every))
+        if place == len(self.every):
+            self.every.append(one)
+        return place
 
 
 class SetTargets(Message):
     """Targets that are new or changed, and the keys of removed ones (``gone``); with ``whole``
     there are no others. The results of other targets are kept. ``scope`` is None without failover.
-    Thousands of targets share few checks, so each check is sent once.
+    Thousands of targets share few checks and agents, so each is sent once.
     """
 
     type: Literal["set-targets"] = "set-targets"
@@ -100,6 +120,7 @@ class SetTargets(Message):
     scope: Scope | None = None
     gone: tuple[tuple[Name, Name], ...] = ()
     whole: bool = True
+    agents: tuple[AgentCheck, ...] = ()
 
     @classmethod
     def of(
@@ -111,24 +132,36 @@ class SetTargets(Message):
         whole: bool = True,
     ) -> Self:
         """The message about ``targets``."""
-        places: dict[int, int] = {}  # by identity: a check is not hashable
-        checks: list[Check] = []
-        rows = []
-        for target in targets:
-            place = -1
-            if target.check is not None:
-                place = places.setdefault(id(target.check), len(checks))
-                if place == len(checks):
-                    checks.append(target.check)
-            rows.append(TargetRow(*target[:4], place, target.up, target.found))
+        checks, agents = _Places[Check](), _Places[AgentCheck]()
+        rows = [
+            TargetRow(
+                *target[:4],
+                checks.of(target.check),
+                target.up,
+                target.found,
+                agents.of(target.agent),
+            )
+            for target in targets
+        ]
         return cls(
-            checks=tuple(checks), rows=tuple(rows), scope=scope, gone=tuple(gone), whole=whole
+            checks=tuple(checks.every),
+            rows=tuple(rows),
+            scope=scope,
+            gone=tuple(gone),
+            whole=whole,
+            agents=tuple(agents.every),
         )
 
     def targets(self) -> tuple[Target, ...]:
-        """The targets; raises IndexError if a row names a missing check."""
+        """The targets; raises IndexError if a row names a missing check or agent."""
         return tuple(
-            Target(*row[:4], None if row.check < 0 else self.checks[row.check], row.up, row.found)
+            Target(
+                *row[:4],
+                None if row.check < 0 else self.checks[row.check],
+                row.up,
+                row.found,
+                None if row.agent < 0 else self.agents[row.agent],
+            )
             for row in self.rows
         )
 

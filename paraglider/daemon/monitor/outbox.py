@@ -14,14 +14,14 @@ from itertools import islice
 from typing import Final, Protocol
 
 from paraglider.daemon.messages import DnsFailure, DnsUpdate, FileChanged, HealthNews, Message
-from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
+from paraglider.health.results import AgentReport, CheckReport, DiscoveredHost, HealthChange
 
 #: seconds to wait for further results
 WAIT: Final = 0.01
 #: most results in one message: what the supervisor handles at a time
 MOST: Final = 512
 
-News = CheckReport | HealthChange | DiscoveredHost
+News = CheckReport | HealthChange | DiscoveredHost | AgentReport
 DiscoveryNews = DnsUpdate | DnsFailure | FileChanged
 
 
@@ -97,11 +97,16 @@ def _message(news: Iterator[News]) -> HealthNews:
     reports: list[CheckReport] = []
     changes: list[HealthChange] = []
     hosts: list[DiscoveredHost] = []
+    agents: list[AgentReport] = []
     for one in news:
         if isinstance(one, CheckReport):
             reports.append(one)
         elif isinstance(one, HealthChange):
             changes.append(one)
+        elif isinstance(one, AgentReport):
+            agents.append(one)
         else:
             hosts.append(one)
-    return HealthNews(reports=tuple(reports), changes=tuple(changes), hosts=tuple(hosts))
+    return HealthNews(
+        reports=tuple(reports), changes=tuple(changes), hosts=tuple(hosts), agents=tuple(agents)
+    )

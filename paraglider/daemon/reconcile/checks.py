@@ -1,5 +1,5 @@
 """The monitor's targets: every backend of a service that is checked, or of any service with
-failover. A backend in maintenance is not checked.
+failover. A backend in maintenance is not checked; if its agent set that, the agent is asked on.
 
 The monitor gets all targets when it starts and when failover changes, and the changed ones after
 that. Its own results change no target, and are not sent back to it.
@@ -17,7 +17,7 @@ from paraglider.config.model import Config, Service
 from paraglider.core.pool import DOWN, State
 from paraglider.daemon.messages import Message, SetTargets
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.store.backends import BackendRecord, Key
+from paraglider.daemon.store.backends import BackendRecord, Key, Origin
 from paraglider.daemon.store.store import Store
 from paraglider.health.targets import Scope, Target, scope, target
 
@@ -105,15 +105,21 @@ class CheckReconciler:
         if service is None or not is_checked(self._store.config, service):
             return None
         discovered, backend = self._store.discovered, self._store.pools.configured(record.key)
-        if backend is None or record.state is State.MAINT or discovered.former(record.key):
+        if backend is None or discovered.former(record.key):
+            return None
+        ended = record.state is State.MAINT
+        if ended and record.mode_by is not Origin.AGENT:
             return None
         up, found = record.state not in DOWN, record.key in discovered.keys
-        return target(service, backend, record.backend, up=up, found=found)
+        wanted = target(service, backend, record.backend, up=up, found=found)
+        return wanted._replace(check=None) if ended else wanted
 
 
 def is_checked(config: Config, service: Service) -> bool:
-    """Whether backends of ``service`` are checked: by its own checks, or by failover."""
-    return service.check is not None or config.failover.enabled
+    """Whether backends of ``service`` are checked: by its own checks, its agents, or by
+    failover.
+    """
+    return service.check is not None or service.agent is not None or config.failover.enabled
 
 
 def checked(config: Config) -> bool:

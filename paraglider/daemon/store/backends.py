@@ -32,6 +32,7 @@ class Origin(StrEnum):
     DISCOVERY = "discovery"
     OPERATOR = "operator"
     HEALTH = "health"
+    AGENT = "agent"
 
 
 #: the origin of each event
@@ -46,6 +47,10 @@ _ORIGINS = {
 SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
 #: the largest weight, as in the configuration
 HEAVIEST = 65535
+
+
+#: what an agent may set, by its words
+_MODES = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
 
 
 #: service and backend, by their names
@@ -66,6 +71,21 @@ class Checked:
     warning: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AgentFact:
+    """What the agent of a backend has said: ``weight`` in per cent of the configured one, ``mode``,
+    None if nothing; result, line and time (monotonic seconds) of the last question that changed
+    something.
+    """
+
+    weight: int | None
+    mode: str | None
+    answered: bool
+    code: Code
+    detail: str
+    at: float
+
+
 @dataclass(slots=True)
 class BackendRecord:
     """One backend of one service.
@@ -73,7 +93,8 @@ class BackendRecord:
     ``configured`` is the weight in the file, ``leaving`` is set while a removed backend drains,
     ``downs`` counts its failures, ``failed`` its failed checks, ``version`` is the table's version
     at the last change of its state or weight. ``origin`` is the source that listed the backend,
-    ``state_by`` and ``weight_by`` are the origins of its state and weight.
+    ``state_by`` and ``weight_by`` are the origins of its state and weight, ``mode_by`` of the last
+    drain, maint or ready, whatever its checks did since.
     """
 
     service: str
@@ -91,6 +112,8 @@ class BackendRecord:
     origin: Origin = Origin.FILE
     state_by: Origin = Origin.FILE
     weight_by: Origin = Origin.FILE
+    mode_by: Origin = Origin.FILE
+    agent: AgentFact | None = None
 
     @property
     def key(self) -> Key:
@@ -210,6 +233,8 @@ class BackendTable:
         member.downs += event is Event.CHECK_FAILED
         member.state, member.since, member.why = after, now, why
         member.state_by = origin or _ORIGINS[event]
+        if event not in (Event.CHECK_PASSED, Event.CHECK_FAILED):
+            member.mode_by = member.state_by
         self._note(member)
         return True
 
@@ -221,6 +246,40 @@ class BackendTable:
             raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
         if weight != member.weight:
             member.weight, member.weight_by = weight, Origin.OPERATOR
+            self._note(member)
+
+    def set_agent(self, member: BackendRecord, fact: AgentFact) -> Event | None:
+        """Note what the agent of ``member`` said. Sets its weight, unless an operator has; returns
+        the event of its mode, if that is new and no operator has set another.
+
+        A mode counts when the agent changes it, so an operator's `ready` holds until it does.
+        """
+        before = member.agent
+        if before is not None:  # a monitor that starts anew does not have what was said before
+            weight = before.weight if fact.weight is None else fact.weight
+            fact = replace(fact, weight=weight, mode=fact.mode or before.mode)
+        member.agent = fact
+        self._weigh(member)
+        if fact.mode is None or (before is not None and before.mode == fact.mode):
+            return None
+        free = member.state in (State.READY, State.DOWN)
+        if member.leaving or not (free or member.mode_by is Origin.AGENT):
+            return None
+        return _MODES[fact.mode]
+
+    def _weigh(self, member: BackendRecord) -> None:
+        """Set the weight that file and agent give ``member``, unless an operator has set one. A
+        share above 0 stays at least 1.
+        """
+        if member.weight_by is Origin.OPERATOR:
+            return
+        percent = member.agent.weight if member.agent is not None else None
+        weight = member.configured
+        if percent is not None:
+            weight = min(-(-weight * percent // 100), HEAVIEST)
+        member.weight_by = member.origin if percent is None else Origin.AGENT
+        if weight != member.weight:
+            member.weight = weight
             self._note(member)
 
     def apply_config(
@@ -256,6 +315,12 @@ class BackendTable:
         }
         for member in self:
             member.origin = self._origin(member, found)
+            if member.agent is not None and self._services[member.service].agent is None:
+                member.agent = None
+                if member.mode_by is Origin.AGENT:
+                    self.apply(member, Event.SET_READY, "no agent", now, member.origin)
+            if member.agent is not None or member.weight_by is Origin.AGENT:
+                self._weigh(member)
             left = (member.service, member.backend) in leaving
             if left and not member.leaving:
                 self.apply(member, Event.SET_DRAIN, "no longer configured", now, member.origin)

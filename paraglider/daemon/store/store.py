@@ -6,6 +6,7 @@
     (draining)   backends that none of these lists any more: until their last flow has ended
     operator     states and weights set by request, and whether this balancer is drained
     health       results of checks
+    agent        weights and states that backends ask for themselves
 
 ``Desired`` is immutable: an input makes a new one, the host is changed for it, and then
 ``Store.apply`` makes it the state of the daemon. Workers, kernel tables and checks are reconciled
@@ -24,7 +25,7 @@ from typing import Any
 from paraglider.config.model import Config
 from paraglider.core.pool import DOWN, Event
 from paraglider.daemon import log
-from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
+from paraglider.daemon.store.backends import AgentFact, BackendRecord, BackendTable, Key, Origin
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import Draining, after, draining_of, keys_of, with_draining
 from paraglider.daemon.store.node import Node
@@ -93,10 +94,19 @@ class Store:
         self.desired = desired
         self.pools.apply_config(desired.config, now, desired.keys, self.discovered)
 
-    def move(self, record: BackendRecord, event: Event, why: str, now: float) -> None:
-        """Change the state of ``record`` by ``event``; it may stay the same."""
+    def move(
+        self,
+        record: BackendRecord,
+        event: Event,
+        why: str,
+        now: float,
+        origin: Origin | None = None,
+    ) -> None:
+        """Change the state of ``record`` by ``event``; it may stay the same. ``origin`` is needed
+        if it does not follow from the event.
+        """
         before = record.state
-        if not self.pools.apply(record, event, why, now):
+        if not self.pools.apply(record, event, why, now, origin):
             return
         write = self._log.warning if record.state in DOWN else self._log.info
         write(
@@ -115,11 +125,23 @@ class Store:
         """
         before = record.weight
         self.pools.set_weight(record, weight)
+        self._log_weight(record, before)
+
+    def set_agent(self, record: BackendRecord, fact: AgentFact, now: float) -> None:
+        """Apply what the agent of ``record`` said, as far as no operator set something else."""
+        before = record.weight
+        event = self.pools.set_agent(record, fact)
+        self._log_weight(record, before)
+        if event is not None:
+            self.move(record, event, f"agent: {fact.detail}", now, Origin.AGENT)
+
+    def _log_weight(self, record: BackendRecord, before: int) -> None:
         if record.weight != before:
             self._log.info(
                 "weight changed",
                 service=record.service,
                 backend=record.backend,
-                weight=weight,
+                weight=record.weight,
                 before=before,
+                by=record.weight_by.value,
             )

@@ -39,6 +39,9 @@ def cautions(config: Config) -> list[Problem]:
         if service.check is not None:
             what = "`check` is the daemon's: a backend that dies keeps its share here"
             found.append(Problem(("services", index, "check"), what, _WITH_DAEMON, at="key"))
+        if service.agent is not None:
+            what = "`agent` is the daemon's: weights are those of the file here"
+            found.append(Problem(("services", index, "agent"), what, _WITH_DAEMON, at="key"))
     if config.watch:
         what = "`watch` is the daemon's: the file is not watched here"
         found.append(Problem(("watch",), what, "run `start` again after a change"))

@@ -100,11 +100,13 @@ class Stream:
             await self.more()
         return self._take(end + 1).rstrip(b"\r\n")
 
-    async def rest(self) -> bytes:
-        """What comes until the connection is closed, or the limit is reached."""
-        with contextlib.suppress(ProbeError):
-            while True:
-                await self.more()
+    async def last_line(self) -> bytes:
+        """The next line, which the end of the connection ends too, if something came."""
+        try:
+            return await self.line()
+        except ProbeError:
+            if not self.received or len(self.received) >= self._limit:
+                raise
         return self._take(len(self.received))
 
     def _take(self, size: int) -> bytes:

@@ -367,11 +367,11 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
     assert world.all.sent == []
     world.turn()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
-    moved = {**said, "by": "health"}
+    moved, weighed = {**said, "by": "health"}, {**said, "event": "weight changed"}
     assert lines == [
         {**moved, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
         {**moved, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
-        {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
+        {**weighed, "log_level": "info", "weight": 4, "before": 1, "by": "operator"},
     ]
     (message,) = world.all.sent  # all of it at once
     assert isinstance(message, SetStates)

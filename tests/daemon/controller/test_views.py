@@ -21,7 +21,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.stats.traffic import TrafficCounters
-from paraglider.daemon.store.backends import BackendTable, Checked
+from paraglider.daemon.store.backends import AgentFact, BackendTable, Checked
 from paraglider.daemon.store.node import Node
 from paraglider.daemon.store.store import Store
 from paraglider.daemon.workers.worker import WorkerSpec
@@ -162,6 +162,27 @@ def test_times_are_of_the_monotonic_clock(pools: BackendTable) -> None:
         "at": "2023-11-14T22:13:15+00:00",
         "seconds": 4.5,
     }
+
+
+def test_what_an_agent_said(pools: BackendTable) -> None:
+    """Its last answer, and whether its weight is used; None without one."""
+    member = pools.find("web", "fd00::1")
+    pools.set_agent(member, AgentFact(50, None, True, Code.L7OK, "50%", 995.5))
+    rows = views.backends(CONFIG, pools, TrafficCounters({}), AT)
+    assert (rows[0]["weight"], rows[0]["weight_by"], rows[0]["configured_weight"]) == (
+        2,
+        "agent",
+        3,
+    )
+    assert rows[0]["agent"] == {
+        "weight": 50,
+        "mode": None,
+        "answered": True,
+        "code": "L7OK",
+        "detail": "50%",
+        "at": "2023-11-14T22:13:15+00:00",
+    }
+    assert (rows[1]["agent"], rows[1]["weight_by"]) == (None, "file")
 
 
 def worker(**changes: Any) -> Child:

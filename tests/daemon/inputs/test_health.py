@@ -14,11 +14,11 @@ from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.checks import CheckReconciler
 from paraglider.daemon.reconcile.host import HostPendingError
-from paraglider.daemon.store.backends import SETTABLE
+from paraglider.daemon.store.backends import SETTABLE, AgentFact
 from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
 from paraglider.health.codes import Code
-from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
+from paraglider.health.results import AgentReport, CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Target
 
 FIRST, NEW = "10.0.0.1", "10.0.0.77"
@@ -111,6 +111,18 @@ def test_a_verdict_moves_and_a_report_is_kept() -> None:
     assert member.check is not None
     assert not member.check.passed
     assert [t.up for t in controller.targets()] == [False, True, True, True]
+
+
+def test_what_an_agent_says() -> None:
+    """It sets weight and state of a backend whose service has an agent, and of no other."""
+    controller = Controller(agent={"port": 9999})
+    for service in ("web", "mail"):
+        report = AgentReport(service, FIRST, True, Code.L7OK, "300% drain", 300, "drain", 5.0)
+        controller.health.handle(HealthNews(agents=(report,)))
+    member, other = (controller.store.pools.find(name, FIRST) for name in ("web", "mail"))
+    assert (member.state, member.weight, member.why) == (State.DRAIN, 3, "agent: 300% drain")
+    assert member.agent == AgentFact(300, "drain", True, Code.L7OK, "300% drain", 5.0)
+    assert (other.state, other.weight, other.agent) == (State.READY, 1, None)
 
 
 def test_a_host_joins_leaves_and_is_back() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paraglider.config.health import Check, Failover
+from paraglider.config.health import AgentCheck, Check, Failover
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import MOST_LISTED, TO_ROLE
 from paraglider.daemon.messages.to_processes import SetStates, SetTargets, TargetRow
@@ -19,6 +19,7 @@ from paraglider.health.targets import Scope, Target
 
 FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
 CHECK, EQUAL = (Check(type="tcp", timeout=0.5) for _ in range(2))
+AGENT, SAME = (AgentCheck(port=9999, send="web") for _ in range(2))
 SCOPE = Scope(Failover(check_cycle=0.5), (FOUR,), "eth1", (SIX,), frozenset((FOUR, SIX)))
 TARGETS = (
     Target("web", "10.0.0.1:80", FOUR, 80, CHECK),
@@ -46,6 +47,7 @@ def test_checks_are_sent_once() -> None:
             st.sampled_from((None, CHECK, EQUAL)),
             st.booleans(),
             st.booleans(),
+            st.sampled_from((None, AGENT, SAME)),
         ),
         max_size=6,
     ),
@@ -55,16 +57,18 @@ def test_targets_survive_the_wire(targets: list[Target], whole: bool) -> None:
     """In order, with any sharing of checks; a check is sent once per object."""
     said = SetTargets.of(targets, gone=[("web", "b")], whole=whole)
     assert len(said.checks) == len({id(t.check) for t in targets if t.check is not None})
+    assert len(said.agents) == len({id(t.agent) for t in targets if t.agent is not None})
     found = TO_ROLE["monitor"].validate_json(encode(said))
     assert found == said
     assert found.targets() == tuple(targets)
 
 
 def test_a_row_without_its_check() -> None:
-    """IndexError, and no target without its check."""
-    row = TargetRow("web", "10.0.0.1", FOUR, 80, 1, True, False)
-    with pytest.raises(IndexError):
-        SetTargets(checks=(CHECK,), rows=(row,)).targets()
+    """IndexError, and no target without its check or agent."""
+    for places in ((1, True, False), (0, True, False, 0)):
+        row = TargetRow("web", "10.0.0.1", FOUR, 80, *places)
+        with pytest.raises(IndexError):
+            SetTargets(checks=(CHECK,), rows=(row,)).targets()
 
 
 @settings(max_examples=30)

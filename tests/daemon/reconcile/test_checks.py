@@ -10,6 +10,7 @@ from paraglider.daemon.messages import SetTargets
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.checks import CheckReconciler
+from paraglider.daemon.store.backends import Origin
 from paraglider.daemon.store.store import Store
 
 ONE, TWO = "10.0.0.1", "10.0.0.2"
@@ -91,6 +92,22 @@ def test_maintenance_is_sent_as_a_difference() -> None:
     assert message is not None
     assert [target.key for target in message.targets()] == [("s0", TWO)]
     assert not message.whole
+
+
+def test_the_agent_of_a_backend_in_maintenance() -> None:
+    """It is asked on where it set that itself, and not where an operator did: it alone can end the
+    one, and must not end the other.
+    """
+    world = World(config({"agent": {"port": 9999}, **CHECK}))
+    world.turn()
+    world.store.move(world.store.pools.find("s0", ONE), Event.SET_MAINT, "so", 2.0, Origin.AGENT)
+    world.move(TWO, Event.SET_MAINT)
+    message = world.turn()
+    assert message is not None
+    assert message.gone == (("s0", TWO),)
+    (target,) = message.targets()
+    assert (target.backend, target.check) == (ONE, None)
+    assert target.agent is not None
 
 
 def test_another_configuration_is_sent_as_a_difference() -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from paraglider.config.health import AgentCheck
 from paraglider.config.model import Config, Service
 from paraglider.core.pool import Event, State
-from paraglider.daemon.store.backends import HEAVIEST, BackendTable
+from paraglider.daemon.store.backends import HEAVIEST, AgentFact, BackendTable, Origin
 from paraglider.daemon.store.store import Desired
 from paraglider.errors import OperatorError
 from paraglider.forward.services import fingerprint_of
+from paraglider.health.codes import Code
 
 
 def config(*backends: Any, name: str = "web") -> Config:
@@ -184,3 +186,109 @@ def test_a_backend_in_every_service() -> None:
         OperatorError, match="there are: 10.0.0.2, 10.0.0.1:8080, 10.0.0.3, fd00::1"
     ):
         pools.everywhere("*")
+
+
+def said(weight: int | None = None, mode: str | None = None) -> AgentFact:
+    """What an agent said."""
+    return AgentFact(weight, mode, answered=True, code=Code.L7OK, detail="said", at=1.0)
+
+
+def agents(weight: int = 10, *, agent: bool = True) -> Config:
+    """A service with an agent, and one backend."""
+    found = config({"address": "10.0.0.1", "weight": weight})
+    asked = AgentCheck(port=9999) if agent else None
+    service = found.services[0].model_copy(update={"agent": asked})
+    return found.model_copy(update={"services": (service,)})
+
+
+@pytest.mark.parametrize(
+    ("configured", "percent", "weight"),
+    [(10, 75, 8), (10, 1, 1), (10, 0, 0), (10, 100, 10), (10, 300, 30), (0, 50, 0)],
+)
+def test_the_weight_of_an_agent(configured: int, percent: int, weight: int) -> None:
+    """It is a share of the configured one, rounded up, with an origin of its own."""
+    pools = BackendTable(agents(configured), 1.0)
+    (member,) = pools
+    version = pools.version
+    assert pools.set_agent(member, said(percent)) is None
+    assert (member.weight, member.weight_by) == (weight, Origin.AGENT)
+    assert (pools.version > version) is (weight != configured)
+
+
+def test_the_largest_weight_of_an_agent() -> None:
+    """A share above the largest weight is that."""
+    pools = BackendTable(agents(60000), 1.0)
+    (member,) = pools
+    pools.set_agent(member, said(1000))
+    assert member.weight == HEAVIEST
+
+
+def test_an_operators_weight_wins() -> None:
+    """Until the weight in the file changes; then the agent's share is of that."""
+    pools = BackendTable(agents(), 1.0)
+    (member,) = pools
+    pools.set_agent(member, said(50))
+    pools.set_weight(member, 7)
+    pools.set_agent(member, said(20))
+    assert (member.weight, member.weight_by) == (7, Origin.OPERATOR)
+    pools.apply_config(agents(), 2.0)
+    assert member.weight == 7
+    pools.apply_config(agents(20), 3.0)
+    assert (member.weight, member.weight_by) == (4, Origin.AGENT)
+
+
+def say(pools: BackendTable, mode: str | None) -> State:
+    """The state after the agent said ``mode``."""
+    (member,) = pools
+    event = pools.set_agent(member, said(mode=mode))
+    if event is not None:
+        pools.apply(member, event, "agent", 1.0, Origin.AGENT)
+    return member.state
+
+
+def test_the_states_of_an_agent() -> None:
+    """It may drain its backend, put it in maintenance, and end both; its checks are its own."""
+    pools = BackendTable(agents(), 1.0)
+    (member,) = pools
+    assert say(pools, "drain") is State.DRAIN
+    assert pools.apply(member, Event.CHECK_FAILED, "refused", 1.0)
+    assert say(pools, "ready") is State.DOWN
+    assert say(pools, "maint") is State.MAINT
+    assert say(pools, "ready") is State.READY
+    assert say(pools, None) is State.READY
+
+
+def test_an_operators_state_wins() -> None:
+    """An agent ends no drain and no maintenance of an operator; an operator's `ready` ends that of
+    an agent, until the agent says something else.
+    """
+    pools = BackendTable(agents(), 1.0)
+    (member,) = pools
+    for event, state in ((Event.SET_DRAIN, State.DRAIN), (Event.SET_MAINT, State.MAINT)):
+        pools.apply(member, event, "by hand", 1.0)
+        for mode in ("ready", "drain", "maint", "ready"):
+            assert say(pools, mode) is state
+    pools.apply(member, Event.SET_READY, "by hand", 1.0)
+    assert say(pools, "drain") is State.DRAIN
+    pools.apply(member, Event.SET_READY, "by hand", 1.0)
+    assert say(pools, "drain") is State.READY
+    assert say(pools, "ready") is State.READY
+    assert say(pools, "drain") is State.DRAIN
+
+
+def test_an_agent_that_is_no_longer_configured() -> None:
+    """What it set ends with it; what an operator set stays."""
+    pools = BackendTable(agents(), 1.0)
+    (member,) = pools
+    pools.set_agent(member, said(50))
+    assert say(pools, "drain") is State.DRAIN
+    assert member.weight == 5  # what it does not mention stays
+    pools.apply_config(agents(agent=False), 2.0)
+    assert (member.state, member.weight, member.weight_by) == (State.READY, 10, Origin.FILE)
+    assert member.agent is None
+    pools = BackendTable(agents(), 1.0)
+    (member,) = pools
+    pools.set_agent(member, said(50))
+    pools.apply(member, Event.SET_DRAIN, "by hand", 1.0)
+    pools.apply_config(agents(agent=False), 2.0)
+    assert (member.state, member.weight) == (State.DRAIN, 10)
