@@ -42,11 +42,15 @@ from paraglider.forward.offload.datapath import FirstPacketDatapath
 from paraglider.forward.one_sided import OneSidedDatapath
 from paraglider.forward.tunnel.carrier import TunnelCarrier
 from paraglider.forward.tunnel.datapath import TunnelDatapath
+from paraglider.health import agent, certificate
+from paraglider.health.probes import dns as dns_probe
+from paraglider.health.probes.base import ProbeError
 from paraglider.host.capture import ip_packets
 from paraglider.netfilter import connections, conntrack, nfnetlink
 from paraglider.netfilter.queue import messages as queue
 
 BOOT: Final = bytes(range(16))
+dns_probe.Dns()  # which loads dnspython
 #: client, VIP and backend of each family
 ENDS: Final = {
     4: [ipaddress.ip_address(a).packed for a in ("192.168.0.100", "192.168.0.11", "10.0.0.1")],
@@ -225,6 +229,22 @@ def _capture(data: bytes) -> None:
             pass
 
 
+def _checks(data: bytes) -> None:
+    """What backends answer to checks: the first byte selects certificate, agent or DNS."""
+    which, answer = (data[0] if data else 0) % 3, data[1:]
+    if which == 0:
+        with contextlib.suppress(ValueError):
+            certificate.ends(answer)
+    elif which == 1:
+        with contextlib.suppress(ValueError):
+            weight = agent.parse(answer).weight
+            assert weight is None or 0 <= weight <= agent.MOST_PERCENT
+    elif len(answer) >= 12:
+        dns_probe._answers(answer, answer)
+        with contextlib.suppress(ProbeError):
+            dns_probe._evaluate(answer, "NOERROR", "x")
+
+
 def _http(data: bytes) -> None:
     """``daemon.web``: Host, Origin, the path and the token of a request, a line each."""
     lines = (_text(data).replace("\r", "").split("\n") + [""] * 4)[:4]
@@ -259,6 +279,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "importers": _importers,
     "listing": _listing,
     "capture": _capture,
+    "checks": _checks,
     "http": _http,
     "messages": _messages,
 }

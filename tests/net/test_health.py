@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 from failing import kill
+from serving import start_dnsmasq
 from waiting import TIMEOUT, wait_until
 
 from paraglider.config.health import Check, Failover
 from paraglider.core.pool import Event
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import FROM_ROLE, SetTargets
+from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Key, Scope, Target
 from paraglider.lab.balancer import start_backend
@@ -201,6 +203,37 @@ def test_a_service_ends(net: Topology, serve: Any, checking: Any) -> None:
     checker.until(lambda: sorted(checker.verdicts) == sorted((name, False) for name in names))
     details = [checker.reports(name)[-1].detail for name in names]
     assert details == ["connect: connection refused"] * 2
+
+
+def test_a_name_server(net: Topology, checking: Any) -> None:
+    """dnsmasq answers a query over UDP and TCP as expected, another record fails; a port that is
+    closed refuses both: by ICMP, and by RST.
+    """
+    start_dnsmasq(net.backends[0], "backend1")
+    checker = checking()
+    asked = {"name": "who.test", "query": "TXT"}
+    given = [
+        target._replace(port=53)
+        for family in FAMILIES
+        for transport in ("udp", "tcp")
+        for wanted in ("backend1", "other")
+        for target in targets(
+            family,
+            (1,),
+            f"{transport} {wanted}",
+            type="dns",
+            parameters={**asked, "transport": transport, "answer": wanted},
+        )
+    ]
+    checker.order(given)
+    checker.until(lambda: all(len(checker.of(target.key)) > 2 for target in given))
+    for target in given:
+        codes = {report.code for report in checker.of(target.key)}
+        assert codes == {Code.L7OK if target.service.endswith("backend1") else Code.L7RSP}
+    kill(net, 1)
+    for target in given:
+        checker.until(lambda key=target.key: checker.of(key)[-1].code is Code.L4CON)
+        assert checker.of(target.key)[-1].detail.endswith(": connection refused")
 
 
 def test_failover_finds_servers(net: Topology, checking: Any) -> None:

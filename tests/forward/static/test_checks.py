@@ -56,10 +56,14 @@ def test_what_the_kernel_can_do_is_served(forward: str, strategy: str) -> None:
 
 def test_cautions() -> None:
     """Live flows, backends and the file are not watched; equal behaviour is not mentioned."""
-    services = ({"check": {"type": "tcp"}}, {"strategy": "weighted"})
+    services = (
+        {"check": {"type": "tcp"}, "agent": {"port": 9999}},
+        {"strategy": "weighted"},
+    )
     found = cautions(config(*services, watch=True, failover={"enabled": True}))
     assert [problem.path for problem in found] == [
         ("services", 0, "check"),
+        ("services", 0, "agent"),
         ("services", 1, "strategy"),
         ("watch",),
         ("failover", "enabled"),
