@@ -12,7 +12,8 @@ from typing import Final
 
 # ITU-T X.690, §8.1.2 and §8.1.3; the tags of X.680
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
-_FORMATS: Final = {_UTC_TIME: (13, "%Y%m%d%H%M%SZ"), _GENERALIZED_TIME: (15, "%Y%m%d%H%M%SZ")}
+#: characters of the year in a time of each tag
+_YEARS: Final = {_UTC_TIME: 2, _GENERALIZED_TIME: 4}
 
 
 def ends(der: bytes) -> datetime:
@@ -28,16 +29,11 @@ def ends(der: bytes) -> datetime:
             at = _element(der, at)[1]
         at, _ = _enter(der, at, _SEQUENCE)  # validity
         at = _element(der, at)[1]  # notBefore
-        size, layout = _FORMATS[der[at]]
+        digits = _YEARS[der[at]]
         first, end = _element(der, at)
-        text = der[first:end].decode("ascii")
     except (IndexError, KeyError) as error:
         raise ValueError("not the DER of a certificate") from error
-    if len(text) != size:
-        raise ValueError(f"not a time of a certificate: {text!r}")
-    if size == 13:
-        text = ("19" if text[:2] >= "50" else "20") + text
-    return datetime.strptime(text, layout).replace(tzinfo=UTC)
+    return _time(der[first:end], digits)
 
 
 def warning(der: bytes | None, days: int, now: datetime) -> str:
@@ -51,6 +47,19 @@ def warning(der: bytes | None, days: int, now: datetime) -> str:
     if end - now > timedelta(days):
         return ""
     return f"certificate {'expired' if end <= now else 'expires'} on {end.date()}"
+
+
+def _time(text: bytes, digits: int) -> datetime:
+    """``text``, a time whose year has ``digits``. Not by strptime, which imports a module when it
+    is first called: the monitor has no files by then.
+    """
+    if len(text) != digits + 11 or not text[:-1].isdigit() or text[-1:] != b"Z":
+        raise ValueError(f"not a time of a certificate: {text[:20]!r}")
+    year = int(text[:digits])
+    if digits == 2:
+        year += 1900 if year >= 50 else 2000
+    month, day, hour, minute, second = (int(text[n : n + 2]) for n in range(digits, digits + 10, 2))
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
 def _enter(der: bytes, at: int, tag: int) -> tuple[int, int]:
