@@ -137,7 +137,10 @@ class Store:
 
     def _log_weight(self, record: BackendRecord, before: int) -> None:
         if record.weight != before:
-            self._log.info(
+            # Agents that follow the load change it with every answer.
+            agents = record.weight_by is Origin.AGENT
+            write = self._log.debug if agents else self._log.info
+            write(
                 "weight changed",
                 service=record.service,
                 backend=record.backend,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+import structlog
+
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
-from paraglider.daemon.store.backends import Origin
+from paraglider.daemon.store.backends import AgentFact, Origin
 from paraglider.daemon.store.store import Store
+from paraglider.health.codes import Code
 
 ONE, TWO, FOUND = "10.0.0.1", "10.0.0.2", "10.0.0.9"
 BASE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
@@ -79,3 +82,14 @@ def test_changes_since_a_version() -> None:
     assert pools.changes(store.version) == []
     pools.set_weight(first, 8)
     assert pools.changes(between) == [second, first]
+
+
+def test_what_an_agent_changes_is_logged_by_its_kind() -> None:
+    """A state is a line, as any other; a weight, which may change every second, is for `-D`."""
+    store = Store(config(ONE, agent={"port": 9999}), 1.0)
+    record = store.pools.find("web", ONE)
+    with structlog.testing.capture_logs() as lines:
+        store.set_agent(record, AgentFact(300, "drain", True, Code.L7OK, "300% drain", 1.0), 1.0)
+        store.set_agent(record, AgentFact(300, "drain", True, Code.L7OK, "again", 2.0), 2.0)
+    told = [(line["log_level"], line["event"], line["by"]) for line in lines]
+    assert told == [("debug", "weight changed", "agent"), ("info", "backend changed", "agent")]
