@@ -15,6 +15,7 @@ from typing import NamedTuple
 from paraglider.core.adoption_tables import AdoptionTables
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import ICMP, ICMP6
+from paraglider.core.hello_routes import RouteMatch, RouteTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.strategies.base import Strategy
 from paraglider.core.translation import Translation
@@ -30,7 +31,8 @@ class VirtualService:
     is true if replies bypass this host; ``echo`` if ICMP echo belongs to the service (``protocol:
     any``); ``offloaded`` if the kernel carries its flows; ``routed`` if its packets are not
     rewritten (dsr). It ``adopts`` flows that are not known here if its strategy is ``repeatable``.
-    ``udp_reply`` is the timeout of an answered UDP flow in seconds, 0 for the default. Every
+    ``udp_reply`` is the timeout of an answered UDP flow in seconds, 0 for the default. A service
+    with ``route`` claims no ports: another service of the same ports hands it connections. Every
     backend has one translation. ``before`` is the service that this one replaces: equal
     translations are shared with it, so that existing flows belong to this service.
     """
@@ -52,6 +54,7 @@ class VirtualService:
         routed: bool = False,
         adopts: bool = False,
         udp_reply: float = 0.0,
+        route: RouteMatch | None = None,
         before: VirtualService | None = None,
     ) -> None:
         self.name = name
@@ -64,6 +67,7 @@ class VirtualService:
         self.method = method
         self.offloaded = offloaded
         self.routed = routed
+        self.route = route
         self.protocols = tuple(protocols)
         if echo:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
@@ -148,12 +152,20 @@ class _Claims:
 
 
 class ServiceMap:
-    """Maps the destination of a packet to its service."""
+    """Maps the destination of a packet to its service.
+
+    ``routes`` has the tables of the services that hand connections to others, by their names.
+    """
 
     def __init__(self, services: Sequence[VirtualService]) -> None:
         self.services = tuple(services)
+        self.routes: dict[str, RouteTable[VirtualService]] = {}
         self._claims: dict[tuple[int, bytes], _Claims] = {}
         for service in services:
+            if service.route is not None:
+                table = self.routes.setdefault(service.route.service, RouteTable())
+                table.add(service.route, service)
+                continue
             for protocol in service.protocols:
                 claims = self._claims.setdefault((protocol, service.vip), _Claims())
                 self._claim(claims, protocol, service)

@@ -38,6 +38,7 @@ from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.core.flow import Flow, FlowTimeouts
 from paraglider.core.flow_states import SYN_SENT
 from paraglider.core.flow_table import FlowTable
+from paraglider.core.hello_routes import RouteMatch
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
 from paraglider.core.translation import Translation
@@ -172,6 +173,7 @@ def service(
     adopts: bool = True,
     udp_reply: float = 0.0,
     name: str = "web",
+    route: RouteMatch | None = None,
     **life: Any,
 ) -> VirtualService:
     """A service of ``family``, by default over all three backends; ``life`` are further arguments
@@ -191,6 +193,7 @@ def service(
         routed=routed,
         adopts=adopts,
         udp_reply=udp_reply,
+        route=route,
     )
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from packets import FAMILIES, MANY, V4, V6, Family, backend, packed, service
 
 from paraglider.core.affinity import Affinity
+from paraglider.core.client_hello import Hello
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
+from paraglider.core.hello_routes import RouteMatch
 from paraglider.core.pool import Event
 from paraglider.core.service import ALL_PORTS, ServiceMap
 
@@ -125,3 +127,15 @@ def test_the_strategy_follows_the_pool() -> None:
     found = ServiceMap([web])
     assert found.services == (web,)
     assert web.pool.ready == web.pool.backends[1:]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as written", "turned round"])
+def test_a_route_claims_no_ports(turned: bool) -> None:
+    """Packets are its service's; a ClientHello leads to it."""
+    web = service(V4, ports=((443, 443),))
+    route = service(V4, ports=((443, 443),), name="r", route=RouteMatch("web", ("a.example",), ()))
+    found = ServiceMap([route, web] if turned else [web, route])
+    assert name(found, TCP, V4.vip, 443) == "web"
+    assert found.routes["web"].find(Hello("a.example")) is route
+    assert list(found.routes) == ["web"]
+    assert ServiceMap([web]).routes == {}

@@ -24,8 +24,10 @@ from paraglider.config.importers.formats import FORMATS, draft_of
 from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
+from paraglider.core.client_hello import HelloReader
 from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
+from paraglider.core.hello_routes import RouteMatch, RouteTable
 from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Translations, restore
@@ -57,6 +59,11 @@ ENDS: Final = {
     6: [ipaddress.ip_address(a).packed for a in ("2001:db8::100", "2001:db8::11", "fd00:10::1")],
 }
 _CHECKSUMS: Final = (COMPLETE, UNFINISHED, KERNELS)
+
+
+_ROUTES: Final = RouteTable[int]()
+for _number, _match in enumerate((("a.example", "*.a.example"), ("", "*.example"))):
+    _ROUTES.add(RouteMatch("web", _match, ("h2",) if _number else ()), _number)
 
 
 def _services(routed: bool = False) -> list[VirtualService]:
@@ -245,6 +252,19 @@ def _checks(data: bytes) -> None:
             dns_probe._evaluate(answer, "NOERROR", "x")
 
 
+def _hello(data: bytes) -> None:
+    """``core.client_hello``: what a client sends, whole and in pieces as long as the first byte."""
+    size, sent = (data[0] + 1 if data else 1), data[1:]
+    whole, pieces = HelloReader(), HelloReader()
+    whole.feed(sent)
+    for at in range(0, len(sent), size):
+        if pieces.feed(sent[at : at + size]):
+            break
+    assert (whole.done, whole.hello) == (pieces.done, pieces.hello)
+    if whole.hello is not None:
+        _ROUTES.find(whole.hello)
+
+
 def _http(data: bytes) -> None:
     """``daemon.web``: Host, Origin, the path and the token of a request, a line each."""
     lines = (_text(data).replace("\r", "").split("\n") + [""] * 4)[:4]
@@ -280,6 +300,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "listing": _listing,
     "capture": _capture,
     "checks": _checks,
+    "hello": _hello,
     "http": _http,
     "messages": _messages,
 }
