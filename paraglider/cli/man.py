@@ -170,8 +170,15 @@ def _key(
     for name, ending in sections:
         part = parts[name]
         for key, below in part["properties"].items():
+            if _is_elsewhere(below):
+                continue
             needed = key in part.get("required", ())
             _key(page, f"{path}{ending}.{key}", below, parts, required=needed)
+
+
+def _is_elsewhere(field: dict[str, Any]) -> bool:
+    """Whether ``field`` is a key of another section, where the page has it."""
+    return "/properties/" in field.get("$ref", "")
 
 
 def _sections(field: dict[str, Any], ending: str = "") -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 from paraglider.config.check_announce import check_announce
 from paraglider.config.check_health import check_health
+from paraglider.config.check_routes import check_routes
 from paraglider.config.check_shared import check_shared
 from paraglider.config.check_strategy import check_strategy
 from paraglider.config.deciding import kernel_decides
@@ -26,7 +27,7 @@ from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint
 from paraglider.config.wording import shown
 
 #: keys of a service that only some forwarding methods take (``Method.options``)
-OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation", "adopt")
+OPTIONS = ("snat", "proxy_protocol", "carrier", "decide", "encapsulation", "adopt", "route")
 
 #: services that are checked in one step
 STEP: Final = 100
@@ -50,7 +51,7 @@ def checking(config: Config) -> Steps[list[Problem]]:
         problems += [*check_strategy(path, service), *check_health(path, service)]
     yield
     problems += [*_names(config), *_claims(config), *check_shared(config)]
-    problems += check_announce(config)
+    problems += [*check_routes(config), *check_announce(config)]
     return problems
 
 
@@ -289,7 +290,9 @@ def _names(config: Config) -> Iterator[Problem]:
     for index, service in enumerate(config.services):
         earlier = first.setdefault(service.name, index)
         if earlier != index:
-            what = f"two services are named `{service.name}` (first as `services[{earlier}]`)"
+            route = config.services[earlier].route
+            where = f"`services[{earlier}]`" if route is None else f"a route of `{route.service}`"
+            what = f"two services are named `{service.name}` (first as {where})"
             needs: tuple[Path, ...] = (("services", earlier, "name"),)
             place: Path = ("services", index, "name")
             yield Problem(place, what, "give each service its own name", needs=needs)
@@ -303,6 +306,8 @@ def _claims(config: Config) -> Iterator[Problem]:
     """
     claims: dict[tuple[IPAddress, str, bool], list[tuple[PortRange, int]]] = {}
     for index, service in enumerate(config.services):
+        if service.route is not None:
+            continue  # its connections are those of another service
         for protocol in service.protocols:
             key = (service.vip.ip, protocol, service.all_ports)
             claims.setdefault(key, []).extend((ports, index) for ports in service.ports)

@@ -83,21 +83,38 @@ def spelled(path: Path) -> str:
 
 @dataclass(slots=True)
 class Marks:
-    """The places of the keys and values of one file, and the scalars as written there."""
+    """The places of the keys and values of one file, and the scalars as written there.
+
+    ``routes`` has the path of the route of which a service was made (``route_list``), and the keys
+    that this has of the service around it, by the path of the new service.
+    """
 
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
+    routes: dict[Path, tuple[Path, frozenset[str]]] = field(default_factory=dict)
+
+    def written(self, path: Path) -> Path:
+        """``path`` as it is in the file: within a service that was made of a route, it leads into
+        the route, or for a key of the service around that, into this.
+        """
+        if path[:2] not in self.routes:
+            return path
+        (route, inherited), rest = self.routes[path[:2]], path[2:]
+        if rest[:1] == ("route",):
+            return (*route, *rest[1:]) if rest[1:] else route[:-1]
+        return (*route[:-2], *rest) if rest and rest[0] in inherited else (*route, *rest)
 
     def value(self, path: Path) -> Mark:
         """The place of a value, or of the nearest enclosing value in the file."""
+        path = self.written(path)
         while path and path not in self.values:
             path = path[:-1]
         return self.values.get(path, Mark(1, 1))
 
     def key(self, path: Path) -> Mark:
         """The place of a key; of an item of a list, or without such a key, that of the value."""
-        return self.keys.get(path) or self.value(path)
+        return self.keys.get(self.written(path)) or self.value(path)
 
     def of(self, problem: Problem) -> Mark:
         """The place of a problem."""

@@ -117,7 +117,8 @@ def _meet(one: Service, other: Service) -> bool:
 
 
 def _what(service: Service) -> tuple[object, ...]:
-    return service.vip.ip, service.protocol, service.forward
+    match = None if service.route is None else service.route.match[1:]
+    return service.vip.ip, service.protocol, service.forward, match
 
 
 def _services(old: Config, new: Config) -> Iterator[str]:

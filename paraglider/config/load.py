@@ -1,7 +1,7 @@
 """Loads a configuration file as ``Config``, or raises with all its mistakes.
 
-Lives here: ``load``, ``load_with_marks``, ``loading`` and ``LoadedConfig``: from
-text (``source``) through plain data (``reader``) and the model (``model``, ``messages``) to the
+Lives here: ``load``, ``load_with_marks``, ``loading`` and ``LoadedConfig``: from text (``source``)
+through plain data (``reader``, ``route_list``) and the model (``model``, ``messages``) to the
 checks (``check``). A ``glider.yaml`` is detected by its root key, and converted.
 Rules: raises only ``ConfigError`` for any content. Never writes.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paraglider.config import check, messages, reader, source
+from paraglider.config import check, messages, reader, route_list, source
 from paraglider.config.addresses import given_addresses
 from paraglider.config.diagnostics import (
     ConfigError,
@@ -117,6 +117,8 @@ def accepted(draft: Draft, file: str) -> LoadedConfig:
 def _accepting(
     data: dict[str, Any], marks: Marks, problems: list[Problem], file: str
 ) -> Steps[LoadedConfig]:
+    data, mistaken = route_list.expand(data, marks)
+    problems = [*problems, *mistaken]
     config, found = yield from _checked(data, marks, problems)
     if problems or found or config is None:
         raise ConfigError(report(file, marks, [*problems, *found]))

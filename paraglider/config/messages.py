@@ -98,7 +98,7 @@ def reword(error: ErrorDetails, marks: Marks) -> list[Problem]:
         return _from_type(path, value, str(context["error"]))
     if kind == "too_short" and value:
         return []  # every item was wrong, and is reported itself
-    what, remedy = _words(kind, path, value, context, marks.texts.get(path))
+    what, remedy = _words(kind, path, value, context, marks.texts.get(marks.written(path)))
     return [Problem(path, f"`{_key(path)}`: {what}", remedy)]
 
 
@@ -121,8 +121,9 @@ def _missing(path: Path) -> Problem:
 def suggestion(path: Path, marks: Marks) -> str | None:
     """The known key that is most similar to an unknown one, without those already present."""
     model = section_at(path[:-1])
+    section = marks.written(path)[:-1]
     absent = [
-        key for key in (known_keys(model) if model else []) if (*path[:-1], key) not in marks.keys
+        key for key in (known_keys(model) if model else []) if (*section, key) not in marks.keys
     ]
     return nearest(str(path[-1]), absent)
 

@@ -148,6 +148,9 @@ class TimeoutsConfig(Section):
     udp: Seconds = Field(default=120, description="UDP.")
     icmp: Seconds = Field(default=60, description="ICMP echo.")
     connect: Seconds = Field(default=5, description="Proxy: for a backend to accept.")
+    hello: Seconds = Field(
+        default=5, description="Proxy: for a TLS client to say the name, with `route`."
+    )
     drain: Seconds = Field(default=10, description="Proxy: for connections to end at a stop.")
     affinity: Seconds = Field(
         default=300, description="How long a client keeps its backend after its last flow."

@@ -29,6 +29,7 @@ from paraglider.config.encapsulation import EncapsulationConfig
 from paraglider.config.health import AgentCheck, Check
 from paraglider.config.network import Network
 from paraglider.config.own_address import AddressOrOwn, OwnAddress
+from paraglider.config.route import RouteConfig
 from paraglider.config.section import DurationOrZero, Seconds, Section
 from paraglider.config.strategy import StrategyName, StrategyParameters
 from paraglider.config.types import (
@@ -211,6 +212,11 @@ class Service(Section):
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         default=None,
         description="Proxy: send the client's address to the backends before its data.",
+    )
+    route: RouteConfig | None = Field(
+        default=None,
+        description="Proxy: TLS connections that go to backends of their own, by SNI and ALPN. A"
+        " route has `backends`, and any other key of a service but vip, protocol, ports, forward.",
     )
     check: Check | None = None
     agent: AgentCheck | None = None

@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 import paraglider.forward.registry  # noqa: F401 the schema lists the methods
 from paraglider.config.model import Config
+from paraglider.config.route_list import SHARED
 
 #: names the schema to editors and validators that know several; no address to fetch it from
 IDENTIFIER: Final = "urn:paraglider:configuration"
@@ -34,6 +35,7 @@ def schema() -> dict[str, Any]:
     for part in (body, *body.get("$defs", {}).values()):
         for key, field in part.get("properties", {}).items():
             _describe(key, field, body)
+    _list_routes(body["$defs"])
     head = {"$schema": GenerateJsonSchema.schema_dialect, "$id": IDENTIFIER, **body}
     head["title"] = "Paraglider configuration"
     return head
@@ -49,6 +51,21 @@ def _describe(key: str, field: dict[str, Any], body: dict[str, Any]) -> None:
     if name is not None:
         field.setdefault("title", key.replace("_", " ").capitalize())
         field.setdefault("description", body["$defs"][name]["description"])
+
+
+def _list_routes(parts: dict[str, Any]) -> None:
+    """A file has a list of routes, with the keys of a service (``config.route_list``)."""
+    service, route = parts["Service"]["properties"], parts["RouteConfig"]
+
+    def told(key: str) -> dict[str, Any]:
+        return {name: service[key][name] for name in ("title", "description")}
+
+    for key in service:
+        if key not in SHARED:
+            route["properties"][key] = {"$ref": f"#/$defs/Service/properties/{key}", **told(key)}
+    route["required"] = ["backends"]
+    items = {"$ref": "#/$defs/RouteConfig"}
+    service["route"] = {"type": "array", "items": items, "minItems": 1, **told("route")}
 
 
 def rendered() -> str:

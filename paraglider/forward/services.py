@@ -15,6 +15,7 @@ from paraglider.config.service import Method
 from paraglider.core.affinity import Affinity
 from paraglider.core.fingerprint import fingerprint
 from paraglider.core.flow import TCP, UDP, FlowTimeouts
+from paraglider.core.hello_routes import RouteMatch
 from paraglider.core.pool import Backend, Pool, State
 from paraglider.core.service import Ports, VirtualService
 from paraglider.core.strategies import Context, Registry, Strategy, create
@@ -179,6 +180,7 @@ def _service(service: Service, place: _Place, known: _PreviousService | None) ->
         routed=not service.method.owns_vip,
         adopts=service.adopts,
         udp_reply=service.udp_reply or 0,
+        route=None if service.route is None else RouteMatch(*service.route.match),
         before=before,
     )
 

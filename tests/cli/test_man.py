@@ -34,7 +34,7 @@ def keys(part: dict[str, Any], parts: dict[str, Any]) -> Iterator[str]:
     """Every key below a section of the schema."""
     for key, field in part["properties"].items():
         yield key
-        for name in re.findall(r"#/\$defs/(\w+)", str(field)):
+        for name in re.findall(r"#/\$defs/(\w+)'", str(field)):
             yield from keys(parts[name], parts)
 
 

@@ -99,6 +99,32 @@ def test_which_service_is_which(new: tuple[dict[str, Any], ...], found: dict[str
     assert predecessors(config(WEB, TLS), config(*new)) == found
 
 
+def routed(name: str, sni: str, service: str = "web") -> dict[str, Any]:
+    """A route of ``service``, which has the same VIP and port."""
+    return {**WEB, "name": name, "route": {"service": service, "sni": [sni]}}
+
+
+@pytest.mark.parametrize(
+    ("new", "found"),
+    [
+        ((WEB, routed("a", "b.example")), {"web": "web", "a": "a"}),
+        ((WEB, routed("b", "a.example")), {"web": "web", "b": "a"}),
+        ((WEB, routed("b", "b.example")), {"web": "web"}),
+        (({**WEB, "name": "www"}, routed("b", "a.example", "www")), {"www": "web", "b": "a"}),
+        ((routed("b", "a.example", "www"), {**WEB, "name": "www"}), {"www": "web", "b": "a"}),
+    ],
+)
+def test_which_route_is_which(new: tuple[dict[str, Any], ...], found: dict[str, str]) -> None:
+    """By its name, or by what it matches; never the service that has its port."""
+    assert predecessors(config(WEB, routed("a", "a.example")), config(*new)) == found
+
+
+def test_a_route_in_words() -> None:
+    """What it matches, and its service."""
+    before, after = config(WEB, routed("a", "a.example")), config(WEB, routed("a", "b.example"))
+    assert differences(before, after) == ["service a: route.sni a.example → b.example"]
+
+
 def test_swapped_ports_in_words() -> None:
     """With the new names, and the other differences."""
     new = config({**WEB, "ports": 443}, {**TLS, "ports": 80})

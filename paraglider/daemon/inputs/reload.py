@@ -62,8 +62,17 @@ def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
     late = restarts(now, wanted)
     services = []
     over = _over(now, wanted, able)
-    for service, why in _fitting(now, wanted, able, {} if able.ending.force else over):
+    here = {service.name: service for service in now.services}
+    waiting: set[str] = set()
+    fitting = _fitting(now, wanted, able, {} if able.ending.force else over)
+    for asked, found in zip(wanted.services, fitting, strict=True):
+        service, why = found
+        accepts = None if asked.route is None else asked.route.service
+        if not why and accepts in waiting:
+            service = here.get(asked.name)
+            why = f"{asked.name} takes a restart, as {accepts}, which accepts its connections"
         if why:
+            waiting.add(asked.name)
             late.append(f"service {why}")
         if service is not None:
             services.append(service)
@@ -129,7 +138,7 @@ def _fitting(
         name = service.name
         if service.strategy not in able.strategies:
             yield known, f"{name} takes a restart: policies are loaded at the start"
-        elif service.method.listens and (known is None or _listening(known) != _listening(service)):
+        elif service.method.listens and _listening(known) != _listening(service):
             yield known, f"{name} takes a restart to listen anew"
         elif service.method.queued and "worker" not in able.roles:
             yield known, f"{name} takes a restart: no worker reads a queue"
@@ -151,6 +160,10 @@ def _fitting(
             yield service, ""
 
 
-def _listening(service: Service) -> tuple[object, ...]:
-    """The listening addresses of a proxy ``service``; empty for other methods."""
-    return (service.vip.ip, service.ports) if service.method.listens else ()
+def _listening(service: Service | None) -> tuple[object, ...]:
+    """The listening addresses of a proxy ``service``; empty for other methods, and for a route,
+    whose connections another service accepts.
+    """
+    if service is None or not service.method.listens or service.route is not None:
+        return ()
+    return service.vip.ip, service.ports

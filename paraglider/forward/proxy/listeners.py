@@ -104,7 +104,7 @@ def _ends(
 ) -> Iterable[tuple[IPAddress, int, str]]:
     told: set[IPAddress] = set()
     for service in config.services:
-        if service.forward != "proxy":
+        if service.forward != "proxy" or service.route is not None:
             continue
         address = service.vip.ip
         if address not in told and not _is_here(address):

@@ -18,7 +18,7 @@ class ProxyMethod(ForwardMethod):
     """Connections are accepted by a proxy worker, and relayed over connections of its own."""
 
     name = "proxy"
-    options = frozenset({"proxy_protocol"})
+    options = frozenset({"proxy_protocol", "route"})
     listens = True
     loopback = True
 
@@ -34,6 +34,9 @@ class ProxyMethod(ForwardMethod):
             if service.proxy_protocol is not None
             else "see this host's address"
         )
+        if service.route is not None:
+            whose = f"TLS connections to `{service.route.service}` for {service.route}"
+            return f"{whose}; the backends {source}."
         return (
             "TCP ends here and a worker carries the bytes on, so a core sets the limit; a backend"
             f" that refuses is passed over; the backends need no route and {source};"

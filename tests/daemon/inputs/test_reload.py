@@ -89,6 +89,32 @@ def test_what_takes_a_restart_stays_as_it_is(
     assert change.config == config(now, other)
 
 
+def routed(name: str, service: str = "s0", **keys: Any) -> dict[str, Any]:
+    """A route of ``service``, whose port it has."""
+    route = {"service": service, "sni": [f"{name}.example"]}
+    return {**PROXY, "name": name, "ports": 80, "route": route, **keys}
+
+
+def test_routes_listen_no_more_than_their_service() -> None:
+    """They are added, changed and removed in place."""
+    none, one = config(PROXY), config(PROXY, routed("a"))
+    two = config(PROXY, routed("a", backends=["10.0.0.2"]), routed("b"))
+    for now, wanted in ((none, one), (one, two), (two, none)):
+        change = compare(now, wanted, ALL)
+        assert (change.config, change.restart) == (wanted, ())
+
+
+def test_routes_wait_for_their_service() -> None:
+    """Where that takes a restart, they do too, and a service that becomes a route does."""
+    late = "takes a restart to listen anew"
+    change = compare(config({}), config(PROXY, routed("a")), ALL)
+    whose = "service a takes a restart, as s0, which accepts its connections"
+    assert (change.config, change.restart) == (config({}), (f"service s0 {late}", whose))
+    alone = {**PROXY, "name": "a", "ports": 90}
+    change = compare(config(PROXY, alone), config(PROXY, routed("a")), ALL)
+    assert (change.config, change.restart) == (config(PROXY, alone), (f"service a {late}",))
+
+
 def test_nothing_is_left() -> None:
     """If every service needs a restart the reload is refused."""
     with pytest.raises(OperatorError, match="no service is left"):

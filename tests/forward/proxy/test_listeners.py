@@ -13,6 +13,7 @@ import pytest
 from waiting import TIMEOUT
 
 from paraglider.config.model import Config
+from paraglider.config.route import RouteConfig
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
 from paraglider.forward.proxy.listeners import ProxyListener, find_listener, open_listeners
@@ -125,6 +126,16 @@ def test_every_port_of_a_service(opened: Any) -> None:
     found = sorted(int.from_bytes(listener.port, "big") for listener in opened[0])
     assert found == [19999, 20000, 20001, 20002]
     assert open_listeners(config(HERE, 20003, "nat"), 2, nobody) == [(), ()]
+
+
+def test_routes_have_no_sockets(opened: Any) -> None:
+    """The service listens for them."""
+    alone = config(HERE, 20004)
+    (service,) = alone.services
+    route = RouteConfig(service="web", sni=("a.example",))
+    other = service.model_copy(update={"name": "other", "route": route})
+    opened += open_listeners(alone.model_copy(update={"services": (service, other)}), 1, nobody)
+    assert [listener.service for listener in opened[0]] == ["web"]
 
 
 @pytest.mark.parametrize("holder", ["127.0.0.1", "0.0.0.0", "::1", "::"])

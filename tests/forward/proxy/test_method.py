@@ -13,10 +13,15 @@ class TestProxyMethod(MethodFacts):
     method = ProxyMethod()
     work = (False, True, False, False)
     addresses = (True, False, True)
-    options = frozenset({"proxy_protocol"})
+    options = frozenset({"proxy_protocol", "route"})
     described = (
         ({}, "see this host's address", "PROXY protocol"),
         ({"proxy_protocol": "v2"}, "by the PROXY protocol v2", "this host's"),
+        (
+            {"route": {"service": "web", "sni": ["*.a", "b"], "alpn": ["h2"]}},
+            "TLS connections to `web` for *.a, b with h2; the backends see this host's address.",
+            "TCP ends",
+        ),
     )
     needs = (
         ({}, "nothing", "connects by itself"),
