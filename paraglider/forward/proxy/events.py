@@ -3,9 +3,9 @@
 The event loop's ``add_reader`` costs some fourteen system calls per connection (libuv probes every
 new descriptor, and makes one call for every change); this costs four.
 
-Rules: level-triggered (epoll(7)). A socket is closed after ``forget``. An exception of a handler is
-an internal error: it is passed to the loop's exception handler, and the other events of the round
-are handled.
+Rules: level-triggered (epoll(7)), unless ``NEWS`` is awaited. A socket is closed after ``forget``.
+An exception of a handler is an internal error: it is passed to the loop's exception handler, and
+the other events of the round are handled.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 #: always reported: the connection is broken, or both directions have ended
 BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
+#: the peer sends no more; reported where it is awaited
+ENDED: Final = select.EPOLLRDHUP
+#: awaited with READ: only bytes that are new are an event
+NEWS: Final = select.EPOLLET
 
-#: called with those of READ, WRITE and BROKEN that hold for its descriptor
+#: called with those of READ, WRITE, ENDED and BROKEN that hold for its descriptor
 Handler = Callable[[int], None]
 
 

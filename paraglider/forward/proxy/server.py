@@ -29,7 +29,8 @@ from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.header import Version, header
 from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.listing import ProxyView
-from paraglider.forward.proxy.relay import Relay, Shared
+from paraglider.forward.proxy.preread import Preread
+from paraglider.forward.proxy.relay import Relay, Shared, abort
 from paraglider.forward.services import Previous, States, apply_states, make_services
 
 #: most connections accepted at one wake-up of a listening socket
@@ -46,7 +47,8 @@ def listens(method: Method) -> bool:
 class Proxy:
     """Serves ``listeners`` for ``services``; nothing is accepted before ``start``.
 
-    ``versions`` has the PROXY protocol version of the services that use it, by name.
+    ``versions`` has the PROXY protocol version of the services that use it, by name. ``hello`` is
+    how many seconds a client of a service with routes has for its ClientHello.
     ``on_connection``, if set, is called with protocol, key and backend of every connection that a
     backend accepted.
     """
@@ -60,6 +62,7 @@ class Proxy:
         connect: float,
         bound: int,
         versions: dict[str, Version] | None = None,
+        hello: float = 5.0,
     ) -> None:
         self.services = tuple(services)
         self.on_connection: Callable[[int, bytes, Backend], None] | None = None
@@ -69,16 +72,18 @@ class Proxy:
         choose = self._balancer.choose
         self._fronts = {s.name: Front(s, choose, connect) for s in self.services}
         self._versions = versions or {}
+        self._hello = hello
         self._shared = shared
         self._loop = shared.loop
         self._bound = bound
-        self._attempts: set[Attempt] = set()
+        self._attempts: set[Attempt | Preread] = set()
         self._relays: dict[Relay, Attempt] = {}
         self._listeners = tuple(listeners)
         self._accepting = False
         self._resume_timer: asyncio.TimerHandle | None = None
         self._drained: Callable[[], None] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
+        self._begin = self._beginning()
 
     def trace(self, on_decision: Callable[[Decision], None]) -> None:
         """Call ``on_decision`` with the reason for every connection that a backend accepted."""
@@ -114,6 +119,8 @@ class Proxy:
             self._shared, established=limits.established, closing=limits.half_closed
         )
         self._versions = _versions(config)
+        self._hello = limits.hello
+        self._begin = self._beginning()
         fronts, self._fronts = self._fronts, {}
         for service in self.services:
             front = Front(service, self._balancer.choose, limits.connect)
@@ -129,13 +136,10 @@ class Proxy:
                 self._loop.remove_reader(listener.socket.fileno())
                 listener.close()
         self._listeners = tuple(one for one in self._listeners if one.service in self._fronts)
+        steered, steer = _with_affinity(old), _with_affinity(self.services)
         for listener in self._listeners:
-            by_client = self._by_client(listener)
-            if by_client is not (fronts[listener.service].service.affinity is not None):
-                listener.steer(by_client=by_client)
-
-    def _by_client(self, listener: ProxyListener) -> bool:
-        return self._fronts[listener.service].service.affinity is not None
+            if listener.service in steered ^ steer:
+                listener.steer(by_client=listener.service in steer)
 
     @property
     def view(self) -> ProxyView:
@@ -161,9 +165,10 @@ class Proxy:
 
     def start(self) -> None:
         """Listen, and accept from now on."""
+        steer = _with_affinity(self.services)
         for listener in self._listeners:
             listener.socket.listen(listener.backlog)
-            if self._by_client(listener):
+            if listener.service in steer:
                 listener.steer(by_client=True)
         self._resume_accepting()
 
@@ -250,8 +255,33 @@ class Proxy:
             client.setblocking(False)
             packed = socket.inet_pton(client.family, address[0].partition("%")[0])
             key = packed + listener.vip + address[1].to_bytes(2, "big") + listener.port
-            self._start_attempt(listener.service, client, key)
+            self._begin(listener.service, client, key)
         return True
+
+    def _beginning(self) -> Callable[[str, socket.socket, bytes], None]:
+        """What an accepted connection begins with; without routes, with a backend."""
+        return self._start_preread if self._balancer.services.routes else self._start_attempt
+
+    def _start_preread(self, service: str, client: socket.socket, key: bytes) -> None:
+        if service not in self._balancer.services.routes:
+            self._start_attempt(service, client, key)
+            return
+        preread = Preread(self._shared, service, client, key, self._hello, self._preread_done)
+        self._attempts.add(preread)
+        preread.start()
+
+    def _preread_done(self, preread: Preread) -> None:
+        """A client has said which service it wants, or it says nothing, or it has gone."""
+        self._attempts.discard(preread)
+        if preread.client is None or preread.service not in self._fronts:
+            if preread.client is not None:  # a reload has removed the service
+                abort(preread.client)
+            self._connection_ended()
+            return
+        table = self._balancer.services.routes.get(preread.service)
+        route = None if table is None or preread.hello is None else table.find(preread.hello)
+        service = preread.service if route is None else route.name
+        self._start_attempt(service, preread.client, preread.key)
 
     def _start_attempt(self, service: str, client: socket.socket, key: bytes) -> None:
         front, flow = self._fronts[service], NewFlow(TCP, key, self._loop.time())
@@ -317,7 +347,14 @@ def build(
         connect=limits.connect,
         bound=min(bound, config.flows.max),
         versions=_versions(config),
+        hello=limits.hello,
     )
+
+
+def _with_affinity(services: Iterable[VirtualService]) -> frozenset[str]:
+    """The services that accept clients with affinity: their own clients, or those of a route."""
+    has = (service for service in services if service.affinity is not None)
+    return frozenset(s.name if s.route is None else s.route.service for s in has)
 
 
 def _versions(config: Config) -> dict[str, Version]:

@@ -14,6 +14,7 @@ from waiting import TIMEOUT, wait_until
 
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP
+from paraglider.core.hello_routes import RouteMatch
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import VirtualService
 from paraglider.core.strategies import STRATEGIES, Context, create
@@ -62,7 +63,9 @@ class Threaded:
 
 
 class Running(Threaded):
-    """A running proxy; ``ends`` are the addresses of its backends."""
+    """A running proxy; ``ends`` are the addresses of its backends. ``routes``, if given, has what
+    each route matches and its backends, by name.
+    """
 
     def __init__(self, ends: list[tuple[str, int]], **options: Any) -> None:
         super().__init__()
@@ -71,21 +74,32 @@ class Running(Threaded):
         self.listening = socket.create_server((host, 0), family=family)
         self.listening.setblocking(False)
         self.address = self.listening.getsockname()[:2]
-        self.pool = Pool(
-            [
+        strategy, affinity = options.pop("strategy", "rr"), options.pop("affinity", False)
+
+        def service(
+            name: str, ends: list[tuple[str, int]], route: RouteMatch | None = None
+        ) -> VirtualService:
+            backends = [
                 Backend(f"backend{number}", socket.inet_pton(family, end[0]), end[1])
                 for number, end in enumerate(ends, 1)
             ]
-        )
-        self.service = VirtualService(
-            "web",
-            socket.inet_pton(family, host),
-            (TCP,),
-            ((self.address[1], self.address[1]),),
-            self.pool,
-            create(options.pop("strategy", "rr"), Context("web", 0, 0), STRATEGIES),
-            affinity=Affinity(60.0, 1000) if options.pop("affinity", False) else None,
-        )
+            return VirtualService(
+                name,
+                socket.inet_pton(family, host),
+                (TCP,),
+                ((self.address[1], self.address[1]),),
+                Pool(backends),
+                create(strategy, Context(name, 0, 0), STRATEGIES),
+                affinity=Affinity(60.0, 1000) if affinity else None,
+                route=route,
+            )
+
+        self.service = service("web", ends)
+        self.pool = self.service.pool
+        self.routes = {
+            name: service(name, its, RouteMatch("web", *match))
+            for name, (match, its) in options.pop("routes", {}).items()
+        }
         listener = options.pop("listener", None) or self.listening
         port = self.address[1].to_bytes(2, "big")
         listeners = [ProxyListener("web", self.service.vip, port, listener)]
@@ -94,7 +108,8 @@ class Running(Threaded):
 
         def make() -> Proxy:
             shared = Shared(self.loop, SocketEvents(self.loop), *idle)
-            proxy = Proxy(shared, [self.service], listeners, **options)
+            services = [self.service, *self.routes.values()]
+            proxy = Proxy(shared, services, listeners, **options)
             proxy.start()
             return proxy
 

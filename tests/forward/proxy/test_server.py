@@ -250,7 +250,9 @@ def test_another_configuration(run: Any, server: Any) -> None:
 def test_clients_with_affinity_are_steered(
     run: Any, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When it listens, and when a new configuration changes that; no other change touches it."""
+    """When it listens, and when a new configuration changes that; no other change touches it. A
+    route with affinity needs it as its service does, which accepts the connections.
+    """
     steered: list[bool] = []
 
     def steer(listener: ProxyListener, *, by_client: bool) -> None:
@@ -263,8 +265,8 @@ def test_clients_with_affinity_are_steered(
     running = run(("127.0.0.1", port), affinity=True)
     assert steered == [True]
 
-    def config(affinity: str, strategy: str = "rr") -> Config:
-        service = {
+    def config(affinity: str, strategy: str = "rr", route: str = "") -> Config:
+        service: dict[str, Any] = {
             "name": "web",
             "vip": "127.0.0.1/8",
             "protocol": "tcp",
@@ -274,10 +276,12 @@ def test_clients_with_affinity_are_steered(
             "affinity": affinity,
             "backends": [{"address": "127.0.0.1", "port": port}],
         }
-        return Config.model_validate({"services": [service]})
+        taking = {"name": "r", "route": {"service": "web", "sni": ["a"]}, "affinity": route}
+        routes = [{**service, **taking}] if route else []
+        return Config.model_validate({"services": [service, *routes]})
 
     steps = [config("client"), config("client", "wrr"), config("flow"), config("flow", "wrr")]
-    steps += [config("client")]
+    steps += [config("client"), config("flow", route="client"), config("flow", route="flow")]
     for old, new in pairwise(steps):
         running.call(lambda o=old, n=new: running.proxy.apply_config(n, o, 0, STRATEGIES))
-    assert steered == [True, False, True]
+    assert steered == [True, False, True, False]

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from waiting import ends_at_its_limit
 
 from paraglider.health.codes import Code
@@ -278,14 +278,7 @@ def test_body_that_breaks_off(asking: Callable[..., CheckResult]) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for www.example.com, and its key, in one file."""
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    subject = ["-subj", "/CN=www.example.com", "-addext", "subjectAltName=DNS:www.example.com"]
-    where = ["-days", "2", "-keyout", str(file), "-out", "-"]
-    command = ["openssl", "req", "-x509", "-newkey", *key, *subject, *where]
-    made = subprocess.run(command, capture_output=True, check=True)
-    file.write_bytes(file.read_bytes() + made.stdout)
-    return file
+    return self_signed(tmp_path_factory.mktemp("tls"), "www.example.com")
 
 
 @pytest.mark.parametrize(
