@@ -23,6 +23,7 @@ from paraglider.config.addresses import fill_addresses
 from paraglider.config.places import find_config
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
+from paraglider.core.client_hello import Hello, plain_name
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
 from paraglider.daemon.http.client import ControlClient
@@ -60,6 +61,8 @@ from paraglider.host.seed import known_seed
     metavar="FILE",
     help="States: output of `paraglider show backends --json`; -: standard input.",
 )
+@click.option("--sni", metavar="NAME", help="Name that a TLS client asks for (`route`).")
+@click.option("--alpn", metavar="PROTOCOL", multiple=True, help="Protocol that it offers.")
 @click.option("--offline", is_flag=True, help="Do not ask the running daemon.")
 @json_option
 @click.pass_obj
@@ -71,6 +74,8 @@ def explain(
     against: str | None,
     flows: str | None,
     backends: str | None,
+    sni: str | None,
+    alpn: tuple[str, ...],
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -101,7 +106,8 @@ def explain(
     if daemon is not None:
         report.daemon(daemon.socket, len(live.flows), daemon.more)
     if named is not None:
-        report.flow(named)
+        said = sni is not None or bool(alpn)
+        report.flow(named, Hello(plain_name(sni or ""), alpn) if said else None)
     capture = _captured(pcap, situation) if pcap else None
     if capture is not None:
         report.capture(capture)

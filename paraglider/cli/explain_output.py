@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from paraglider.core.client_hello import Hello
 from paraglider.core.explain import Explanation
 from paraglider.core.impact import Impact
 from paraglider.core.strategies import NewFlow
@@ -43,9 +44,9 @@ class ExplainReport:
         """Add the daemon at ``socket``, with the number of listed flows; ``more`` exist if set."""
         self.data["daemon"] = {"socket": socket, "flows": flows, "more": more}
 
-    def flow(self, flow: NewFlow) -> None:
-        """Add one flow."""
-        self.data["flows"] = [self._explained(flow)]
+    def flow(self, flow: NewFlow, hello: Hello | None = None) -> None:
+        """Add one flow, of a client with this ClientHello."""
+        self.data["flows"] = [self._explained(flow, hello)]
 
     def capture(self, capture: Capture) -> None:
         """Add the flows of a capture, and the counts of its packets by kind."""
@@ -69,8 +70,8 @@ class ExplainReport:
             for service, counts in impacts.items()
         }
 
-    def _explained(self, flow: NewFlow) -> dict[str, Any]:
-        found = self._situation.explain(flow)
+    def _explained(self, flow: NewFlow, hello: Hello | None = None) -> dict[str, Any]:
+        found = self._situation.explain(flow, hello)
         return {
             "protocol": flow.protocol_name,
             "client": str(flow.client_address),

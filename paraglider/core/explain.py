@@ -31,8 +31,8 @@ _ADOPTION: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DecisionStep:
-    """One step of a decision; ``about`` is service, state, flow, affinity, decides, strategy or
-    adoption.
+    """One step of a decision; ``about`` is route, service, state, flow, affinity, decides, strategy
+    or adoption.
     """
 
     about: str
@@ -74,13 +74,15 @@ def explain(
     *,
     seeded: bool = True,
     decider: Decider | None = None,
+    service: VirtualService | None = None,
 ) -> Explanation:
     """The backend that ``flow`` gets, and why. ``existing`` is the backend of a live flow.
 
     ``seeded`` is false if the daemon's hashes use a seed that is unknown here. ``decider`` is what
-    decides if the flow is new; None: a worker, which needs no step.
+    decides if the flow is new; None: a worker, which needs no step. ``service`` is the flow's, if
+    it was found before.
     """
-    service = balancer.find(flow.protocol, flow.key)
+    service = service or balancer.find(flow.protocol, flow.key)
     if service is None:
         return Explanation(None, None, (), (DecisionStep("service", _no_service(balancer, flow)),))
     why = [DecisionStep("service", described(service)), DecisionStep("state", _states(service))]

@@ -18,6 +18,7 @@ from paraglider.config.deciding import why_not_kernel
 from paraglider.config.model import BackendConfig, Config
 from paraglider.config.types import Exempt
 from paraglider.core.balancer import Balancer
+from paraglider.core.client_hello import Hello
 from paraglider.core.explain import Decider, DecisionStep, Explanation, explain, shares
 from paraglider.core.flow import PROTOCOL_NAMES, TCP, UDP
 from paraglider.core.impact import Impact, Moved, Overlap, impact, moved, overlaps, same
@@ -57,23 +58,53 @@ class Situation:
         self._deciding = live.deciding
         self._seeded = {s.name for s in config.services if s.seed is not None}
         self._by_name = {service.name: service for service in self.services}
-        self._existing: dict[tuple[int, bytes], Backend] = {}
+        self._existing: dict[tuple[int, bytes], tuple[str, Backend]] = {}
         self._apply_live_states(live)
         for each in live.flows:
             self._add_live_flow(each)
 
-    def explain(self, flow: NewFlow) -> Explanation:
-        """The backend that ``flow`` gets, and the reason."""
+    def explain(
+        self, flow: NewFlow, hello: Hello | None = None, owner: str | None = None
+    ) -> Explanation:
+        """The backend that ``flow`` gets, and the reason.
+
+        For a service with routes: ``hello`` is the ClientHello, None if there is none; ``owner`` is
+        the name of the service that has the flow, if that is known.
+        """
         exempt = next((e for e in self.config.network.exempt if _matches(e, flow)), None)
         if exempt is not None:
             step = DecisionStep("exempt", f"`exempt` has {exempt}: the packet is not balanced")
             return Explanation(None, None, (), (step,))
-        existing = self._existing.get((flow.protocol, flow.key))
+        known, existing = self._existing.get((flow.protocol, flow.key), (owner, None))
         service = self.balancer.find(flow.protocol, flow.key)
+        taken = None
+        if service is not None and service.name in self.balancer.services.routes:
+            service, taken = self._routed(service, hello, known)
         seeded = service is None or service.name in self._seeded
         decider = None if service is None else self._decider(service, flow)
-        found = explain(self.balancer, flow, existing, seeded=seeded, decider=decider)
+        found = explain(
+            self.balancer, flow, existing, seeded=seeded, decider=decider, service=service
+        )
+        if taken is not None:
+            found = replace(found, why=(taken, *found.why))
         return found if service is None else self._with_source(service, found)
+
+    def _routed(
+        self, service: VirtualService, hello: Hello | None, owner: str | None
+    ) -> tuple[VirtualService, DecisionStep]:
+        """The service that takes a connection to ``service``, which has routes, and why."""
+        has = self._by_name.get(owner) if owner is not None else None
+        if has is not None and has.route is not None and has.route.service == service.name:
+            return has, DecisionStep("route", f"the connection is one of `{has.name}`")
+        table = self.balancer.services.routes[service.name]
+        if hello is None:
+            text = "no name and no protocol is given (--sni, --alpn): the service's own backends"
+            return service, DecisionStep("route", text)
+        said = " with ".join(filter(None, (hello.sni or "no name", ", ".join(hello.alpn))))
+        route = table.find(hello)
+        if route is None:
+            return service, DecisionStep("route", f"none takes {said}: the service's own backends")
+        return route, DecisionStep("route", f"`{route.name}` takes {said}")
 
     def _with_source(self, service: VirtualService, found: Explanation) -> Explanation:
         """``found`` with the source address that the backend sees, if the file has one."""
@@ -112,6 +143,15 @@ class Situation:
         where = "" if service.name in self._deciding else ", where BPF carries"
         return Decider(True, f"the kernel,{each} by a table of the backends{where}")
 
+    def pieces_of_route(self, before: VirtualService) -> tuple[Overlap, ...]:
+        """The ports of ``before``, a route of another configuration, each with the route of the
+        same name here, if it is there and has the same VIP.
+        """
+        now = self._by_name.get(before.name)
+        if now is not None and (now.route is None or now.vip != before.vip):
+            now = None
+        return tuple(Overlap(TCP, first, last, now) for first, last in before.ports)
+
     def _apply_live_states(self, live: LiveState) -> None:
         for each in live.backends:
             service = self._by_name.get(each.service)
@@ -130,7 +170,7 @@ class Situation:
             backend = self._found(service, backend, flow.port) or backend
             if service.affinity is not None:
                 service.affinity.hold(flow.client, backend)
-        self._existing[flow.protocol, flow.key] = backend
+        self._existing[flow.protocol, flow.key] = (live.service, backend)
 
     @staticmethod
     def _found(service: VirtualService, named: Backend, port: int) -> Backend | None:
@@ -237,6 +277,9 @@ class ServiceImpact:
 def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
     """Compare each service of ``old`` with the new configuration."""
     for before in old.services:
+        if before.route is not None:
+            yield _change(old, new, before, new.pieces_of_route(before))
+            continue
         found: dict[int, list[Overlap]] = {}
         for piece in overlaps(before, old.balancer.services, new.balancer.services):
             found.setdefault(id(piece.service), []).append(piece)
@@ -270,7 +313,7 @@ def impacts(
         if before.service is not None:
             backend = actual if actual is not None else before.backend
             counts.setdefault(before.service.name, Counter())[
-                impact(flow, backend, lives, new.explain(flow))
+                impact(flow, backend, lives, new.explain(flow, owner=before.service.name))
             ] += 1
     return counts
 

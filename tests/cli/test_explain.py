@@ -81,6 +81,21 @@ def test_options_before_the_command(capfd: pytest.CaptureFixture[str], file: Pat
     assert "no service has the VIP 192.168.0.11" in capfd.readouterr().out
 
 
+def test_a_route(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """By the name and the protocols of the command line."""
+    file = tmp_path / "c"
+    route = '[{sni: "*.a.example", alpn: h2, name: r, backends: [10.0.0.4]}]'
+    one, _, _ = TEXT.partition("  - name: six")
+    file.write_text(f"{one}    forward: proxy\n    route: {route}\n")
+    for options, expected in [
+        (["--sni", "X.a.example.", "--alpn", "h3", "--alpn", "h2"], "r"),
+        (["--sni", "x.a.example"], "web"),
+        ([], "web"),
+    ]:
+        (flow,) = data(capfd, "--offline", "-c", str(file), *options, "tcp", CLIENT, VIP)["flows"]
+        assert (flow["service"], flow["why"][0]["about"]) == (expected, "route")
+
+
 @pytest.mark.parametrize("client", ["2001:db8::7", "[2001:db8::7]:9"])
 def test_echo(capfd: pytest.CaptureFixture[str], file: Path, client: str) -> None:
     """An echo is given by addresses; its identifier may be given as the port."""

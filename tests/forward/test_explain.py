@@ -11,6 +11,7 @@ from scapy.packet import Packet
 
 from paraglider.config.load import parse
 from paraglider.core import flow
+from paraglider.core.client_hello import Hello
 from paraglider.core.explain import DecisionStep
 from paraglider.core.impact import Impact
 from paraglider.core.strategies import STRATEGIES, NewFlow
@@ -313,3 +314,61 @@ def test_the_source_that_the_backend_sees(snat: str, source: str) -> None:
     text = TEXT.partition("  - name: all")[0] + f"    forward: offload\n    snat: {snat}\n"
     assert situation(text).explain(new(80)).why[-1] == DecisionStep("source", source)
     assert situation().explain(new(80)).why[-1].about != "source"
+
+
+ROUTED = f"""\
+services:
+  - name: web
+    vip: {VIP}
+    protocol: tcp
+    ports: 443
+    forward: proxy
+    strategy: maglev
+    backends: [10.0.0.1]
+    route:
+      - {{sni: "*.a.example", name: wild, backends: [10.0.0.2, 10.0.0.3]}}
+      - {{alpn: h2, backends: [10.0.0.4], name: two}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hello", "service", "step"),
+    [
+        (None, "web", "no name and no protocol is given (--sni, --alpn): the service's own"),
+        (Hello("b.example"), "web", "none takes b.example: the service's own backends"),
+        (Hello("b.example", ("h2", "h3")), "two", "`two` takes b.example with h2, h3"),
+        (Hello("", ("h2",)), "two", "`two` takes no name with h2"),
+        (Hello("x.a.example", ("h2",)), "wild", "`wild` takes x.a.example with h2"),
+    ],
+)
+def test_routes(hello: Hello | None, service: str, step: str) -> None:
+    """By the ClientHello; the first step says so."""
+    found = situation(ROUTED).explain(new(443), hello)
+    assert found.service is not None
+    assert (found.service.name, found.why[0].about) == (service, "route")
+    assert found.why[0].text.startswith(step)
+    assert found.backend in found.service.pool.backends
+
+
+def test_live_flows_of_a_route() -> None:
+    """They are the route's also where another file is compared, by its name."""
+    live = living(listed("10.0.0.2", "wild", 443), listed("10.0.0.1", "web", 443, "192.0.2.2"))
+    before = situation(ROUTED, live)
+    found = before.explain(new(443))
+    assert found.service is not None
+    assert (found.service.name, found.backend and found.backend.name) == ("wild", "10.0.0.2")
+    assert found.why[0].text == "the connection is one of `wild`"
+    flows = [(each.flow, each.backend) for each in live.flows]
+    after = situation(ROUTED.replace("10.0.0.2, ", ""))
+    assert impacts(flows, before, after, lives=True) == {
+        "wild": {Impact.LOST: 1},
+        "web": {Impact.KEPT: 1},
+    }
+    same, gone = situation(ROUTED), situation(ROUTED.replace("wild", "wide"))
+    assert impacts(flows, before, same, lives=True)["wild"] == {Impact.KEPT: 1}
+    told = [
+        (each.before.name, each.after and each.after.name, [spelled(p) for p in each.pieces])
+        for each in compare(same, gone)
+    ]
+    ports = ["tcp 443"]
+    assert told == [("web", "web", ports), ("wild", None, ports), ("two", "two", ports)]
