@@ -158,7 +158,8 @@ def report(file: str, marks: Marks, problems: Iterable[Problem]) -> list[PlacedP
     placed: dict[tuple[str, Mark, str, str], Path] = {}
     for problem in problems:
         mark = marks.of(problem)
-        placed.setdefault((mark.file, mark, problem.what, problem.remedy), problem.path)
+        place = mark.file, mark, problem.what, problem.remedy
+        placed.setdefault(place, marks.written(problem.path))
     return [
         PlacedProblem(place[0] or file, *place[1:], placed[place])
         for place in sorted(placed, key=lambda one: (one[0], *one[1:]))

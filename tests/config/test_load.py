@@ -96,8 +96,8 @@ services:
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
             " return, encapsulation, carrier, decide, strategy, strategy_parameters, seed,"
-            " affinity, adopt, snat, proxy_protocol, route, check, agent, all_down, min_ready, on_down,"
-            " drain_timeout, timeouts, slow_start, backends"
+            " affinity, adopt, snat, proxy_protocol, route, check, agent, all_down, min_ready,"
+            " on_down, drain_timeout, timeouts, slow_start, backends"
         ),
         (
             "f:12:5: `snat` has no meaning with `forward: nat`; leave `snat` out, or use"
