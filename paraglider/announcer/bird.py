@@ -128,7 +128,9 @@ class BirdOutput:
             self._compare()
         if self._end is not None and not self._waiting:
             self._command()
-        due = min([self._deadline, self._repeat, *self._refused.values()])
+        due = min(self._deadline, self._repeat)
+        if not self._waiting:  # else its answer comes first
+            due = min([due, *self._refused.values()])
         if self._end is None and self._next():
             due = min(due, self._again)
         return max(0.0, due - now)
@@ -229,8 +231,10 @@ class BirdOutput:
                 self._behind[name] = None
         if self._next() is None:
             now = self._clock()
-            took = now - (now if self._round is None else self._round)
-            self._repeat, self._round = now + max(REPEAT, _SHARE * took), None
+            if self._repeat == inf:  # else this was a change, or refused before: not everything
+                took = now - (now if self._round is None else self._round)
+                self._repeat = now + max(REPEAT, _SHARE * took)
+            self._round = None
 
     def _fail(self, why: str) -> None:
         """Close the connection and make it again later: BIRD may have been restarted."""

@@ -210,6 +210,43 @@ def test_a_thousand_protocols(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> 
     assert scene.poll() == pytest.approx(20 * 10.0, rel=0.01)
 
 
+def test_a_change_does_not_hasten_the_repetition(scene: Scene) -> None:
+    """Nor put it off: it is about everything, and what was refused or has changed is one of many."""
+    for vip in (WEB, MAIL, SIX):
+        scene.say(vip, UP)
+    scene.poll()
+    scene.accept()
+    for answer in (None, None, b"8003 No protocols match\n"):
+        scene.now += 1.0
+        last = scene.asked(answer)
+    assert scene.output.settled
+    pause = 20 * 3.0 - REFUSED
+    scene.poll(REFUSED)
+    assert scene.asked() == last
+    assert scene.poll() == pytest.approx(pause)
+    for route, verb in ((DOWN, "disable"), (UP, "enable")) * 4:
+        scene.say(WEB, route)
+        pause -= REPEAT / 2
+        scene.poll(REPEAT / 2)
+        assert scene.asked() == f"{verb} p4"
+        assert scene.poll() == pytest.approx(pause)
+    scene.poll(pause)
+    assert len({scene.asked() for _ in range(3)}) == 3
+
+
+def test_a_refused_command_that_is_due_waits_for_an_answer(scene: Scene) -> None:
+    """BIRD takes long for another; the process sleeps meanwhile."""
+    scene.say(WEB, UP)
+    scene.poll()
+    scene.accept()
+    scene.asked(b"8003 No protocols match\n")
+    scene.say(SIX, UP)
+    scene.poll(REFUSED - 0.5)
+    assert scene.poll(1.0) == pytest.approx(DEADLINE - 1.0)
+    assert scene.asked() == "enable p6"
+    assert scene.asked() == "enable p4"
+
+
 def test_a_bird_that_is_restarted(scene: Scene) -> None:
     """It has forgotten what it was told, and is told all again."""
     scene.say(WEB, UP)
