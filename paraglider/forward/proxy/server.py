@@ -139,7 +139,18 @@ class Proxy:
         steered, steer = _with_affinity(old), _with_affinity(self.services)
         for listener in self._listeners:
             if listener.service in steered ^ steer:
-                listener.steer(by_client=listener.service in steer)
+                self._steer(listener, by_client=listener.service in steer)
+
+    def _steer(self, listener: ProxyListener, *, by_client: bool) -> None:
+        """See ``ProxyListener.steer``; the log has what the kernel refuses: connections are served
+        all the same.
+        """
+        try:
+            listener.steer(by_client=by_client)
+        except OSError as error:
+            message = f"connections to {listener.service} are not steered: {error.strerror}"
+            # Not at once: what handles it may not be there yet.
+            self._loop.call_soon(self._loop.call_exception_handler, {"message": message})
 
     @property
     def view(self) -> ProxyView:
@@ -169,7 +180,7 @@ class Proxy:
         for listener in self._listeners:
             listener.socket.listen(listener.backlog)
             if listener.service in steer:
-                listener.steer(by_client=True)
+                self._steer(listener, by_client=True)
         self._resume_accepting()
 
     def drain(self, seconds: float, drained: Callable[[], None]) -> None:
@@ -210,6 +221,7 @@ class Proxy:
             self._resume_timer.cancel()
         for listener in self._listeners:
             listener.close()
+        self._listeners = ()
 
     def _end_drain(self) -> None:
         """The deadline of the drain has passed."""

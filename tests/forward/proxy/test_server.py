@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -285,3 +286,43 @@ def test_clients_with_affinity_are_steered(
     for old, new in pairwise(steps):
         running.call(lambda o=old, n=new: running.proxy.apply_config(n, o, 0, STRATEGIES))
     assert steered == [True, False, True, False]
+
+
+def test_a_kernel_that_steers_no_clients(
+    run: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy serves them all the same, and says so once the loop can tell."""
+
+    def refuse(_: ProxyListener, *, by_client: bool) -> None:
+        raise OSError(errno.ENOPROTOOPT, f"Protocol not available: {by_client}")
+
+    monkeypatch.setattr(ProxyListener, "steer", refuse)
+    backend = server()
+    running = run(backend, affinity=True)
+    client = running.connect()
+    accepted(backend)
+    client.close()
+    said = "connections to web are not steered: Protocol not available: True"
+    running.until(lambda: running.faults)
+    assert running.faults == [{"message": said}]
+    running.faults.clear()
+
+
+def test_another_configuration_while_it_drains(run: Any, server: Any) -> None:
+    """It was sent before the signal: nothing is steered, or closed, that is closed already."""
+    backend = server()
+    running = run(backend)
+    running.proxy._listeners = tuple(replace(one, sockets=2) for one in running.proxy._listeners)
+    client = running.connect()
+    end = accepted(backend)
+    service: dict[str, Any] = {"name": "web", "vip": "127.0.0.1/8", "protocol": "tcp"}
+    service |= {"forward": "proxy", "ports": running.address[1], "affinity": "client"}
+    service |= {"backends": ["127.0.0.1"]}
+    steered = Config.model_validate({"services": [service]})
+    gone = steered.model_copy(update={"services": ()})
+    running.call(lambda: running.proxy.drain(TIMEOUT, lambda: None))
+    for old, new in ((gone, steered), (steered, gone)):
+        running.call(lambda o=old, n=new: running.proxy.apply_config(n, o, 0, STRATEGIES))
+    assert running.proxy.services == ()
+    client.sendall(b"still")
+    assert end.recv(5) == b"still"
