@@ -13,6 +13,7 @@ from paraglider.lab import removal, scenario
 from paraglider.lab.failover_scenario import FailoverLab
 from paraglider.lab.fleet_scenario import FleetLab
 from paraglider.lab.pair_scenario import PairLab
+from paraglider.netfilter.programs import search_sbin
 
 
 @click.command()
@@ -78,6 +79,7 @@ def lab(
     if os.geteuid() != 0:
         remedy = f"run it as root: {as_root('paraglider lab')}"
         raise OperatorError("the lab creates network namespaces, which needs root", remedy)
+    search_sbin()  # for BIRD and keepalived, too
     console = Console(highlight=False)
     if down:
         removed = removal.down()

@@ -30,6 +30,8 @@ _PACKAGES = {
     "unshare": "util-linux",
 }
 _SECONDS = 60.0
+#: an ordinary user's PATH, and that of some service managers and of `su`, lacks them
+_SBIN = ("/usr/sbin", "/sbin")
 
 
 def find_program(name: str) -> str:
@@ -37,15 +39,23 @@ def find_program(name: str) -> str:
 
     Raises ``OperatorError`` that names the Debian package when the program is missing.
     """
-    # An ordinary user's PATH, and that of some service managers, lacks the sbin directories.
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    path = shutil.which(name, path=places)
+    path = shutil.which(name, path=_with_sbin())
     if path is None:
         package = _PACKAGES.get(name, name)
         raise OperatorError(
             f"the program {name} is missing", f"install it: {as_root(f'apt-get install {package}')}"
         )
     return path
+
+
+def search_sbin() -> None:
+    """Have this process, and those that it starts, search the sbin directories too."""
+    os.environ["PATH"] = _with_sbin()
+
+
+def _with_sbin() -> str:
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([*places, *_SBIN]))
 
 
 def attempt(

@@ -211,7 +211,7 @@ def test_a_thousand_protocols(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_change_does_not_hasten_the_repetition(scene: Scene) -> None:
-    """Nor put it off: it is about everything, and what was refused or has changed is one of many."""
+    """Nor put it off: it is about everything, not about what has changed or was refused."""
     for vip in (WEB, MAIL, SIX):
         scene.say(vip, UP)
     scene.poll()

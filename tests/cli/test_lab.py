@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from paraglider.cli.lab import lab
 from paraglider.errors import OperatorError
+from paraglider.lab.fleet_scenario import FleetLab
 
 MODULE = importlib.import_module("paraglider.cli.lab")
 
@@ -48,6 +49,23 @@ def test_fewer_connections_than_backends(monkeypatch: pytest.MonkeyPatch) -> Non
     result = CliRunner().invoke(lab, ["--connections", "2"])
     assert isinstance(result.exception, OperatorError)
     assert "--connections" in result.exception.remedy
+
+
+def test_programs_in_sbin_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `su` keeps the PATH of a user: BIRD and keepalived are installed there."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    searched = []
+
+    class Noted(FleetLab):
+        def run(self) -> bool:
+            searched.append(os.environ["PATH"].split(":"))
+            return True
+
+    monkeypatch.setattr(MODULE, "FleetLab", Noted)
+    for path in ("/usr/bin", "/usr/bin:/usr/sbin:/sbin"):
+        monkeypatch.setenv("PATH", path)
+        assert CliRunner().invoke(lab, ["--balancers", "2"]).exit_code == 0
+    assert searched == [["/usr/bin", "/usr/sbin", "/sbin"]] * 2
 
 
 @pytest.mark.parametrize(
