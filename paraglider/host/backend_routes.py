@@ -3,7 +3,8 @@
 Lives here: ``route_warnings``.
 Rules: only reads, and needs no privileges. One line a service and fault, whatever number of
 backends it has. Backends in a network of ``private.gateway`` are neighbours, also before
-`paraglider.config` has added the address.
+`paraglider.config` has added the address. A route that depends on where a packet comes from
+(``Routing.is_by_policy``) is not judged: the kernel is asked for that of a packet of this host.
 """
 
 from __future__ import annotations
@@ -34,13 +35,19 @@ def route_warnings(config: Config, families: frozenset[int], host: Host) -> Iter
         address for family in families for address in on_link_backends(chosen, family, host)
     }
     routes: dict[IPAddress, RouteTowards | None] = {}
+    used = {service.family for service in chosen.services}
+    judged = {family for family in used if not host.routing.is_by_policy(family)}
+    own = _own(host.netlink)
     for service in chosen.services:
         addresses = list(dict.fromkeys(backend.address for backend in service.backends))
         for address in addresses:
-            if address not in neighbours and address not in routes:
+            known = address in neighbours or address in routes
+            if not known and address.version in judged:
                 routes[address] = host.netlink.route_towards(address)
-        yield from _of_service(service, addresses, routes)
-        if service.protocol == "any" and _is_only(service.vip.ip, host.netlink):
+        others = [address for address in addresses if address not in own]
+        yield from _of_service(service, others, routes)
+        of_family = {address for address in own if address.version == service.family}
+        if service.protocol == "any" and of_family == {service.vip.ip}:
             yield (
                 f"`{service.name}`: {service.vip.ip} is this host's only IPv{service.family}"
                 " address, and all that comes to it is balanced, ssh too; give the service an"
@@ -81,15 +88,11 @@ def _of_service(
         )
 
 
-def _is_only(vip: IPAddress, netlink: Netlink) -> bool:
-    """Whether this host has ``vip``, and no other address of its family."""
-    own = {
-        address.ip
-        for addresses in netlink.own_addresses().values()
-        for address in addresses
-        if address.version == vip.version
-    }
-    return own == {vip}
+def _own(netlink: Netlink) -> frozenset[IPAddress]:
+    """The addresses of this host."""
+    return frozenset(
+        address.ip for addresses in netlink.own_addresses().values() for address in addresses
+    )
 
 
 def _named(addresses: list[IPAddress]) -> str:

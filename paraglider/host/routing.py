@@ -31,6 +31,8 @@ _BY_TABLE: Final = 1  # FR_ACT_TO_TBL, linux/fib_rules.h
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
+#: FRA_SRC, _IIFNAME, _OIFNAME, _L3MDEV, _IP_PROTO, _SPORT_RANGE, _DPORT_RANGE (linux/fib_rules.h)
+_SELECTORS: Final = frozenset({2, 3, 17, 19, 22, 23, 24})
 
 #: fib_rule_hdr: family, lengths of destination and source, TOS, table, two reserved, action, flags
 _RULE: Final = struct.Struct("=BBBBBBBBI")
@@ -49,6 +51,15 @@ class Routing:
         for interface in interfaces:
             found.update(_routes(family, interface))
         return frozenset(found)
+
+    def is_by_policy(self, family: int) -> bool:
+        """Whether a policy rule asks for more of a packet than where it goes and its mark: where it
+        comes from, or its ports (ip-rule(8)); a VRF has such a rule, too.
+        """
+        try:
+            return any(_SELECTORS & found.keys() for found in _listed_rules(family))
+        except PlatformError:  # a kernel without policy routing, or without the family
+            return False
 
     def add_route(self, route: Route) -> None:
         """Add ``route``; raises ``PlatformError`` if another route to the destination exists."""
@@ -90,13 +101,18 @@ class Routing:
 
 
 def _rules(family: int) -> Iterator[PolicyRule]:
-    body = _RULE.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
     wanted = (_FRA_FWMARK, _FRA_FWMASK, _FRA_TABLE, _FRA_PRIORITY)
-    for message in rtnetlink.dump("list the policy rules", rtnetlink.GETRULE, body):
-        found = rtnetlink.read_attributes(message, _RULE.size)
+    for found in _listed_rules(family):
         if all(kind in found for kind in wanted):
             mark, mask, table, priority = (_U32.unpack(found[kind])[0] for kind in wanted)
             yield PolicyRule(family, mark, mask, table, priority)
+
+
+def _listed_rules(family: int) -> Iterator[dict[int, bytes]]:
+    """The attributes of each policy rule."""
+    body = _RULE.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    for message in rtnetlink.dump("list the policy rules", rtnetlink.GETRULE, body):
+        yield rtnetlink.read_attributes(message, _RULE.size)
 
 
 def _proxies(family: int) -> Iterator[ProxyEntry]:

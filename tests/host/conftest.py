@@ -306,11 +306,16 @@ class AirRouting(Routing):
         self.rules: set[PolicyRule] = set()
         self.proxies: set[ProxyEntry] = set()
         self.lists = 0
+        self.by_policy: set[int] = set()
 
     def held(self, family: int, interfaces: Iterable[str]) -> frozenset[RoutingEntry]:
         """All entries."""
         self.lists += 1
         return frozenset({*self.routes, *self.rules, *self.proxies})
+
+    def is_by_policy(self, family: int) -> bool:
+        """Of the families ``by_policy``."""
+        return family in self.by_policy
 
     def add_route(self, route: Route) -> None:
         """Two to the same place do not go together."""

@@ -92,6 +92,22 @@ def test_backends_in_the_clients_network(air: Any, changes: dict[str, Any], warn
     assert said(air, config("192.168.0.51", vip="192.168.0.11/32", **changes)) == []
 
 
+def test_routes_that_depend_on_the_source(air: Any) -> None:
+    """With a policy rule for packets of an interface, or a VRF, those of clients go elsewhere than
+    this host's own: nothing is said of that family's routes.
+    """
+    air.routing.by_policy = {4}
+    assert said(air, config("172.16.0.1", "203.0.113.1")) == []
+    assert len(said(air, config("2001:db8:9::1", vip="2001:db8::11/64"))) == 1
+    assert "VIP's network" in said(air, config("192.168.0.51"))[0]
+
+
+def test_a_backend_that_is_this_host(air: Any) -> None:
+    """Nothing passes it."""
+    air.netlink.held["eth0"].append(ipaddress.ip_interface("192.168.0.51/24"))
+    assert said(air, config("192.168.0.51")) == []
+
+
 @pytest.mark.parametrize(
     ("protocol", "others", "warned"),
     [("any", (), True), ("any", ("192.168.0.9/24",), False), ("tcp", (), False)],

@@ -154,3 +154,29 @@ def test_the_kernel_lists_what_was_asked_for(
         assert len(routing.held(4, ("eth0", "eth1"))) == others + 2 * size
         assert len(lists) == 4
         assert len(lists[2]) < size  # eth0's
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_rules_that_ask_for_more_than_the_destination(inside: Namespace, family: int) -> None:
+    """The interface, or where a packet comes from; not a mark, as Paraglider's own rules."""
+    routing = Routing()
+    routing.add_rule(PolicyRule(family, 0x52000000, 0xFF000000, TABLE, 82))
+    inside.run(["ip", f"-{family}", "rule", "add", "to", str(BACKENDS[family == 6]), "lookup", "9"])
+    assert not routing.is_by_policy(family)
+    for more in (["iif", "eth0"], ["from", str(VIPS[family == 6])], ["dport", "80"]):
+        rule = [*more, "lookup", "9"]
+        inside.run(["ip", f"-{family}", "rule", "add", *rule])
+        assert routing.is_by_policy(family)
+        inside.run(["ip", f"-{family}", "rule", "del", *rule])
+    assert not routing.is_by_policy(family)
+
+
+def test_a_kernel_without_policy_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or without IPv6: it refuses to list them, and there are none."""
+
+    def refuse(*_: Any) -> list[bytes]:
+        raise PlatformError("cannot list the policy rules: Operation not supported")
+
+    monkeypatch.setattr(rtnetlink, "dump", refuse)
+    assert not Routing().is_by_policy(6)
