@@ -21,6 +21,8 @@ _OF_THE_HOST: Final = frozenset({"workers", "flows", "control", "stats"})
 #: keys, at any depth of a section, whose values are addresses or interfaces of one host: whether
 #: they are given is compared, their values are not
 _OWN: Final = frozenset({"interface", "gateway", "snat", "next_hop", "neighbors"})
+#: keys of which only that is compared, too: a short secret could be guessed from a digest
+_SECRET: Final = frozenset({"password"})
 #: services in one step
 _AT_ONCE: Final = 200
 
@@ -51,7 +53,7 @@ def _shared(value: Any) -> Any:
     """``value`` without what is of one host."""
     if isinstance(value, Mapping):
         return {
-            key: each is not None and each != [] if key in _OWN else _shared(each)
+            key: each is not None and each != [] if key in _OWN | _SECRET else _shared(each)
             for key, each in value.items()
         }
     return [_shared(each) for each in value] if isinstance(value, list) else value

@@ -102,3 +102,13 @@ def test_a_long_file_in_steps() -> None:
     turned = Config.model_validate({**FILE, "services": many[::-1]})
     assert len(list(digesting(file))) == 5
     assert completed(digesting(file)) == completed(digesting(turned))
+
+
+def test_a_password_cannot_be_guessed() -> None:
+    """Whether there is one is compared, and no more: whoever may see the page has the digest."""
+
+    def services(**parameters: str) -> dict[str, Any]:
+        return {"services": [{**WEB, "check": {"type": "redis", "parameters": parameters}}, MAIL]}
+
+    none, one, other = ({}, {"password": "a"}, {"password": "b"})
+    assert found(**services(**one)) == found(**services(**other)) != found(**services(**none))
