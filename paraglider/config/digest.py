@@ -23,17 +23,20 @@ _OF_THE_HOST: Final = frozenset({"workers", "flows", "control", "stats"})
 _OWN: Final = frozenset({"interface", "gateway", "snat", "next_hop", "neighbors"})
 #: keys of which only that is compared, too: a short secret could be guessed from a digest
 _SECRET: Final = frozenset({"password"})
-#: services in one step
-_AT_ONCE: Final = 200
+#: services and backends in one step
+_AT_ONCE: Final = 600
 
 
 def digesting(config: Config) -> Steps[dict[str, str]]:
     """Compute a digest of each section of ``config``, in 16 hexadecimal digits, by its name."""
     plain = config.model_dump(mode="json", by_alias=True, exclude={"services"})
     services: dict[str, str] = {}
-    for number, service in enumerate(config.services, 1):
+    done = 0
+    for service in config.services:
         services[service.name] = _digest(_shared(_without_order(service)))
-        if number % _AT_ONCE == 0:
+        done += 1 + len(service.backends)
+        if done >= _AT_ONCE:
+            done = 0
             yield
     seeds = {service.name: service.seed for service in config.services}
     sections = {name: value for name, value in plain.items() if name not in _OF_THE_HOST}
