@@ -93,7 +93,8 @@ class Keepalived:
         file.write_text(text, encoding="utf-8")
         command = [PROGRAM, "--dont-fork", "--vrrp", "--log-console", "--no-syslog"]
         command += [f"--use-file={file}", f"--pid={place / 'keepalived.pid'}"]
-        command += [f"--vrrp_pid={place / 'vrrp.pid'}"]
+        # From 2.3 on it looks at the file of a process that it does not start, too.
+        command += [f"--vrrp_pid={place / 'vrrp.pid'}", f"--bfd_pid={place / 'bfd.pid'}"]
         with (place / "keepalived.log").open("ab") as log:
             self._running[member.number] = member.host.popen(command, stdout=log, stderr=log)
 

@@ -165,6 +165,7 @@ def keepalived(
     file.write_text(text, encoding="utf-8")
     command = ["keepalived", "--dont-fork", "--vrrp", "--log-console", "--no-syslog"]
     files = {"--use-file": file, "--pid": place / "k.pid", "--vrrp_pid": place / "vrrp.pid"}
+    files["--bfd_pid"] = place / "bfd.pid"  # from 2.3 on it is looked at, though nothing uses it
     with (place / "keepalived.log").open("ab") as log:
         return fleet.hosts[number - 1].popen(
             [*command, *(f"{option}={path}" for option, path in files.items())],
